@@ -1,0 +1,185 @@
+"""Flows as definitions: a name, parameters, and how to draw the graph. Running them is above (``headrace.flow``)."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headrace.core.drawing import CURRENT, current_drawing
+from headrace.core.graph import Graph, GraphDrawing, draw
+from headrace.core.node import Node, ParameterNode
+from headrace.errors import FlowError, ParameterError
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\- ]*")
+
+
+def check_name(name: str) -> str:
+    """Return a flow's name if it can be one part of a URL.
+
+    Raises
+    ------
+    FlowError
+        Otherwise.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > 100:
+        raise FlowError(
+            f"a flow cannot be named {name!r}: the name becomes one part of a URL, so give up to 100 letters, digits, "
+            "and '_', '-', '.', ' ' after the first (no '/')"
+        )
+    return name
+
+
+class FlowDefinition:
+    """A named graph of nodes, with typed parameters.
+
+    Made from a function that draws the graph when a run starts, or built by hand in a ``with`` block.
+
+    Parameters
+    ----------
+    function : callable, optional
+        Draws the graph; its signature declares the parameters.
+    name : str
+        Names the flow in a storage.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any] | None = None) -> None:
+        self.name = check_name(name)
+        self.function = function
+        self.built: Graph | None = None
+        self.own_parameters: dict[str, inspect.Parameter] = {}
+        self._drawing: GraphDrawing | None = None
+        self._token: Any = None
+        self._returned: Any = _NOTHING
+        self.__doc__ = inspect.getdoc(function) if function is not None else None
+        if function is not None:
+            for parameter in inspect.signature(function).parameters.values():
+                if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
+                    raise FlowError(
+                        f"flow {name!r}: parameter {str(parameter)!r} has no fixed name; flows take named parameters only"
+                    )
+
+    # -- built by hand -------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> FlowDefinition:
+        if self.function is not None:
+            raise FlowError(f"flow {self.name!r} is drawn by a function, so it cannot be built by hand as well")
+        if self.built is not None:
+            raise FlowError(f"flow {self.name!r} is built already; make a new hr.Flow for another graph")
+        if current_drawing() is not None:
+            raise FlowError(f"flow {self.name!r} cannot be built while another flow is drawn; call flows instead")
+        self._drawing = GraphDrawing()
+        self._drawing.flow = self  # type: ignore[attr-defined]
+        self._token = CURRENT.set(self._drawing)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
+        CURRENT.reset(self._token)
+        drawing, self._token = self._drawing, None
+        if kind is None and drawing is not None:
+            graph = drawing.finish(self.name, None)
+            result = self._returned if self._returned is not _NOTHING else _terminal_value(drawing, graph)
+            self.built = drawing.finish(self.name, result)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels: not the drawing, whose nodes were for the author's hands only."""
+        return {**self.__dict__, "_drawing": None, "_token": None, "_returned": None}
+
+    def returns(self, value: Any) -> None:
+        """Say what a flow built by hand returns.
+
+        Parameters
+        ----------
+        value : node, or a container of nodes and constants
+            Default: the value of the only node that no other node waits for, or, when there are several such
+            nodes, a dict from name to value.
+        """
+        if self._token is None:
+            raise FlowError(f"flow {self.name!r}: call returns(...) inside its `with` block")
+        self._returned = value
+
+    # -- drawing -------------------------------------------------------------------------------------------------
+
+    @property
+    def signature(self) -> inspect.Signature:
+        """The parameters, as a signature."""
+        if self.function is not None:
+            return inspect.signature(self.function)
+        return inspect.Signature(list(self.own_parameters.values()))
+
+    @property
+    def qualified_name(self) -> str:
+        """Where the flow comes from: ``module:qualname`` of its function, or its name if it was built by hand."""
+        function = self.function
+        if function is None:
+            return f"built:{self.name}"
+        return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', self.name)}"
+
+    def draw(self, values: Mapping[str, Any]) -> Graph:
+        """Draw the graph for parameter values that are complete and of the right types.
+
+        Parameters
+        ----------
+        values : mapping
+            One value per parameter.
+        """
+        if self.function is not None:
+            return draw(self.name, self.function, values)
+        if self.built is None:
+            raise FlowError(f"flow {self.name!r} has no graph: build it in a block `with hr.Flow({self.name!r}):`")
+        return self.built.bind(values)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Inline this flow into the flow that is being drawn; arguments may be nodes."""
+        drawing = current_drawing()
+        if drawing is None:
+            raise FlowError(
+                f"flow {self.name!r} was called outside of a flow; to execute it, write {self.name}.run(...), "
+                f"to look at its graph, {self.name}.graph(...)"
+            )
+        try:
+            bound = self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ParameterError(f"flow {self.name!r} was called with arguments that it does not take: {error}") from None
+        bound.apply_defaults()
+        if self.function is not None:
+            return self.function(**bound.arguments)
+        if self.built is None:
+            raise FlowError(f"flow {self.name!r} has no graph yet")
+        assert isinstance(drawing, GraphDrawing)
+        return drawing.include(self.built, bound.arguments)
+
+
+_NOTHING = object()
+
+
+def _terminal_value(drawing: GraphDrawing, graph: Graph) -> Any:
+    terminal = {graph.nodes[index].name: Node(drawing, index) for index in graph.terminal()}
+    return next(iter(terminal.values())) if len(terminal) == 1 else terminal
+
+
+def parameter(name: str, annotation: Any = Any, default: Any = inspect.Parameter.empty) -> ParameterNode:
+    """Declare a parameter of the flow that is being built by hand (``hr.Parameter``).
+
+    Parameters
+    ----------
+    name : str
+        Its name.
+    annotation : type, default Any
+        What a given value is validated and converted to.
+    default : object, optional
+        Used when a run gives none. Without it, the parameter is required.
+    """
+    flow = getattr(current_drawing(), "flow", None)
+    if flow is None:
+        raise FlowError(
+            f"hr.Parameter({name!r}) belongs inside `with hr.Flow(...):`; a function decorated with @hr.flow "
+            "declares parameters in its signature"
+        )
+    if name in flow.own_parameters:
+        raise FlowError(f"flow {flow.name!r} has a parameter {name!r} already")
+    flow.own_parameters[name] = inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+    return ParameterNode(name)

@@ -1,0 +1,369 @@
+"""Graphs: what a flow function drew. Plain data, with the checks that make it a flow."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from headrace.core.drawing import CURRENT
+from headrace.core.node import Node, flatten, unmapped
+from headrace.core.slots import (
+    Const,
+    EachConst,
+    EachOf,
+    How,
+    ParameterRef,
+    Placeholder,
+    Ref,
+    Slot,
+    Slotted,
+    bind_parameter,
+    constant,
+    contains_placeholder,
+    mapped_constant,
+    refs,
+    replace,
+    slot_of,
+)
+from headrace.core.task import Task
+from headrace.errors import FlowError
+
+
+@dataclass(slots=True)
+class NodeSpec:
+    """One node as drawn.
+
+    Attributes
+    ----------
+    name : str
+        Unique within the graph.
+    task : Task
+        What it calls.
+    args, kwargs : tuple and dict of Slot
+        Its arguments.
+    upstream : tuple of int
+        Nodes that must be done first, without giving a value.
+    mapped : bool
+        Whether it has one child per element.
+    """
+
+    name: str
+    task: Task[..., Any]
+    args: tuple[Slot, ...]
+    kwargs: dict[str, Slot]
+    upstream: tuple[int, ...]
+    mapped: bool
+
+    def slots(self) -> Iterable[Slot]:
+        """All arguments."""
+        yield from self.args
+        yield from self.kwargs.values()
+
+    def sources(self) -> list[int]:
+        """All nodes that it waits for, each once, in order."""
+        found = {ref.node for slot in self.slots() for ref in refs(slot)}
+        return sorted(found.union(self.upstream))
+
+
+@dataclass
+class Graph:
+    """A drawn flow: its nodes, and what it returns.
+
+    Attributes
+    ----------
+    nodes : list of NodeSpec
+        In the order of the calls that drew them.
+    result : Slot
+        What the flow returns.
+    """
+
+    nodes: list[NodeSpec] = field(default_factory=list)
+    result: Slot = Const(None)
+
+    def __len__(self) -> int:
+        return len(self.nodes)
+
+    @property
+    def names(self) -> list[str]:
+        """The nodes' names."""
+        return [node.name for node in self.nodes]
+
+    def order(self) -> list[int]:
+        """Node indices such that each comes after all that it waits for.
+
+        Raises
+        ------
+        FlowError
+            If there is a cycle; the message names its nodes.
+        """
+        sorter = TopologicalSorter({index: node.sources() for index, node in enumerate(self.nodes)})
+        try:
+            return list(sorter.static_order())
+        except CycleError as error:
+            ring = " → ".join(self.nodes[index].name for index in error.args[1])
+            raise FlowError(f"the flow has a cycle, so none of its nodes could start: {ring}") from None
+
+    def terminal(self) -> list[int]:
+        """Nodes that no other node waits for."""
+        used = {source for node in self.nodes for source in node.sources()}
+        return [index for index in range(len(self.nodes)) if index not in used]
+
+    def bind(self, parameters: Mapping[str, Any]) -> Graph:
+        """Put parameter values where a graph built by hand refers to them."""
+
+        def change(ref: Ref | ParameterRef) -> Slot:
+            return ref if isinstance(ref, Ref) else bind_parameter(ref, parameters)
+
+        def bound(slot: Slot) -> Slot:
+            return constant(replace(slot, change))
+
+        nodes = [
+            NodeSpec(
+                node.name,
+                node.task,
+                tuple(map(bound, node.args)),
+                {key: bound(slot) for key, slot in node.kwargs.items()},
+                node.upstream,
+                node.mapped,
+            )
+            for node in self.nodes
+        ]
+        return Graph(nodes, bound(self.result))
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return the nodes as plain JSON data: name, task, mapped, upstream names."""
+        names = self.names
+        return [
+            {
+                "name": node.name,
+                "task": node.task.name,
+                "mapped": node.mapped,
+                "upstream": [names[source] for source in node.sources()],
+            }
+            for node in self.nodes
+        ]
+
+    def digest(self) -> str:
+        """Return a sha256 (hex) of the structure: tasks, policies, edges and plain constants.
+
+        Constants other than plain data (numbers, strings, containers of them) enter with their type alone,
+        because objects have no canonical form. Sets enter in sorted order.
+        """
+        hasher = hashlib.sha256()
+        for node in self.nodes:
+            hasher.update(
+                json.dumps(
+                    [
+                        node.name,
+                        node.task.qualified_name,
+                        node.mapped,
+                        list(node.upstream),
+                        [_canonical(slot) for slot in node.args],
+                        {key: _canonical(slot) for key, slot in node.kwargs.items()},
+                        repr(node.task.policy),
+                    ]
+                ).encode()
+            )
+        hasher.update(json.dumps(_canonical(self.result)).encode())
+        return hasher.hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """Plain data that is equal for equal arguments, in every process."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (Ref, ParameterRef)):
+        return [type(value).__name__, value[0], _canonical(value.path), int(value.how)]
+    if isinstance(value, Slotted):
+        return [value.kind.__name__, _canonical(value.items), _canonical(value.keys)]
+    if isinstance(value, (Const, EachConst, EachOf)):
+        return [type(value).__name__, _canonical(value[0])]
+    if isinstance(value, (bytes, bytearray)):
+        return ["bytes", hashlib.sha256(value).hexdigest()]
+    if isinstance(value, range):
+        return ["range", value.start, value.stop, value.step]
+    if isinstance(value, (list, tuple)):
+        return [type(value).__name__, *map(_canonical, value)]
+    if isinstance(value, (set, frozenset)):
+        return ["set", *sorted(json.dumps(_canonical(item)) for item in value)]
+    if isinstance(value, dict):
+        return ["dict", *([_canonical(key), _canonical(item)] for key, item in value.items())]
+    return ["object", f"{type(value).__module__}:{type(value).__qualname__}"]
+
+
+class GraphDrawing:
+    """A graph while it is drawn; tasks that are called meanwhile add nodes to it."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeSpec] = []
+        self._names: dict[str, int] = {}
+
+    @contextmanager
+    def active(self) -> Any:
+        """Receive the calls of tasks within the ``with`` block."""
+        token = CURRENT.set(self)
+        try:
+            yield self
+        finally:
+            CURRENT.reset(token)
+
+    def unique_name(self, base: str) -> str:
+        """Return ``base``, or with a stable suffix if it is taken: ``base-2``, ``base-3`` …"""
+        count = self._names.get(base, 0) + 1
+        self._names[base] = count
+        name = base if count == 1 else f"{base}-{count}"
+        return name if count == 1 or name not in self._names else self.unique_name(base)
+
+    def add_call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, mapped: bool) -> Node:
+        """Add the node of a call and return it."""
+        upstream = kwargs.pop("upstream", ())
+        if task.signature is not None:
+            try:
+                task.signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise FlowError(
+                    f"task {task.name!r} was called with arguments that it does not take: {error}; "
+                    f"its signature is {task.name}{task.signature}"
+                ) from None
+        to_slot = self._mapped_slot if mapped else self._plain_slot
+        spec = NodeSpec(
+            self.unique_name(task.name),
+            task,
+            tuple(to_slot(task, position, value) for position, value in enumerate(args)),
+            {key: to_slot(task, key, value) for key, value in kwargs.items()},
+            (),
+            mapped,
+        )
+        if mapped:
+            self._check_mapped(spec)
+        self.nodes.append(spec)
+        node = Node(self, len(self.nodes) - 1)
+        self.add_upstream(node._index, upstream if isinstance(upstream, (list, tuple, set)) else (upstream,))
+        return node
+
+    def _plain_slot(self, task: Task[..., Any], where: int | str, value: Any) -> Slot:
+        if isinstance(value, (unmapped, flatten)):
+            raise FlowError(
+                f"task {task.name!r}: {type(value).__name__}(...) has a meaning in {task.name}.map(...) only"
+            )
+        return self._checked(task, slot_of(value), value)
+
+    def _mapped_slot(self, task: Task[..., Any], where: int | str, value: Any) -> Slot:
+        if isinstance(value, unmapped):
+            return self._checked(task, slot_of(value.value), value.value)
+        how = How.FLAT if isinstance(value, flatten) else How.EACH
+        if isinstance(value, flatten):
+            value = value.value
+        if isinstance(value, Placeholder):
+            return self._checked(task, value._slot(how), value)
+        if contains_placeholder(value):
+            if how is How.FLAT or not isinstance(value, (list, tuple)):
+                raise FlowError(
+                    f"task {task.name!r}: cannot map over a {type(value).__name__} with nodes inside; give a list"
+                )
+            return self._checked(task, EachOf(tuple(map(slot_of, value))), value)
+        what = f"argument {where + 1 if isinstance(where, int) else repr(where)} of task {task.name!r}"
+        return mapped_constant(value, what, how)
+
+    def _checked(self, task: Task[..., Any], slot: Slot, value: Any) -> Slot:
+        """Refuse a node of another flow: its number means something else there."""
+        for node in ([value] if isinstance(value, Node) else value if isinstance(value, (list, tuple)) else ()):
+            if isinstance(node, Node) and node._drawing is not self:
+                raise FlowError(
+                    f"task {task.name!r} got {node!r}, which belongs to another flow; call that flow inside this one "
+                    "and use what it returns"
+                )
+        return slot
+
+    def _check_mapped(self, spec: NodeSpec) -> None:
+        def spread(slot: Slot) -> bool:
+            if isinstance(slot, (Ref, ParameterRef)):
+                return slot.how is not How.WHOLE
+            return isinstance(slot, (EachConst, EachOf))
+
+        if not any(map(spread, spec.slots())):
+            raise FlowError(
+                f"task {spec.task.name!r}.map(...) got nothing to map over: every argument is unmapped; "
+                "call the task without .map"
+            )
+
+    def add_upstream(self, index: int, nodes: Iterable[Any]) -> None:
+        """Make a node wait for others without receiving their values."""
+        spec = self.nodes[index]
+        for node in nodes:
+            if not isinstance(node, Node) or node._drawing is not self:
+                raise FlowError(
+                    f"node {spec.name!r}: upstream must be nodes of the same flow, got {type(node).__name__}"
+                )
+        spec.upstream = tuple(sorted({*spec.upstream, *(node._index for node in nodes)}))
+
+    def include(self, graph: Graph, arguments: Mapping[str, Any]) -> Any:
+        """Inline a graph that was built by hand; its parameters take the given values or nodes."""
+        shift = len(self.nodes)
+
+        def change(ref: Ref | ParameterRef) -> Slot:
+            if isinstance(ref, Ref):
+                return ref._replace(node=ref.node + shift)
+            value = arguments[ref.name]
+            if not isinstance(value, Node):
+                return bind_parameter(ref, arguments)
+            slot = value._slot(ref.how)
+            return slot._replace(path=slot.path + ref.path)
+
+        for node in graph.nodes:
+            args = tuple(constant(replace(slot, change)) for slot in node.args)
+            kwargs = {key: constant(replace(slot, change)) for key, slot in node.kwargs.items()}
+            upstream = tuple(source + shift for source in node.upstream)
+            self.nodes.append(
+                NodeSpec(self.unique_name(node.name), node.task, args, kwargs, upstream, node.mapped)
+            )
+        return self.unslot(replace(graph.result, change))
+
+    def unslot(self, slot: Slot) -> Any:
+        """Turn a slot back into what a flow function may hold: nodes and plain values."""
+        if isinstance(slot, Ref):
+            return Node(self, slot.node, slot.path)
+        if isinstance(slot, Const):
+            return slot.value
+        assert isinstance(slot, Slotted)
+        items = [self.unslot(item) for item in slot.items]
+        return dict(zip(slot.keys or (), items, strict=True)) if slot.kind is dict else slot.kind(items)
+
+    def finish(self, flow_name: str, result: Any) -> Graph:
+        """Check the drawing and return the graph.
+
+        Raises
+        ------
+        FlowError
+            If it is empty or has a cycle.
+        """
+        if not self.nodes:
+            raise FlowError(
+                f"flow {flow_name!r} drew no node: call at least one @hr.task inside it"
+            )
+        graph = Graph(self.nodes, slot_of(result))
+        graph.order()
+        return graph
+
+
+def draw(flow_name: str, function: Callable[..., Any], parameters: Mapping[str, Any]) -> Graph:
+    """Call a flow function with real parameter values and return the graph that it draws.
+
+    Parameters
+    ----------
+    flow_name : str
+        For messages.
+    function : callable
+        The flow function.
+    parameters : mapping
+        One value per parameter.
+    """
+    drawing = GraphDrawing()
+    with drawing.active():
+        result = function(**parameters)
+    return drawing.finish(flow_name, result)

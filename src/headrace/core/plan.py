@@ -1,0 +1,218 @@
+"""Plans: a graph made ready to run, with integers for names.
+
+The plan is what the machine steers by (edges, widths) and what a worker executes by (tasks, argument slots); it
+travels to each worker once per run. A *task run* is a pair ``(node, child)``; the single run of a node that is not
+mapped is child 0. Two kinds of edges say what a task run waits for:
+
+* ``NODE``: the whole source node, with all its children.
+* ``CHILD``: only the source's child of the same index (a map over a map).
+
+The *width* of a mapped node is known from the plan (a constant list), or equals another node's (a map over a map),
+or is measured by the worker that computes the value that is mapped over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from headrace.core.graph import Graph, NodeSpec
+from headrace.core.slots import EachConst, EachOf, How, Ref, Slot, refs
+from headrace.core.task import Policy, Task
+from headrace.errors import FlowError
+
+
+class EdgeKind(IntEnum):
+    """How much of its source an edge waits for."""
+
+    NODE = 0
+    CHILD = 1
+
+
+class Edge(NamedTuple):
+    """One dependency between two nodes."""
+
+    source: int
+    target: int
+    kind: EdgeKind
+
+
+class Measure(NamedTuple):
+    """A length that a worker reports, because a later map is as wide as that.
+
+    ``flat`` asks for the sum of the lengths of the elements; of a mapped node, each child reports its own length.
+    """
+
+    path: tuple[Any, ...]
+    flat: bool
+
+
+class WidthFrom(NamedTuple):
+    """Where a mapped node's width comes from: another node's width, or a measure of its value(s)."""
+
+    source: int
+    measure: int | None
+
+
+@dataclass(slots=True)
+class PlanNode:
+    """One node of a plan.
+
+    Attributes
+    ----------
+    index : int
+        Its number.
+    name : str
+        Its unique name.
+    task : int
+        Index into ``Plan.tasks``.
+    mapped : bool
+        Whether it has one child per element.
+    args, kwargs : tuple and dict of Slot
+        What each task run calls the function with.
+    inputs, outputs : tuple of Edge
+        What it waits for, and what waits for it.
+    widths : tuple of int
+        Widths that the plan knows.
+    widths_from : tuple of WidthFrom
+        Widths that the run will tell; all must agree.
+    measures : tuple of Measure
+        What its task runs report the length of.
+    returned : bool
+        Whether the flow returns (a part of) its value.
+    """
+
+    index: int
+    name: str
+    task: int
+    mapped: bool
+    args: tuple[Slot, ...]
+    kwargs: dict[str, Slot]
+    inputs: tuple[Edge, ...]
+    outputs: tuple[Edge, ...]
+    widths: tuple[int, ...]
+    widths_from: tuple[WidthFrom, ...]
+    measures: tuple[Measure, ...]
+    returned: bool
+
+    def slots(self) -> Iterator[Slot]:
+        """All arguments."""
+        yield from self.args
+        yield from self.kwargs.values()
+
+
+@dataclass(slots=True)
+class Plan:
+    """A graph made ready to run.
+
+    Attributes
+    ----------
+    tasks : list of Task
+        Each task once, however many nodes call it.
+    nodes : list of PlanNode
+        In the order of the graph's nodes.
+    result : Slot
+        What the flow returns.
+    """
+
+    tasks: list[Task[..., Any]]
+    nodes: list[PlanNode]
+    result: Slot
+
+    def policy(self, node: int) -> Policy:
+        """The policy of a node's task."""
+        return self.tasks[self.nodes[node].task].policy
+
+
+def make_plan(graph: Graph) -> Plan:
+    """Make a plan of a graph whose parameters are bound.
+
+    Parameters
+    ----------
+    graph : Graph
+        As drawn, or as bound.
+
+    Raises
+    ------
+    FlowError
+        If a mapped node could have no width.
+    """
+    tasks: list[Task[..., Any]] = []
+    numbers: dict[int, int] = {}
+    nodes: list[PlanNode] = []
+    outputs: list[list[Edge]] = [[] for _ in graph.nodes]
+    measures: list[list[Measure]] = [[] for _ in graph.nodes]
+    returned = {ref.node for ref in refs(graph.result)}
+    for index, spec in enumerate(graph.nodes):
+        number = numbers.setdefault(id(spec.task), len(tasks))
+        if number == len(tasks):
+            tasks.append(spec.task)
+        edges = _edges(graph, index, spec)
+        for edge in edges:
+            outputs[edge.source].append(edge)
+        widths, widths_from = _widths(graph, spec, measures) if spec.mapped else ((1,), ())
+        nodes.append(
+            PlanNode(
+                index, spec.name, number, spec.mapped, spec.args, spec.kwargs,
+                edges, (), widths, widths_from, (), index in returned,
+            )
+        )  # fmt: skip
+    for node, out, measured in zip(nodes, outputs, measures, strict=True):
+        node.outputs = tuple(out)
+        node.measures = tuple(measured)
+    return Plan(tasks, nodes, graph.result)
+
+
+def _edges(graph: Graph, index: int, spec: NodeSpec) -> tuple[Edge, ...]:
+    """One edge per source: CHILD if every use of the source is child by child, else NODE."""
+    kinds: dict[int, EdgeKind] = dict.fromkeys(spec.upstream, EdgeKind.NODE)
+    for slot in spec.slots():
+        for ref in refs(slot):
+            by_child = ref.how is How.EACH and graph.nodes[ref.node].mapped
+            kind = EdgeKind.CHILD if by_child and kinds.get(ref.node) is not EdgeKind.NODE else EdgeKind.NODE
+            kinds[ref.node] = kind
+    return tuple(Edge(source, index, kinds[source]) for source in sorted(kinds))
+
+
+def _widths(
+    graph: Graph, spec: NodeSpec, measures: list[list[Measure]]
+) -> tuple[tuple[int, ...], tuple[WidthFrom, ...]]:
+    known: list[int] = []
+    later: list[WidthFrom] = []
+
+    def measured(ref: Ref, flat: bool) -> WidthFrom:
+        measure = Measure(ref.path, flat)
+        wanted = measures[ref.node]
+        if measure not in wanted:
+            wanted.append(measure)
+        return WidthFrom(ref.node, wanted.index(measure))
+
+    for slot in spec.slots():
+        match slot:
+            case EachConst(values):
+                known.append(len(values))
+            case EachOf(items):
+                known.append(len(items))
+            case Ref(node, path, How.EACH) if graph.nodes[node].mapped:
+                if path:
+                    raise FlowError(
+                        f"node {spec.name!r} maps over {graph.nodes[node].name!r}{list(path)!r}, an item of a mapped "
+                        "node; take the item in a task and map over what that returns"
+                    )
+                later.append(WidthFrom(node, None))
+            case Ref(node, path, How.EACH):
+                later.append(measured(slot, flat=False))
+            case Ref(node, path, How.FLAT):
+                if path and graph.nodes[node].mapped:
+                    raise FlowError(f"node {spec.name!r} flattens an item of a mapped node; take the item in a task")
+                later.append(measured(slot, flat=not graph.nodes[node].mapped))
+            case _:
+                pass
+    if len(set(known)) > 1:
+        raise FlowError(
+            f"node {spec.name!r} maps over sequences of different lengths: {', '.join(map(str, known))}; "
+            "give sequences of one length, or wrap what every child shall receive in hr.unmapped(...)"
+        )
+    return tuple(known), tuple(later)

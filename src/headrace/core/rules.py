@@ -1,0 +1,73 @@
+"""Triggers: may a task run start, given how its upstream task runs ended?
+
+The same pure function decides on the worker (inside a batch) and in the machine (across batches), so both
+agree by construction. It sees counts only, never values.
+
+Order of questions, fixed and documented because users see it:
+
+1. ``skip_on_upstream_skip``: if any upstream was skipped, the task run is skipped (default; a task with the
+   trigger ``not_all_skipped`` asks its trigger instead).
+2. the trigger: if it is not satisfied, the task run ends as TriggerFailed, which counts as a failure downstream.
+3. otherwise it runs.
+
+A task run without upstream always runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import NamedTuple
+
+
+class Upstream(NamedTuple):
+    """How the upstream task runs of one task run ended."""
+
+    successful: int
+    failed: int
+    skipped: int
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.successful + self.failed + self.skipped
+
+
+class Decision(Enum):
+    """What becomes of a task run whose upstream is final."""
+
+    RUN = "run"
+    SKIP = "skip"
+    TRIGGER_FAIL = "trigger_fail"
+
+
+#: name → is it satisfied? A skipped upstream counts as successful wherever it is allowed to reach a trigger.
+TRIGGERS: dict[str, Callable[[Upstream], bool]] = {
+    "all_successful": lambda up: up.failed == 0,
+    "all_failed": lambda up: up.failed == up.total,
+    "any_successful": lambda up: up.successful > 0,
+    "any_failed": lambda up: up.failed > 0,
+    "all_finished": lambda up: True,
+    "not_all_skipped": lambda up: up.skipped < up.total and up.failed == 0,
+}
+
+
+def decide(trigger: str, skip_on_upstream_skip: bool, up: Upstream) -> Decision:
+    """Decide whether a task run runs, is skipped, or fails by its trigger.
+
+    Parameters
+    ----------
+    trigger : str
+        A key of ``TRIGGERS``.
+    skip_on_upstream_skip : bool
+        Whether one skipped upstream skips this task run.
+    up : Upstream
+        Counts of final upstream states.
+    """
+    if up.total == 0:
+        return Decision.RUN
+    if up.skipped and skip_on_upstream_skip and trigger != "not_all_skipped":
+        return Decision.SKIP
+    if trigger == "not_all_skipped" and up.skipped == up.total:
+        return Decision.SKIP
+    return Decision.RUN if TRIGGERS[trigger](up) else Decision.TRIGGER_FAIL

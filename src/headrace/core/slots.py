@@ -1,0 +1,198 @@
+"""Arguments of a node as data: what is constant, what a task run will bring, and where it goes.
+
+A call like ``load(rows, {"day": day, "pages": [a, b]})`` mixes nodes with plain values, at any depth of lists,
+tuples, sets, dicts and dataclasses. ``slot_of`` turns such an argument into a *slot*, which a worker resolves
+without walking anything again:
+
+* ``Const``: a plain value, kept as it is.
+* ``Ref``: the value of a node. ``how`` says which: the ``WHOLE`` value (of a mapped node: the list of all its
+  children's values), ``EACH`` (for a mapped call: the own child of a mapped node, the own element of a single
+  value), or ``FLAT`` (the own element of the concatenated elements).
+* ``EachConst``: a constant sequence that is mapped over; ``EachOf``: a list with nodes inside that is mapped over.
+* ``Slotted``: a container with other slots inside.
+* ``ParameterRef``: a parameter of a flow that was built by hand; its value takes its place when a run starts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from enum import IntEnum
+from typing import Any, NamedTuple
+
+from headrace.errors import FlowError
+
+
+class How(IntEnum):
+    """Which part of a node's value an argument takes."""
+
+    WHOLE = 0
+    EACH = 1
+    FLAT = 2
+
+
+class Const(NamedTuple):
+    """A plain value."""
+
+    value: Any
+
+
+class EachConst(NamedTuple):
+    """A constant sequence of which each child takes its own element."""
+
+    values: Sequence[Any]
+
+
+class Ref(NamedTuple):
+    """The value of a node, then ``[key]`` for each key of the path."""
+
+    node: int
+    path: tuple[Any, ...] = ()
+    how: How = How.WHOLE
+
+
+class EachOf(NamedTuple):
+    """A list with slots inside, of which each child takes its own element."""
+
+    items: tuple[Slot, ...]
+
+
+class ParameterRef(NamedTuple):
+    """The value of a parameter, then ``[key]`` for each key of the path."""
+
+    name: str
+    path: tuple[Any, ...] = ()
+    how: How = How.WHOLE
+
+
+class Slotted(NamedTuple):
+    """A container (``list``, ``tuple``, ``set``, ``dict``, or a dataclass) of slots.
+
+    For a dict or a dataclass, ``keys`` are its keys or field names, in the order of ``items``.
+    """
+
+    kind: type
+    items: tuple[Slot, ...]
+    keys: tuple[Any, ...] | None = None
+
+
+Slot = Const | EachConst | EachOf | Ref | ParameterRef | Slotted
+
+
+class Placeholder:
+    """Base of what stands for a later value while a flow is drawn; see ``core.node``."""
+
+    __slots__ = ()
+
+    def _slot(self, how: How) -> Ref | ParameterRef:
+        raise NotImplementedError
+
+
+def contains_placeholder(value: object) -> bool:
+    """Whether a placeholder is inside, at any depth of the containers that are looked into."""
+    if isinstance(value, Placeholder):
+        return True
+    kind = type(value)
+    if kind in (list, tuple, set, frozenset) or isinstance(value, tuple):
+        return any(map(contains_placeholder, value))  # type: ignore[call-overload]
+    if kind is dict:
+        return any(map(contains_placeholder, value.values()))  # type: ignore[attr-defined]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return any(contains_placeholder(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init)
+    return False
+
+
+def slot_of(value: object) -> Slot:
+    """Turn an argument into a slot."""
+    if isinstance(value, Placeholder):
+        return value._slot(How.WHOLE)
+    if not contains_placeholder(value):
+        return Const(value)
+    if isinstance(value, dict):
+        return Slotted(dict, tuple(map(slot_of, value.values())), tuple(value))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return Slotted(type(value), tuple(map(slot_of, value)))
+    fields = [f for f in dataclasses.fields(value) if f.init]  # type: ignore[arg-type]
+    items = tuple(slot_of(getattr(value, f.name)) for f in fields)
+    return Slotted(type(value), items, tuple(f.name for f in fields))
+
+
+def build(slotted: Slotted, items: Sequence[Any]) -> Any:
+    """Make the container of a ``Slotted`` from resolved items."""
+    kind = slotted.kind
+    if slotted.keys is not None:
+        pairs = zip(slotted.keys, items, strict=True)
+        return dict(pairs) if kind is dict else kind(**dict(pairs))
+    if hasattr(kind, "_fields"):  # a named tuple
+        return kind(*items)
+    return kind(items)
+
+
+def follow(value: Any, path: tuple[Any, ...]) -> Any:
+    """Apply ``[key]`` for each key of a path."""
+    for key in path:
+        value = value[key]
+    return value
+
+
+def refs(slot: Slot) -> Iterator[Ref]:
+    """All references to nodes in a slot."""
+    if isinstance(slot, Ref):
+        yield slot
+    elif isinstance(slot, (Slotted, EachOf)):
+        for item in slot.items:
+            yield from refs(item)
+
+
+def replace(slot: Slot, change: Callable[[Ref | ParameterRef], Slot]) -> Slot:
+    """Return the slot with each reference replaced."""
+    if isinstance(slot, (Ref, ParameterRef)):
+        return change(slot)
+    if isinstance(slot, (Slotted, EachOf)):
+        return slot._replace(items=tuple(replace(item, change) for item in slot.items))
+    return slot
+
+
+def constant(slot: Slot) -> Slot:
+    """Fold a container that holds only constants into one constant."""
+    if isinstance(slot, Slotted):
+        items = tuple(map(constant, slot.items))
+        if all(isinstance(item, Const) for item in items):
+            return Const(build(slot, [item.value for item in items]))  # type: ignore[union-attr]
+        return slot._replace(items=items)
+    if isinstance(slot, EachOf):
+        folded = tuple(map(constant, slot.items))
+        if all(isinstance(item, Const) for item in folded):
+            return EachConst([item.value for item in folded])  # type: ignore[union-attr]
+        return EachOf(folded)
+    return slot
+
+
+def bind_parameter(ref: ParameterRef, values: Mapping[str, Any]) -> Slot:
+    """Put a parameter's value where it is referred to."""
+    value = follow(values[ref.name], ref.path)
+    if ref.how is How.WHOLE:
+        return Const(value)
+    return mapped_constant(value, f"parameter {ref.name!r}", ref.how)
+
+
+def mapped_constant(value: Any, what: str, how: How = How.EACH) -> EachConst:
+    """Make the slot of a constant that is mapped over.
+
+    Raises
+    ------
+    FlowError
+        If the value is not something whose elements have an order.
+    """
+    if isinstance(value, (str, bytes, Mapping, set, frozenset)) or not hasattr(value, "__iter__"):
+        hint = {
+            "str": "a string counts as one value; wrap it in a list, or in hr.unmapped(...) to give it to every child",
+            "bytes": "bytes count as one value; wrap them in a list, or in hr.unmapped(...)",
+            "set": "a set has no order; map over sorted(...)",
+            "frozenset": "a set has no order; map over sorted(...)",
+            "dict": "map over list(d.items()), or wrap it in hr.unmapped(...)",
+        }.get(type(value).__name__, "give a list, or wrap it in hr.unmapped(...) to give it to every child")
+        raise FlowError(f"cannot map over {what} of type {type(value).__name__}: {hint}")
+    if how is How.FLAT:
+        value = [element for part in value for element in part]
+    return EachConst(value if isinstance(value, (list, tuple, range)) else list(value))

@@ -1,0 +1,232 @@
+"""Tasks: Python functions with a policy."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+
+from headrace.core.drawing import current_drawing
+from headrace.core.rules import TRIGGERS
+from headrace.errors import FlowError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """How a task is treated, apart from what it computes.
+
+    Attributes
+    ----------
+    name : str
+        Shown to people; the base of its nodes' names.
+    retries : int, default 0
+        How many further attempts follow a failed one.
+    retry_delay : float, default 0.0
+        Seconds between two attempts. A waiting retry holds no worker.
+    trigger : str, default "all_successful"
+        When it may run; see ``core.rules``.
+    skip_on_upstream_skip : bool, default True
+        Whether one skipped upstream skips it.
+    nout : int, optional
+        How many outputs the returned sequence has, so that ``a, b = task(...)`` works while drawing.
+    """
+
+    name: str
+    retries: int = 0
+    retry_delay: float = 0.0
+    trigger: str = "all_successful"
+    skip_on_upstream_skip: bool = True
+    nout: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        if not isinstance(self.name, str) or not self.name:
+            raise FlowError(f"a task needs a name, got {self.name!r}")
+        if self.trigger not in TRIGGERS:
+            raise FlowError(
+                f"task {self.name!r}: unknown trigger {self.trigger!r}; known are {', '.join(TRIGGERS)}"
+            )
+        if not isinstance(self.retries, int) or self.retries < 0:
+            raise FlowError(f"task {self.name!r}: retries must be a whole number from 0 on, got {self.retries!r}")
+        if not isinstance(self.retry_delay, (int, float)) or self.retry_delay < 0:
+            raise FlowError(f"task {self.name!r}: retry_delay must be seconds >= 0, got {self.retry_delay!r}")
+        if self.nout is not None and (not isinstance(self.nout, int) or self.nout < 1):
+            raise FlowError(f"task {self.name!r}: nout must be a whole number from 1 on, got {self.nout!r}")
+
+
+OPTIONS = tuple(field.name for field in fields(Policy))
+
+
+class Task(Generic[P, R]):
+    """A Python function with a policy.
+
+    Called while a flow is drawn, it adds a node and returns it; called anywhere else, it is the plain function.
+
+    Parameters
+    ----------
+    function : callable
+        What to run. Not a coroutine function, and without parameters named ``upstream``.
+    policy : Policy
+        How to treat it.
+    """
+
+    def __init__(self, function: Callable[P, R], policy: Policy) -> None:
+        if not callable(function):
+            raise FlowError(f"@task needs a function, got {function!r}")
+        self.function = function
+        self.policy = policy
+        functools.update_wrapper(self, function)
+        try:
+            self.signature: inspect.Signature | None = inspect.signature(function)
+        except (TypeError, ValueError):  # some builtins have none; then arguments are checked when it runs
+            self.signature = None
+        if self.signature is not None and "upstream" in self.signature.parameters:
+            raise FlowError(
+                f"task {policy.name!r} has a parameter named 'upstream', which is the keyword that orders tasks "
+                "without passing a value; rename the parameter"
+            )
+        if inspect.iscoroutinefunction(function):
+            raise FlowError(
+                f"task {policy.name!r} is an async function, which tasks cannot be yet: call asyncio.run(...) inside it"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Task, (self.function, self.policy)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.policy.name}>"
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.policy.name
+
+    @property
+    def qualified_name(self) -> str:
+        """Where the function is defined, as ``module:qualname``."""
+        function = self.function
+        return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', self.policy.name)}"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Add a node to the flow that is being drawn, or, outside of any, call the function."""
+        drawing = current_drawing()
+        if drawing is None:
+            upstream = kwargs.pop("upstream", None)
+            if upstream:
+                raise FlowError(f"task {self.name!r} got upstream= outside of a flow; it orders nodes of a flow only")
+            return self.function(*args, **kwargs)
+        return cast(R, drawing.add_call(self, args, kwargs, mapped=False))
+
+    def map(self, *args: Any, upstream: Any = (), **kwargs: Any) -> list[R]:
+        """Add a mapped node: one child per element.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Sequences, nodes of sequences, or mapped nodes. Several are zipped. What every child shall receive
+            whole stands in ``hr.unmapped(...)``; ``hr.flatten(...)`` maps over the elements of the elements.
+        upstream : node or list of nodes, optional
+            Nodes that must be done first, without giving a value.
+
+        Returns
+        -------
+        Node
+            Stands for the list of all children's values.
+        """
+        drawing = current_drawing()
+        if drawing is None:
+            raise FlowError(
+                f"task {self.name!r}.map(...) was called outside of a flow; call it inside a function decorated "
+                "with @hr.flow, or use a list comprehension"
+            )
+        if upstream:
+            kwargs["upstream"] = upstream
+        return cast("list[R]", drawing.add_call(self, args, kwargs, mapped=True))
+
+    def with_options(self, **options: Any) -> Task[P, R]:
+        """Return the same task with another policy.
+
+        Parameters
+        ----------
+        **options
+            Any option of ``hr.task``.
+
+        Raises
+        ------
+        FlowError
+            If an option is unknown or its value is not allowed.
+        """
+        check_options(self.policy.name, options)
+        return Task(self.function, replace(self.policy, **options))
+
+
+def check_options(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse options that a task does not have."""
+    for option in options:
+        if option not in OPTIONS:
+            raise FlowError(f"task {name!r}: unknown option {option!r}; known are {', '.join(OPTIONS)}")
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *,
+    name: str | None = None,
+    retries: int = 0,
+    retry_delay: float = 0.0,
+    trigger: str = "all_successful",
+    skip_on_upstream_skip: bool = True,
+    nout: int | None = None,
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+
+def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a task of a function; with or without options.
+
+    Parameters
+    ----------
+    function : callable, optional
+        What to run. Given by the decorator syntax.
+    name : str, default the function's name
+        Shown to people; the base of its nodes' names.
+    retries : int, default 0
+        How many further attempts follow a failed one.
+    retry_delay : float, default 0.0
+        Seconds between two attempts. A waiting retry holds no worker.
+    trigger : str, default "all_successful"
+        When it may run: ``all_successful``, ``all_failed``, ``any_successful``, ``any_failed``,
+        ``all_finished`` or ``not_all_skipped``. A task that runs although an upstream failed receives the
+        exception in place of the value; in place of a skipped one's, ``None``.
+    skip_on_upstream_skip : bool, default True
+        Whether one skipped upstream skips it.
+    nout : int, optional
+        How many outputs the returned sequence has, so that ``a, b = task(...)`` works in a flow.
+
+    Raises
+    ------
+    FlowError
+        If an option is unknown or its value is not allowed.
+
+    Examples
+    --------
+    >>> @task(retries=2)
+    ... def double(x: int) -> int:
+    ...     return 2 * x
+    >>> double(21)
+    42
+    """
+
+    def decorate(function: Callable[..., Any]) -> Task[..., Any]:
+        if isinstance(function, Task):
+            return function.with_options(**options)
+        name = options.get("name") or getattr(function, "__name__", type(function).__name__).strip("<>")
+        check_options(name, options)
+        return Task(function, Policy(**{**options, "name": name}))
+
+    return decorate if function is None else decorate(function)

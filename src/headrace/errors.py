@@ -1,0 +1,175 @@
+"""The error tree of headrace.
+
+Each message says what was asked, what was found, and what to do. The facts are also attributes, every class
+survives a pickle, and the standard class is a base where one fits::
+
+    HeadraceError
+    ├── FlowError(ValueError)                 a flow is not well formed
+    │   ├── NodeUsedAsValue(TypeError)        `if node:`, `node + 1`, `for x in node` while drawing
+    │   └── UnstableFlow                      one flow function, the same parameters, two graphs
+    ├── ParameterError(ValueError)            a parameter is unknown, missing or of the wrong type
+    ├── NotPicklable(TypeError)               something cannot travel; names the path to it
+    ├── MissingPackage(ImportError)           an optional package is needed; names the pip line
+    ├── MissingModule(ImportError)            code of the flow cannot be imported where it must run
+    ├── StorageError(OSError)
+    │   ├── NotFound(FileNotFoundError)
+    │   ├── AlreadyExists(FileExistsError)
+    │   ├── AccessDenied(PermissionError)
+    │   ├── Unreachable(ConnectionError)      no network, no such host, no answer in time
+    │   └── EnvelopeError                     what lies there is not an intact object of ours
+    │       ├── ForeignObject                 not written by headrace
+    │       ├── NewerFormat                   written by a later headrace
+    │       ├── IncompatibleObject            written by another Python minor version
+    │       ├── TruncatedObject
+    │       └── DamagedObject
+    ├── SetupError(RuntimeError)              an environment could not be brought up
+    ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
+    │   ├── TaskFailed                        stands in where the original exception could not travel
+    │   ├── TriggerFailed                     upstream states did not satisfy the task's trigger
+    │   ├── TaskCrashed                       the process that ran the task died, again and again
+    │   ├── RunCancelled
+    │   ├── ClusterLost                       scheduler gone
+    │   └── ValueReleased                     a value was asked for that is no longer kept
+    └── IllegalMove(AssertionError)           a bug of headrace itself; please report it
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def _rebuild(cls: type[HeadraceError], message: str, facts: dict[str, Any]) -> HeadraceError:
+    return cls(message, **facts)
+
+
+class HeadraceError(Exception):
+    """Base of all errors that headrace raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What was asked, what was found, what to do.
+    **facts
+        Become attributes of the error.
+    """
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts = facts
+        for name, value in facts.items():
+            setattr(self, name, value)
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.facts)
+
+
+class FlowError(HeadraceError, ValueError):
+    """A flow is not well formed."""
+
+
+class NodeUsedAsValue(FlowError, TypeError):
+    """A node was used as if its value were known while the flow is drawn."""
+
+
+class UnstableFlow(FlowError):
+    """A flow function drew different graphs for the same parameters."""
+
+
+class ParameterError(HeadraceError, ValueError):
+    """A parameter is unknown, missing, or of the wrong type."""
+
+
+class NotPicklable(HeadraceError, TypeError):
+    """Something that must travel to a storage or a worker cannot be pickled."""
+
+
+class MissingPackage(HeadraceError, ImportError):
+    """An optional package is needed for what was asked."""
+
+
+class MissingModule(HeadraceError, ImportError):
+    """A module that the flow uses cannot be imported where the flow must run."""
+
+
+class StorageError(HeadraceError, OSError):
+    """A storage did not do what was asked."""
+
+
+class NotFound(StorageError, FileNotFoundError):
+    """There is no such object in the storage."""
+
+
+class AlreadyExists(StorageError, FileExistsError):
+    """An object that is created exclusively is there already."""
+
+
+class AccessDenied(StorageError, PermissionError):
+    """The storage refuses access, or there are no credentials."""
+
+
+class Unreachable(StorageError, ConnectionError):
+    """The storage does not answer."""
+
+
+class EnvelopeError(StorageError):
+    """What lies at a location is not an intact object of headrace."""
+
+
+class ForeignObject(EnvelopeError):
+    """The object was not written by headrace."""
+
+
+class NewerFormat(EnvelopeError):
+    """The object was written by a later version of headrace."""
+
+
+class IncompatibleObject(EnvelopeError):
+    """The object was written by another minor version of Python."""
+
+
+class TruncatedObject(EnvelopeError):
+    """The object is shorter than its header says."""
+
+
+class DamagedObject(EnvelopeError):
+    """The object does not match its digest."""
+
+
+class SetupError(HeadraceError, RuntimeError):
+    """An environment could not be brought up."""
+
+
+class RunError(HeadraceError, RuntimeError):
+    """A run, or one of its task runs, did not succeed."""
+
+
+class TaskFailed(RunError):
+    """Stands in for a task's exception that could not travel."""
+
+
+class TriggerFailed(RunError):
+    """The upstream states did not satisfy the task's trigger, so it did not run."""
+
+
+class TaskCrashed(RunError):
+    """The process that ran the task died, again and again."""
+
+
+class RunCancelled(RunError):
+    """The run was cancelled."""
+
+
+class ClusterLost(RunError):
+    """The scheduler of the cluster is gone."""
+
+
+class ValueReleased(RunError):
+    """A value was asked for that is no longer kept."""
+
+
+class IllegalMove(HeadraceError, AssertionError):
+    """A state machine was asked for a move that its table does not hold."""
