@@ -32,11 +32,12 @@ class EdgeKind(IntEnum):
 
 
 class Edge(NamedTuple):
-    """One dependency between two nodes."""
+    """One dependency between two nodes; ``data`` says whether values flow along it, or only order."""
 
     source: int
     target: int
     kind: EdgeKind
+    data: bool
 
 
 class Measure(NamedTuple):
@@ -173,7 +174,8 @@ def _edges(graph: Graph, index: int, spec: NodeSpec) -> tuple[Edge, ...]:
             by_child = ref.how is How.EACH and graph.nodes[ref.node].mapped
             kind = EdgeKind.CHILD if by_child and kinds.get(ref.node) is not EdgeKind.NODE else EdgeKind.NODE
             kinds[ref.node] = kind
-    return tuple(Edge(source, index, kinds[source]) for source in sorted(kinds))
+    used = {ref.node for slot in spec.slots() for ref in refs(slot)}
+    return tuple(Edge(source, index, kinds[source], source in used) for source in sorted(kinds))
 
 
 def _widths(

@@ -15,9 +15,11 @@ A task run without upstream always runs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
+
+from headrace.core.state import State
 
 
 class Upstream(NamedTuple):
@@ -71,3 +73,24 @@ def decide(trigger: str, skip_on_upstream_skip: bool, up: Upstream) -> Decision:
     if trigger == "not_all_skipped" and up.skipped == up.total:
         return Decision.SKIP
     return Decision.RUN if TRIGGERS[trigger](up) else Decision.TRIGGER_FAIL
+
+
+def upstream_of(whole: Upstream, by_child: Iterable[State]) -> Upstream:
+    """Add the child-by-child upstream of one task run to what it waits for as a whole.
+
+    Parameters
+    ----------
+    whole : Upstream
+        Counts over the nodes that it waits for as a whole.
+    by_child : iterable of State
+        Final states of the task runs of its own index.
+    """
+    successful, failed, skipped = whole
+    for state in by_child:
+        if state is State.SKIPPED:
+            skipped += 1
+        elif state is State.SUCCESS:
+            successful += 1
+        else:
+            failed += 1
+    return Upstream(successful, failed, skipped)

@@ -8,9 +8,10 @@ everything from ``SUCCESS`` on is final, so "is it final" is one comparison.
 ``MOVES`` is the whole law. A move that is not in it raises ``IllegalMove`` and changes nothing. The
 documentation's diagram (``docs/states.md``) is generated from it, and the tests go through all pairs.
 
-A task run's usual life is PENDING → RUNNING → SUCCESS. RUNNING means *dispatched to an executor in a batch*:
-which member of a batch a worker executes right now is known to that worker alone. A hand-back, or the loss of a
-worker, leads from RUNNING back to PENDING.
+A task run's usual life is PENDING (it waits for others) → READY (it waits for a thread) → RUNNING → SUCCESS.
+RUNNING means *dispatched to an executor in a batch*: which member of a batch a worker executes right now is known
+to that worker alone. A batch may take a task run straight from PENDING if all that it waits for is in the same
+batch. A hand-back, or the loss of a worker, leads from RUNNING back to PENDING.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ class State(IntEnum):
     """Where a task run or a run stands."""
 
     PENDING = 0
-    RUNNING = 1
-    RETRYING = 2
-    SUCCESS = 3
-    FAILED = 4
-    TRIGGER_FAILED = 5
-    SKIPPED = 6
-    CANCELLED = 7
-    CRASHED = 8
+    READY = 1
+    RUNNING = 2
+    RETRYING = 3
+    SUCCESS = 4
+    FAILED = 5
+    TRIGGER_FAILED = 6
+    SKIPPED = 7
+    CANCELLED = 8
+    CRASHED = 9
 
     @property
     def is_final(self) -> bool:
@@ -60,6 +62,7 @@ class State(IntEnum):
 #: label and colour of each state; reports take both from here.
 LABELS: dict[State, tuple[str, str]] = {
     State.PENDING: ("Pending", "#9aa5b1"),
+    State.READY: ("Ready", "#6fa8dc"),
     State.RUNNING: ("Running", "#2f80ed"),
     State.RETRYING: ("Retrying", "#b07d12"),
     State.SUCCESS: ("Success", "#1a9c5b"),
@@ -73,7 +76,7 @@ LABELS: dict[State, tuple[str, str]] = {
 FINAL: frozenset[State] = frozenset(state for state in State if state >= State.SUCCESS)
 FAILURES: frozenset[State] = frozenset({State.FAILED, State.TRIGGER_FAILED, State.CANCELLED, State.CRASHED})
 
-_P, _R, _T = State.PENDING, State.RUNNING, State.RETRYING
+_P, _Y, _R, _T = State.PENDING, State.READY, State.RUNNING, State.RETRYING
 _S, _F, _G, _K, _C, _X = (
     State.SUCCESS,
     State.FAILED,
@@ -85,9 +88,10 @@ _S, _F, _G, _K, _C, _X = (
 
 #: from each state, the states that may follow. For task runs.
 MOVES: dict[State, frozenset[State]] = {
-    _P: frozenset({_R, _F, _G, _K, _C}),  # FAILED: e.g. a map over inputs of unequal length
+    _P: frozenset({_Y, _R, _F, _G, _K, _C}),  # FAILED without running: e.g. a map over unequal lengths
+    _Y: frozenset({_R, _C}),
     _R: frozenset({_P, _T, _S, _F, _G, _K, _C, _X}),  # PENDING: handed back, or its worker was lost
-    _T: frozenset({_P, _C}),  # PENDING: the retry is due
+    _T: frozenset({_Y, _C}),  # READY: the retry is due
     _S: frozenset(),
     _F: frozenset(),
     _G: frozenset(),

@@ -1,0 +1,233 @@
+"""What the machine hears, what it orders, and the facts that both are made of.
+
+Events are facts about batches, in the past tense; commands are orders to an executor. All are plain values that
+pickle small: a batch of ten thousand successful task runs is reported by a handful of integers and one array of
+durations. A repeated, late or reordered event changes nothing.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from headrace.core.state import State
+from headrace.core.strips import Strip
+
+
+@dataclass(slots=True)
+class Failure:
+    """How a task run failed, in a form that always travels.
+
+    Attributes
+    ----------
+    type_name : str
+        Qualified name of the exception's type.
+    message : str
+        ``str(exception)``.
+    traceback : str
+        The traceback as text, without frames of headrace.
+    pickled : bytes or None
+        The exception itself with its traceback, where it can be pickled.
+    exception : BaseException or None
+        The live exception, in the process that raised it; does not travel.
+    """
+
+    type_name: str
+    message: str
+    traceback: str = ""
+    pickled: bytes | None = None
+    exception: BaseException | None = None
+
+    def __getstate__(self) -> tuple[Any, ...]:
+        """All but the live exception."""
+        return self.type_name, self.message, self.traceback, self.pickled
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Fill in what travelled."""
+        self.type_name, self.message, self.traceback, self.pickled = state
+        self.exception = None
+
+    def __str__(self) -> str:
+        return f"{self.type_name}: {self.message}" if self.message else self.type_name
+
+
+class Exceptional(NamedTuple):
+    """A task run of a batch of which more is to say than "it succeeded at the first attempt".
+
+    Attributes
+    ----------
+    position : int
+        Where it stands in the batch.
+    state : State
+        Where it ended. RETRYING: a later attempt is due after ``delay`` seconds. PENDING: it was not run, because a
+        task run that it waits for is retrying.
+    attempts : int
+        How many attempts it took so far.
+    failure : Failure or None
+        Why it failed.
+    delay : float
+        Seconds until the next attempt.
+    """
+
+    position: int
+    state: State
+    attempts: int = 1
+    failure: Failure | None = None
+    delay: float = 0.0
+
+
+class Size(NamedTuple):
+    """A measured length; -1 where the value has none."""
+
+    position: int
+    measure: int
+    size: int
+
+
+@dataclass(slots=True)
+class Progressed:
+    """A batch is still running; ``position`` task runs have started."""
+
+    batch: int
+    position: int
+
+
+@dataclass(slots=True)
+class HandedBack:
+    """A batch gave back what it had not started: positions from ``stop`` on.
+
+    Attributes
+    ----------
+    batch : int
+        Which batch.
+    stop : int
+        The first position that comes back.
+    seconds : array of float
+        Durations of the positions 0, 1, … that are done.
+    current : float
+        Seconds that the running position has taken so far.
+    """
+
+    batch: int
+    stop: int
+    seconds: array[float]
+    current: float
+
+
+@dataclass(slots=True)
+class Ended:
+    """A batch is over; its values are with the executor.
+
+    Attributes
+    ----------
+    batch : int
+        Which batch.
+    stop : int
+        Positions from here on were not run.
+    seconds : array of float
+        Durations of the positions before ``stop``.
+    exceptional : list of Exceptional
+        Those of which more is to say.
+    sizes : list of Size
+        Lengths that were asked for.
+    returned : dict of int to bytes
+        By node, pickled values that the flow returns, where they are small; saves the driver a round trip.
+    """
+
+    batch: int
+    stop: int
+    seconds: array[float]
+    exceptional: list[Exceptional] = field(default_factory=list)
+    sizes: list[Size] = field(default_factory=list)
+    returned: dict[int, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Lost:
+    """A batch ended without a report.
+
+    Attributes
+    ----------
+    batch : int
+        Which batch.
+    killed : bool
+        Whether the processes that ran it died. Then it may be the fault of one of its task runs.
+    failure : Failure
+        What the executor says.
+    """
+
+    batch: int
+    killed: bool
+    failure: Failure
+
+
+@dataclass(slots=True)
+class Resized:
+    """The executor has this many threads now."""
+
+    threads: int
+
+
+@dataclass(slots=True)
+class CancelRequested:
+    """Somebody wants the run cancelled."""
+
+
+Event = Progressed | HandedBack | Ended | Lost | Resized | CancelRequested
+
+
+class Input(NamedTuple):
+    """Facts about task runs outside of a batch that are not plain successes."""
+
+    node: int
+    child: int
+    state: State
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """Execute a batch.
+
+    Attributes
+    ----------
+    batch : int
+        Its number; numbers are never used again.
+    strips : tuple of Strip
+        Which task runs, in which order.
+    inputs : tuple of int
+        Batches that hold values that this one needs.
+    outside : tuple of Input
+        Task runs outside that it waits for and that did not succeed.
+    widths : dict of int to int
+        Widths of mapped nodes that the plan does not know.
+    attempts : dict of (int, int) to int
+        Attempts that task runs have behind them; those with none are left out.
+    limit : float
+        Seconds after which what has not started is given back.
+    """
+
+    batch: int
+    strips: tuple[Strip, ...]
+    inputs: tuple[int, ...] = ()
+    outside: tuple[Input, ...] = ()
+    widths: dict[int, int] = field(default_factory=dict)
+    attempts: dict[tuple[int, int], int] = field(default_factory=dict)
+    limit: float = float("inf")
+
+
+@dataclass(slots=True)
+class Stop:
+    """Stop these batches: nothing that they have not started shall start."""
+
+    batches: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Wake:
+    """Call ``handle`` again at this time, even if nothing happens."""
+
+    time: float
+
+
+Command = Dispatch | Stop | Wake

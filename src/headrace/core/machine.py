@@ -1,0 +1,502 @@
+"""The run machine: facts in, orders out.
+
+``handle(now, events) -> commands`` is the only way to move a run. The machine is synchronous, does no IO and reads no
+clock, so a recorded list of events replays to the same commands, and a simulation can drive it on a virtual clock.
+
+How to think about it. Each node has a ``NodeRun``. A node *opens* when its width is known and every node that it
+waits for as a whole is finished; then its task runs become *ready* (child by child, where it maps over a map), wait
+in ``_ready`` as ranges, and leave in batches. A batch's task runs are RUNNING until its end is reported, and final
+from then on, because only then are their values with the executor. What a trigger refuses is settled here, without
+being dispatched; the same rules decide inside a batch.
+
+Every task run ends in exactly one final state, and none is dispatched while another dispatch of it is live: a range
+enters ``_ready`` only when it is PENDING, and leaves it only by becoming RUNNING. A hand-back moves from RUNNING to
+PENDING just what the worker promised not to start.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+
+from headrace.core import batching
+from headrace.core.costs import Costs
+from headrace.core.events import (
+    CancelRequested,
+    Command,
+    Dispatch,
+    Ended,
+    Event,
+    Exceptional,
+    Failure,
+    HandedBack,
+    Input,
+    Lost,
+    Progressed,
+    Resized,
+    Stop,
+    Wake,
+)
+from headrace.core.noderun import NO_BATCH, NodeRun
+from headrace.core.plan import EdgeKind, Plan, WidthFrom
+from headrace.core.rules import Decision, Upstream, decide, upstream_of
+from headrace.core.state import State, move, move_run
+from headrace.core.strips import Strip, count, cut, locate, runs
+from headrace.core.summary import NodeSummary
+
+#: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
+#: round trip.
+QUEUED = 2
+
+
+class _Batch:
+    """A dispatched batch."""
+
+    __slots__ = ("learnt", "position", "stop", "strips")
+
+    def __init__(self, strips: tuple[Strip, ...]) -> None:
+        self.strips = strips
+        self.stop = count(strips)
+        self.position = 0
+        self.learnt = 0  # positions whose durations the costs have seen
+
+
+class RunMachine:
+    """Steers one run of a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        What to run.
+    threads : int
+        How many threads the executor has.
+    """
+
+    def __init__(self, plan: Plan, threads: int = 1) -> None:
+        self.plan = plan
+        self.threads = max(1, threads)
+        self.state = State.PENDING
+        self.costs = Costs(len(plan.tasks))
+        self.nodes: list[NodeRun] = []
+        for spec in plan.nodes:
+            waiting = sum(edge.kind is EdgeKind.NODE for edge in spec.inputs)
+            run = NodeRun(spec, plan.policy(spec.index), waiting)
+            if spec.widths and not spec.widths_from:
+                run.resize(spec.widths[0])
+            self.nodes.append(run)
+        self.returned: dict[int, bytes] = {}
+        self._unfinished_nodes = len(self.nodes)
+        self._ready: deque[batching.Segment] = deque()
+        self._suspects: dict[tuple[int, int], int] = {}
+        self._batches: dict[int, _Batch] = {}
+        self._next_batch = 0
+        self._due: list[tuple[float, int, int]] = []
+        self._to_open: deque[int] = deque()
+        self._to_offer: deque[batching.Segment] = deque()
+        self._commands: list[Command] = []
+
+    # -- the face ------------------------------------------------------------------------------------------------
+
+    def start(self, now: float) -> list[Command]:
+        """Begin the run.
+
+        Parameters
+        ----------
+        now : float
+            Seconds on the caller's clock.
+        """
+        self.state = move_run(self.state, State.RUNNING)
+        self._to_open.extend(range(len(self.nodes)))
+        return self.handle(now, ())
+
+    def handle(self, now: float, events: Iterable[Event]) -> list[Command]:
+        """Take in events, and say what to do next.
+
+        Parameters
+        ----------
+        now : float
+            Seconds on the caller's clock; never less than at the call before.
+        events : iterable of Event
+            What happened, in the order in which it became known.
+
+        Returns
+        -------
+        list of Command
+            Orders for the executor.
+        """
+        for event in events:
+            match event:
+                case Ended():
+                    self._ended(event, now)
+                case HandedBack():
+                    self._handed_back(event)
+                case Progressed(number, position):
+                    if (batch := self._batches.get(number)) is not None:
+                        batch.position = max(batch.position, position)
+                case Lost():
+                    self._lost(event)
+                case Resized(threads):
+                    self.threads = max(1, threads)
+                case CancelRequested():
+                    self._cancel()
+        self._wake_due(now)
+        self._settle_down()
+        self._fill()
+        self._finish()
+        if self._due and not self.finished:
+            self._commands.append(Wake(self._due[0][0]))
+        commands, self._commands = self._commands, []
+        return commands
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is over."""
+        return self.state.is_final
+
+    @property
+    def live_batches(self) -> list[int]:
+        """Numbers of the batches that are with the executor."""
+        return list(self._batches)
+
+    def summaries(self) -> list[NodeSummary]:
+        """Where each node stands."""
+        return [node.summary() for node in self.nodes]
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    def _ended(self, event: Ended, now: float) -> None:
+        batch = self._batches.pop(event.batch, None)
+        if batch is None:
+            return  # a repeated report: another worker computed the same batch again
+        self._give_back(batch, event.stop)
+        self.returned.update(event.returned)
+        odd: dict[tuple[int, int], Exceptional] = {}
+        for entry in event.exceptional:
+            odd[locate(batch.strips, entry.position)] = entry
+        for position, measure, size in event.sizes:
+            node, child = locate(batch.strips, position)
+            self.nodes[node].sizes[measure][child] = size
+        self._learn(batch, event.seconds, batch.stop)
+        position = 0
+        for strip in cut(batch.strips, 0, batch.stop):
+            depth = len(strip.nodes)
+            seconds = event.seconds[position : position + strip.size]
+            position += strip.size
+            for at, node in enumerate(strip.nodes):
+                self.nodes[node].seconds[strip.low : strip.high] = seconds[at::depth]
+                self._apply(node, strip.low, strip.high, odd, now)
+
+    def _apply(
+        self, node: int, low: int, high: int, odd: dict[tuple[int, int], Exceptional], now: float
+    ) -> None:
+        """Move the task runs of a range to where the report says they ended."""
+        if not odd:
+            self._conclude(node, low, high, State.SUCCESS)
+            return
+        begin = low
+        for child in range(low, high):
+            entry = odd.get((node, child))
+            if entry is None:
+                continue
+            if begin < child:
+                self._conclude(node, begin, child, State.SUCCESS)
+            begin = child + 1
+            self._apply_one(node, child, entry, now)
+        if begin < high:
+            self._conclude(node, begin, high, State.SUCCESS)
+
+    def _apply_one(self, node: int, child: int, entry: Exceptional, now: float) -> None:
+        run = self.nodes[node]
+        if entry.state is State.PENDING:
+            move(run.states, child, child + 1, State.PENDING)
+            self._to_offer.append((node, child, child + 1))
+            return
+        run.attempts[child] = entry.attempts
+        if entry.state is State.RETRYING:
+            move(run.states, child, child + 1, State.RETRYING)
+            heapq.heappush(self._due, (now + entry.delay, node, child))
+            return
+        if entry.failure is not None:
+            run.failures[child] = entry.failure
+        self._conclude(node, child, child + 1, entry.state)
+
+    def _handed_back(self, event: HandedBack) -> None:
+        batch = self._batches.get(event.batch)
+        if batch is None or event.stop >= batch.stop:
+            return
+        done = len(event.seconds)
+        self._learn(batch, event.seconds, done)
+        if done < event.stop:
+            node, _ = locate(batch.strips, done)
+            self.costs.at_least(self.nodes[node].spec.task, event.current)
+        batch.position = max(batch.position, done)
+        self._give_back(batch, event.stop)
+
+    def _give_back(self, batch: _Batch, stop: int) -> None:
+        """Take back what a batch will not run: positions from ``stop`` on."""
+        if stop >= batch.stop:
+            return
+        rest = list(cut(batch.strips, stop, batch.stop))
+        batch.stop = stop
+        for nodes, low, high in rest:
+            for node in nodes:
+                move(self.nodes[node].states, low, high, State.PENDING)
+        for nodes, low, high in reversed(rest):
+            for node in reversed(nodes):
+                self._to_offer.appendleft((node, low, high))
+
+    def _lost(self, event: Lost) -> None:
+        batch = self._batches.pop(event.batch, None)
+        if batch is None:
+            return
+        whole = list(cut(batch.strips, 0, batch.stop))
+        if not event.killed or batch.stop == 1:
+            for node, child in runs(whole):
+                self.nodes[node].failures[child] = event.failure
+                self._conclude(node, child, child + 1, State.CRASHED)
+            return
+        most = max(1, batch.stop // 2)
+        for node, child in runs(whole):
+            move(self.nodes[node].states, child, child + 1, State.PENDING)
+            self._suspects[node, child] = most
+            self._to_offer.append((node, child, child + 1))
+
+    def _cancel(self) -> None:
+        """Settle everything that is not final; what runs is stopped."""
+        if self._batches:
+            self._commands.append(Stop(tuple(self._batches)))
+        self._batches.clear()
+        self._ready.clear()
+        self._due.clear()
+        self._to_open.clear()
+        self._to_offer.clear()
+        for run in self.nodes:
+            if run.width is None:
+                run.resize(1)
+            run.opened = True
+            for child in range(len(run.states)):
+                if not State(run.states[child]).is_final:
+                    run.settle(child, child + 1, State.CANCELLED)
+        self._unfinished_nodes = 0
+        if not self.finished:
+            self.state = move_run(self.state, State.CANCELLED)
+
+    def _wake_due(self, now: float) -> None:
+        while self._due and self._due[0][0] <= now:
+            _, node, child = heapq.heappop(self._due)
+            self._enqueue(node, child, child + 1)
+
+    def _learn(self, batch: _Batch, seconds: Iterable[float], upto: int) -> None:
+        """Take in durations that were not seen before."""
+        values = seconds if hasattr(seconds, "__getitem__") else list(seconds)
+        totals: dict[int, list[float]] = {}
+        position = batch.learnt
+        for nodes, low, high in cut(batch.strips, batch.learnt, upto):
+            depth, size = len(nodes), len(nodes) * (high - low)
+            part = values[position : position + size]
+            position += size
+            for at, node in enumerate(nodes):
+                entry = totals.setdefault(self.nodes[node].spec.task, [0.0, 0])
+                entry[0] += sum(part[at::depth])
+                entry[1] += high - low
+        for task, (total, number) in totals.items():
+            self.costs.learn(task, total, int(number))
+        batch.learnt = max(batch.learnt, upto)
+
+    # -- consequences --------------------------------------------------------------------------------------------
+
+    def _conclude(self, node: int, low: int, high: int, state: State) -> None:
+        """Move a range to a final state, and note what that makes possible."""
+        run = self.nodes[node]
+        run.settle(low, high, state)
+        if self._suspects:
+            for child in range(low, high):
+                self._suspects.pop((node, child), None)
+        finished = run.unfinished == 0 and run.opened
+        if finished:
+            self._unfinished_nodes -= 1
+        for edge in run.spec.outputs:
+            if edge.kind is EdgeKind.CHILD:
+                self._to_offer.append((edge.target, low, high))
+            elif finished:
+                target = self.nodes[edge.target]
+                target.waiting -= 1
+                if target.waiting == 0:
+                    self._to_open.append(edge.target)
+
+    def _settle_down(self) -> None:
+        """Follow consequences until there are none."""
+        while self._to_open or self._to_offer:
+            while self._to_open:
+                self._open(self._to_open.popleft())
+            if self._to_offer:
+                self._offer(*self._to_offer.popleft())
+
+    def _open(self, node: int) -> None:
+        """Open a node if its width is known and nothing is waited for as a whole."""
+        run = self.nodes[node]
+        if run.opened or run.waiting:
+            return
+        problem: tuple[State, Failure | None] | None = None
+        if run.width is None:
+            widths: set[int] = set(run.spec.widths)
+            for origin in run.spec.widths_from:
+                width, problem = self._width(run, origin)
+                if problem is not None:
+                    break
+                if width is None:
+                    return
+                widths.add(width)
+            if problem is None and len(widths) > 1:
+                text = f"node {run.spec.name!r} maps over sequences of different lengths: {sorted(widths)}"
+                problem = State.FAILED, Failure("headrace.errors.FlowError", text)
+            run.resize(1 if problem is not None else widths.pop())
+        run.opened = True
+        for edge in run.spec.outputs:
+            if edge.kind is EdgeKind.CHILD:
+                self._to_open.append(edge.target)
+        if problem is not None:
+            state, failure = problem
+            if failure is not None:
+                run.failures[0] = failure
+            self._conclude(node, 0, 1, state)
+        elif run.width == 0:
+            self._conclude(node, 0, 0, State.SUCCESS)
+        else:
+            self._offer(node, 0, len(run.states))
+
+    def _width(self, run: NodeRun, origin: WidthFrom) -> tuple[int | None, tuple[State, Failure | None] | None]:
+        """The width that a source tells; None while unknown; or the state that the node ends in without one."""
+        source = self.nodes[origin.source]
+        if origin.measure is None:
+            return (source.width, None) if source.opened else (None, None)
+        if not source.clean:
+            policy = run.policy
+            decision = decide(policy.trigger, policy.skip_on_upstream_skip, source.upstream())
+            if decision is Decision.SKIP:
+                return None, (State.SKIPPED, None)
+            return None, (State.TRIGGER_FAILED, None)
+        sizes = source.sizes[origin.measure]
+        if any(size < 0 for size in sizes.values()):
+            text = (
+                f"node {run.spec.name!r} maps over the value of {source.spec.name!r}, which has no length; "
+                "return a list from that task"
+            )
+            return None, (State.FAILED, Failure("headrace.errors.FlowError", text))
+        return sum(sizes.values()), None
+
+    def _offer(self, node: int, low: int, high: int) -> None:
+        """Make ready, or settle by trigger, what of a range is pending and waits for nothing."""
+        run = self.nodes[node]
+        if not run.opened or low >= high:
+            return
+        sources = [(edge, self.nodes[edge.source]) for edge in run.spec.inputs]
+        by_child = [source for edge, source in sources if edge.kind is EdgeKind.CHILD]
+        if (
+            run.all_in(State.PENDING, low, high)
+            and all(source.all_final(low, high) for source in by_child)
+            and all(source.clean for _, source in sources)
+            and not self._suspects
+        ):
+            self._enqueue(node, low, high)
+            return
+        whole = Upstream(0, 0, 0)
+        for edge, source in sources:
+            if edge.kind is EdgeKind.NODE:
+                whole = Upstream(*map(sum, zip(whole, source.upstream(), strict=True)))
+        for child in range(low, high):
+            if run.states[child] == State.PENDING and all(
+                State(source.states[child]).is_final for source in by_child
+            ):
+                self._offer_one(node, child, whole, by_child)
+
+    def _offer_one(self, node: int, child: int, whole: Upstream, by_child: list[NodeRun]) -> None:
+        policy = self.nodes[node].policy
+        up = upstream_of(whole, [State(source.states[child]) for source in by_child])
+        match decide(policy.trigger, policy.skip_on_upstream_skip, up):
+            case Decision.RUN:
+                self._enqueue(node, child, child + 1)
+            case Decision.SKIP:
+                self._conclude(node, child, child + 1, State.SKIPPED)
+            case Decision.TRIGGER_FAIL:
+                self._conclude(node, child, child + 1, State.TRIGGER_FAILED)
+
+    def _enqueue(self, node: int, low: int, high: int) -> None:
+        """Let a range wait for a thread."""
+        move(self.nodes[node].states, low, high, State.READY)
+        last = self._ready[-1] if self._ready else None
+        if last is not None and last[0] == node and last[2] == low and not self._suspects:
+            self._ready[-1] = (node, last[1], high)
+        else:
+            self._ready.append((node, low, high))
+
+    # -- dispatch ------------------------------------------------------------------------------------------------
+
+    def _fill(self) -> None:
+        """Dispatch batches while there is something ready and room for them."""
+        while self._ready and len(self._batches) < self.threads * QUEUED:
+            optimistic = self.costs.estimate(self.nodes[self._ready[0][0]].spec.task) is None
+            idle = self.threads - len(self._batches)
+            if optimistic and self._batches and idle < 1:
+                return
+            strips, limit = batching.grow(
+                self._ready, self.nodes, self.costs, idle, self.threads, self._suspects
+            )
+            self._dispatch(tuple(strips), limit)
+
+    def _dispatch(self, strips: tuple[Strip, ...], limit: float) -> None:
+        number = self._next_batch
+        self._next_batch += 1
+        self._batches[number] = _Batch(strips)
+        for nodes, low, high in strips:
+            for node in nodes:
+                run = self.nodes[node]
+                move(run.states, low, high, State.RUNNING)
+                for child in range(low, high) if high - low < 8 else ():
+                    run.holders[child] = number
+                if high - low >= 8:
+                    run.holders[low:high] = type(run.holders)("i", (number,)) * (high - low)
+        self._commands.append(self._order(number, strips, limit))
+
+    def _order(self, number: int, strips: tuple[Strip, ...], limit: float) -> Dispatch:
+        """Write down what a worker must know beyond the plan."""
+        inputs: set[int] = set()
+        outside: set[Input] = set()
+        widths: dict[int, int] = {}
+        attempts: dict[tuple[int, int], int] = {}
+        whole_done: set[int] = set()
+        for nodes, low, high in strips:
+            for node in nodes:
+                run = self.nodes[node]
+                for child in [c for c in run.attempts if low <= c < high]:
+                    attempts[node, child] = run.attempts[child]
+                for edge in run.spec.inputs:
+                    source = self.nodes[edge.source]
+                    if edge.kind is EdgeKind.NODE:
+                        if edge.source in whole_done:
+                            continue
+                        whole_done.add(edge.source)
+                        first, last = 0, len(source.states)
+                        if source.spec.mapped and source.width is not None:
+                            widths[edge.source] = source.width
+                    else:
+                        first, last = low, high
+                    if edge.data:
+                        inputs.update(source.holders[first:last])
+                    if not source.clean:
+                        outside.update(
+                            Input(edge.source, child, State(state))
+                            for child, state in enumerate(source.states[first:last], first)
+                            if State.SUCCESS < state
+                        )
+        inputs -= {NO_BATCH, number}
+        return Dispatch(number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit)
+
+    def _finish(self) -> None:
+        if self._unfinished_nodes or self.finished:
+            return
+        deciding = [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
+        failed = any(run.failed for run in deciding)
+        self.state = move_run(self.state, State.FAILED if failed else State.SUCCESS)
+

@@ -1,0 +1,115 @@
+"""One node within one run: a few bytes per task run."""
+
+from __future__ import annotations
+
+from array import array
+
+from headrace.core.events import Failure
+from headrace.core.plan import PlanNode
+from headrace.core.rules import Upstream
+from headrace.core.state import FINAL, State, move
+from headrace.core.summary import NodeSummary
+from headrace.core.task import Policy
+
+_FINAL = bytes(sorted(FINAL))
+NO_BATCH = -1
+
+
+class NodeRun:
+    """Where a node's task runs stand, and what belongs to their states.
+
+    Attributes
+    ----------
+    spec : PlanNode
+        The node in the plan.
+    policy : Policy
+        Its task's policy.
+    width : int or None
+        How many task runs it has; None while unknown.
+    waiting : int
+        How many NODE edges lead here from nodes that are not finished.
+    opened : bool
+        Whether the width is known and no NODE edge is waited for.
+    unfinished : int
+        How many task runs are not final.
+    states : bytearray
+        A ``State`` per task run.
+    holders : array of int
+        The batch that holds each task run's value; ``NO_BATCH`` where there is none.
+    seconds : array of float
+        Each task run's duration.
+    failed, skipped : int
+        How many ended so.
+    failures : dict of int to Failure
+        By child, for those that failed.
+    attempts : dict of int to int
+        By child, for those that took other than one attempt.
+    sizes : list of dict of int to int
+        For each measure of the plan: length by child.
+    """
+
+    __slots__ = (
+        "attempts", "failed", "failures", "holders", "opened", "policy", "seconds", "sizes", "skipped", "spec",
+        "states", "unfinished", "waiting", "width",
+    )  # fmt: skip
+
+    def __init__(self, spec: PlanNode, policy: Policy, waiting: int) -> None:
+        self.spec = spec
+        self.policy = policy
+        self.width: int | None = None
+        self.waiting = waiting
+        self.opened = False
+        self.unfinished = 0
+        self.failed = 0
+        self.skipped = 0
+        self.states = bytearray()
+        self.holders: array[int] = array("i")
+        self.seconds: array[float] = array("f")
+        self.failures: dict[int, Failure] = {}
+        self.attempts: dict[int, int] = {}
+        self.sizes: list[dict[int, int]] = [{} for _ in spec.measures]
+
+    def resize(self, width: int) -> None:
+        """Fix the width."""
+        self.width = width
+        self.unfinished = width
+        self.states = bytearray(width)
+        self.holders = array("i", (NO_BATCH,)) * width
+        self.seconds = array("f", bytes(4)) * width
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its task runs are final."""
+        return self.opened and self.unfinished == 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether no task run failed or was skipped so far."""
+        return not self.failed and not self.skipped
+
+    def upstream(self) -> Upstream:
+        """All its task runs, as the upstream of another node; it must be finished."""
+        return Upstream(len(self.states) - self.failed - self.skipped, self.failed, self.skipped)
+
+    def all_in(self, state: State, low: int, high: int) -> bool:
+        """Whether the task runs ``[low, high)`` all stand in one state."""
+        return self.states.count(state, low, high) == high - low
+
+    def all_final(self, low: int, high: int) -> bool:
+        """Whether the task runs ``[low, high)`` are all final."""
+        return not self.states[low:high].translate(None, _FINAL)
+
+    def settle(self, low: int, high: int, state: State) -> None:
+        """Move ``[low, high)`` to a final state and count them."""
+        move(self.states, low, high, state)
+        count = high - low
+        self.unfinished -= count
+        if state is State.SKIPPED:
+            self.skipped += count
+        elif state is not State.SUCCESS:
+            self.failed += count
+
+    def summary(self) -> NodeSummary:
+        """What to tell people."""
+        counts = {state: number for state in State if (number := self.states.count(state))}
+        return NodeSummary(self.spec.name, self.spec.mapped, self.width, counts, sum(self.seconds))

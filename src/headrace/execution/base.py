@@ -1,0 +1,78 @@
+"""What an executor is: the one contract between a run and the place where its batches execute."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from headrace.core.events import Command, Event
+
+#: By batch: which values of it are wanted, as (node, child).
+Wanted = Mapping[int, Sequence[tuple[int, int]]]
+
+
+class Executor(ABC):
+    """Executes the batches of one run, and holds their values until it is released.
+
+    The calls come from one thread: ``start``, then ``send`` and ``wait`` in turn, then ``finish``; ``fetch`` at any
+    time until ``release``.
+    """
+
+    #: shown to people and written into the run's record
+    kind: str = ""
+
+    @abstractmethod
+    def start(self, run_id: str, plan: bytes) -> int:
+        """Bring the plan to where batches will execute.
+
+        Parameters
+        ----------
+        run_id : str
+            Unique; names whatever the executor must name.
+        plan : bytes
+            The pickled ``Plan``.
+
+        Returns
+        -------
+        int
+            How many threads there are.
+
+        Raises
+        ------
+        MissingModule
+            If the plan's code cannot be imported there.
+        """
+
+    @abstractmethod
+    def send(self, commands: Iterable[Command]) -> None:
+        """Carry out orders; returns without waiting for them."""
+
+    @abstractmethod
+    def wait(self, timeout: float | None) -> list[Event]:
+        """Return what happened, at the latest after ``timeout`` seconds; an empty list if nothing did."""
+
+    @abstractmethod
+    def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:
+        """Bring values to this process.
+
+        Parameters
+        ----------
+        wanted : mapping of batch to sequence of (node, child)
+            Which.
+        most : int, optional
+            Largest number of bytes to bring; if they are more, nothing is brought.
+
+        Returns
+        -------
+        dict of (node, child) to value, or None
+            None if they are larger than ``most``. Values that are no longer kept are left out.
+        """
+
+    @abstractmethod
+    def finish(self) -> None:
+        """The run is over; values stay until ``release``."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Let go of all values and of the plan. May be called twice, and from any thread."""

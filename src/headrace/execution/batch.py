@@ -1,0 +1,347 @@
+"""Executing one batch: the innermost loop. Knows the plan and a dictionary of values, not Dask.
+
+How to think about it. A worker loads the plan once per run and turns each argument slot into a small function
+(``_getter``), so that executing a task run is: claim the next position, fetch the arguments, call, store. Whatever is
+not a plain success goes through ``_Odd``, which costs nothing while there is none.
+
+``Control`` is shared with the watchdog, which may lower ``stop`` at any time. A position is claimed under its lock,
+so what was given back is never started, and what was started is never given back.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from headrace.core.events import Dispatch, Ended, Event, Exceptional, Size
+from headrace.core.plan import Edge, EdgeKind, Plan, PlanNode
+from headrace.core.rules import Decision, Upstream, decide, upstream_of
+from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, build, follow
+from headrace.core.state import State
+from headrace.core.strips import count, cut
+from headrace.core.task import Policy
+from headrace.errors import TriggerFailed
+from headrace.execution.failure import capture
+
+Values = dict[int, dict[int, Any]]
+Getter = Callable[["Execution", int], Any]
+
+#: A batch ends early when the values that others need from it have grown beyond this many bytes, so that large
+#: values become Dask keys of their own and no consumer pulls what it does not need.
+LARGE = 1 << 20
+#: Values that nobody else needs are kept for people to look at while they are no larger than this together.
+KEPT = 1 << 20
+
+
+class Control:
+    """How far a batch is; shared between the thread that runs it and the watchdog."""
+
+    __slots__ = ("batch", "began", "limit", "lock", "position", "seconds", "send", "stop")
+
+    def __init__(self, order: Dispatch, send: Callable[[Event], None]) -> None:
+        self.lock = threading.Lock()
+        self.batch = order.batch
+        self.position = 0  # task runs that have started
+        self.stop = count(order.strips)
+        self.limit = order.limit
+        self.seconds: array[float] = array("f")
+        self.began = perf_counter()
+        self.send = send
+
+
+class LoadedNode:
+    """A node of the plan, ready to be called."""
+
+    __slots__ = ("args", "function", "inputs", "kwargs", "measures", "policy", "spec")
+
+    def __init__(self, plan: Plan, spec: PlanNode) -> None:
+        task = plan.tasks[spec.task]
+        self.function: Callable[..., Any] = task.function
+        self.policy: Policy = task.policy
+        self.spec = spec
+        self.args = tuple(_getter(plan, slot) for slot in spec.args)
+        self.kwargs = {key: _getter(plan, slot) for key, slot in spec.kwargs.items()}
+        self.inputs: tuple[Edge, ...] = spec.inputs
+        self.measures = spec.measures
+
+
+class LoadedPlan:
+    """A plan on a worker. Nodes are made ready at their first use."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._nodes: list[LoadedNode | None] = [None] * len(plan.nodes)
+
+    def __getitem__(self, index: int) -> LoadedNode:
+        node = self._nodes[index]
+        if node is None:
+            node = self._nodes[index] = LoadedNode(self.plan, self.plan.nodes[index])
+        return node
+
+
+def _getter(plan: Plan, slot: Slot) -> Getter:
+    """Turn a slot into ``f(execution, child) -> argument``."""
+    match slot:
+        case Const(value):
+            return lambda execution, child: value
+        case EachConst(values):
+            return lambda execution, child: values[child]
+        case EachOf(items):
+            getters = [_getter(plan, item) for item in items]
+            return lambda execution, child: getters[child](execution, 0)
+        case Slotted(items=items):
+            inner = [_getter(plan, item) for item in items]
+            return lambda execution, child: build(slot, [get(execution, child) for get in inner])
+        case Ref():
+            return _ref_getter(plan, slot)
+        case _:
+            raise AssertionError(f"an unbound slot reached execution: {slot!r}")
+
+
+def _ref_getter(plan: Plan, ref: Ref) -> Getter:
+    node, path, how = ref
+    mapped = plan.nodes[node].mapped
+    if how is How.FLAT:
+        return lambda execution, child: execution.flat(node, path, mapped)[child]
+    if how is How.EACH and mapped:
+        return lambda execution, child: execution.values[node][child]
+    if how is How.EACH:
+        return lambda execution, child: follow(execution.values[node][0], path)[child]
+    if mapped:
+        return lambda execution, child: follow(execution.children(node), path)
+    if path:
+        return lambda execution, child: follow(execution.values[node][0], path)
+    return lambda execution, child: execution.values[node][0]
+
+
+class Execution:
+    """One execution of one batch.
+
+    Parameters
+    ----------
+    plan : LoadedPlan
+        The plan.
+    order : Dispatch
+        What to execute.
+    values : dict of node to dict of child to value
+        What it needs from outside; grows while it executes.
+    control : Control
+        Shared with the watchdog.
+    size_of : callable, optional
+        Bytes of a value; without it, no batch ends early for its size, and all values are kept.
+    interrupts : tuple of exception types
+        What is not a task's failure but meant for the caller.
+    """
+
+    def __init__(
+        self,
+        plan: LoadedPlan,
+        order: Dispatch,
+        values: Values,
+        control: Control,
+        size_of: Callable[[Any], int] | None = None,
+        interrupts: tuple[type[BaseException], ...] = (),
+    ) -> None:
+        self.plan = plan
+        self.order = order
+        self.values = values
+        self.control = control
+        self.size_of = size_of
+        self.interrupts = interrupts
+        self.exceptional: list[Exceptional] = []
+        self.sizes: list[Size] = []
+        self.odd: dict[tuple[int, int], State] = {}
+        self.large = 0
+        self._flat: dict[tuple[int, tuple[Any, ...]], list[Any]] = {}
+        for node, child, state in order.outside:
+            self.odd[node, child] = state
+            if child not in values.setdefault(node, {}):
+                values[node][child] = None if state is State.SKIPPED else _trigger_failed(plan.plan.nodes[node])
+
+    def run(self) -> Ended:
+        """Execute the batch, and report."""
+        control, lock, values = self.control, self.control.lock, self.values
+        seconds = control.seconds
+        for nodes, low, high in self.order.strips:
+            column = [(number, self.plan[number], values.setdefault(number, {})) for number in nodes]
+            for child in range(low, high):
+                for number, node, mine in column:
+                    with lock:
+                        if control.position >= control.stop:
+                            return self._report()
+                        control.position += 1
+                    began = perf_counter()
+                    try:
+                        if self.odd and not self._may_run(number, node, child):
+                            continue
+                        mine[child] = node.function(
+                            *[get(self, child) for get in node.args],
+                            **{key: get(self, child) for key, get in node.kwargs.items()},
+                        )
+                    except self.interrupts:
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - whatever a task raises is its own state
+                        self._failed(number, node, child, error)
+                    finally:
+                        seconds.append(perf_counter() - began)
+                    if node.measures:
+                        self._measure(number, node, child)
+                    if self.size_of is not None:
+                        self._weigh(number, child)
+        return self._report()
+
+    # -- values --------------------------------------------------------------------------------------------------
+
+    def children(self, node: int) -> list[Any]:
+        """The list of all children's values of a mapped node."""
+        values = self.values.get(node, {})
+        width = self.order.widths.get(node, len(values))
+        return [values[child] for child in range(width)]
+
+    def flat(self, node: int, path: tuple[Any, ...], mapped: bool) -> list[Any]:
+        """The elements of the elements of a node's value; made once per batch."""
+        known = self._flat.get((node, path))
+        if known is None:
+            value = self.children(node) if mapped else follow(self.values[node][0], path)
+            known = self._flat[node, path] = [element for part in value for element in part]
+        return known
+
+    def _measure(self, number: int, node: LoadedNode, child: int) -> None:
+        if self.odd.get((number, child), State.SUCCESS) is not State.SUCCESS:
+            return
+        for measure, (path, flat) in enumerate(node.measures):
+            try:
+                value = follow(self.values[number][child], path)
+                size = sum(map(len, value)) if flat else len(value)
+            except (TypeError, LookupError):
+                size = -1
+            self.sizes.append(Size(self.control.position - 1, measure, size))
+
+    def _weigh(self, number: int, child: int) -> None:
+        assert self.size_of is not None
+        self.large += self.size_of(self.values[number].get(child))
+        if self.large > LARGE:
+            with self.control.lock:
+                self.control.stop = min(self.control.stop, self.control.position)
+
+    # -- what is not a plain success -----------------------------------------------------------------------------
+
+    def _may_run(self, number: int, node: LoadedNode, child: int) -> bool:
+        """Ask the rules, because something upstream was not a plain success; note the answer if it is no."""
+        whole, by_child = Upstream(0, 0, 0), []
+        for edge in node.inputs:
+            if edge.kind is EdgeKind.CHILD:
+                by_child.append(self.odd.get((edge.source, child), State.SUCCESS))
+                continue
+            total = self._width(edge.source)
+            states = [state for (source, _), state in self.odd.items() if source == edge.source]
+            part = upstream_of(Upstream(total - len(states), 0, 0), states)
+            whole = Upstream(*map(sum, zip(whole, part, strict=True)))
+            by_child += [state for state in states if not state.is_final]
+        if any(not state.is_final for state in by_child):
+            self._note(number, child, State.PENDING)
+            return False
+        match decide(node.policy.trigger, node.policy.skip_on_upstream_skip, upstream_of(whole, by_child)):
+            case Decision.RUN:
+                return True
+            case Decision.SKIP:
+                self._note(number, child, State.SKIPPED)
+                self.values[number][child] = None
+            case Decision.TRIGGER_FAIL:
+                self._note(number, child, State.TRIGGER_FAILED)
+                self.values[number][child] = _trigger_failed(node.spec)
+        return False
+
+    def _width(self, node: int) -> int:
+        """Width of a node that this batch waits for as a whole."""
+        spec = self.plan.plan.nodes[node]
+        if not spec.mapped:
+            return 1
+        return self.order.widths[node]
+
+    def _note(self, number: int, child: int, state: State) -> None:
+        self.odd[number, child] = state
+        attempts = self.order.attempts.get((number, child), 0)
+        self.exceptional.append(Exceptional(self.control.position - 1, state, attempts))
+
+    def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
+        """Try again at once, or later, or record the failure."""
+        attempts = self.order.attempts.get((number, child), 0) + 1
+        position = self.control.position - 1
+        while attempts <= node.policy.retries:
+            if node.policy.retry_delay > 0:
+                self.odd[number, child] = State.RETRYING
+                failure, _ = capture(error)
+                self.exceptional.append(
+                    Exceptional(position, State.RETRYING, attempts, failure, node.policy.retry_delay)
+                )
+                return
+            attempts += 1
+            try:
+                self.values[number][child] = node.function(
+                    *[get(self, child) for get in node.args],
+                    **{key: get(self, child) for key, get in node.kwargs.items()},
+                )
+            except BaseException as again:  # noqa: BLE001 - as above
+                error = again
+            else:
+                self.exceptional.append(Exceptional(position, State.SUCCESS, attempts))
+                return
+        failure, self.values[number][child] = capture(error)
+        self.odd[number, child] = State.FAILED
+        self.exceptional.append(Exceptional(position, State.FAILED, attempts, failure))
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _report(self) -> Ended:
+        control = self.control
+        return Ended(control.batch, control.position, control.seconds, self.exceptional, self.sizes)
+
+    def kept(self) -> Values:
+        """The values that somebody outside needs, and small ones for people to look at."""
+        done = list(cut(self.order.strips, 0, self.control.position))
+        inside: dict[int, list[tuple[int, int]]] = {}
+        for nodes, low, high in done:
+            for number in nodes:
+                inside.setdefault(number, []).append((low, high))
+        kept: Values = {}
+        room = KEPT
+        for nodes, low, high in done:
+            for number in nodes:
+                mine, target = self.values[number], kept.setdefault(number, {})
+                if self.size_of is None or self._needed_outside(number, low, high, inside):
+                    target.update((child, mine[child]) for child in range(low, high) if child in mine)
+                    continue
+                for child in range(low, high):
+                    if child in mine and (size := self.size_of(mine[child])) <= room:
+                        room -= size
+                        target[child] = mine[child]
+        return kept
+
+    def _needed_outside(self, number: int, low: int, high: int, inside: dict[int, list[tuple[int, int]]]) -> bool:
+        spec = self.plan.plan.nodes[number]
+        if spec.returned or not spec.outputs:
+            return True
+        for edge in spec.outputs:
+            if not edge.data:
+                continue
+            ranges = inside.get(edge.target, [])
+            if edge.kind is EdgeKind.CHILD:
+                covered = any(first <= low and high <= last for first, last in ranges)
+            else:
+                target = self.plan.plan.nodes[edge.target]
+                width = 1 if not target.mapped else (target.widths[0] if target.widths else -1)
+                covered = sum(last - first for first, last in ranges) == width
+            if not covered:
+                return True
+        return False
+
+
+def _trigger_failed(spec: PlanNode) -> TriggerFailed:
+    return TriggerFailed(
+        f"task {spec.name!r} did not run: its upstream did not satisfy its trigger", task=spec.name
+    )
+

@@ -1,0 +1,85 @@
+"""Exceptions on their way from a worker to a user: type, message and traceback survive.
+
+Pickle drops an exception's traceback, so it travels beside it, by ``tblib``, which Dask uses for the same purpose.
+An exception that cannot be pickled, or not be unpickled again, arrives as ``TaskFailed`` with its type's name, its
+message and the text of its traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import traceback
+from types import TracebackType
+
+import cloudpickle
+import tblib
+
+from headrace.core.events import Failure
+from headrace.errors import TaskFailed
+
+_HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def capture(error: BaseException) -> tuple[Failure, BaseException]:
+    """Describe an exception that a task raised.
+
+    Parameters
+    ----------
+    error : BaseException
+        With its traceback.
+
+    Returns
+    -------
+    failure : Failure
+        What travels to the driver; also holds the live exception for this process.
+    value : BaseException
+        What a task that runs in spite of the failure receives: the exception, or ``TaskFailed`` if it cannot travel.
+    """
+    error.__traceback__ = _users_frames(error.__traceback__)
+    name = type(error).__qualname__
+    module = type(error).__module__
+    type_name = name if module == "builtins" else f"{module}.{name}"
+    try:
+        message = str(error)
+    except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything
+        message = f"<its text could not be made: {type(broken).__name__}>"
+    text = "".join(traceback.format_exception(error))
+    failure = Failure(type_name, message, text, _pickled(error), error)
+    value = error if failure.pickled is not None else TaskFailed(str(failure), type_name=type_name, traceback=text)
+    return failure, value
+
+
+def restore(failure: Failure) -> BaseException:
+    """Return the exception that a failure describes, with its traceback."""
+    if failure.exception is not None:
+        return failure.exception
+    if failure.pickled is not None:
+        try:
+            error, frames = pickle.loads(failure.pickled)
+        except Exception:  # noqa: BLE001 - e.g. a class that only the worker has; the text says all that is known
+            pass
+        else:
+            failure.exception = error.with_traceback(tblib.Traceback.from_dict(frames).as_traceback() if frames else None)
+            return failure.exception
+    note = f"{failure}\n\n{failure.traceback}" if failure.traceback else str(failure)
+    failure.exception = TaskFailed(note, type_name=failure.type_name, traceback=failure.traceback)
+    return failure.exception
+
+
+def _users_frames(frames: TracebackType | None) -> TracebackType | None:
+    """Leave out the frames of this package, which say nothing to a user."""
+    first = frames
+    while frames is not None and frames.tb_frame.f_code.co_filename.startswith(_HERE):
+        frames = frames.tb_next
+    return frames if frames is not None else first
+
+
+def _pickled(error: BaseException) -> bytes | None:
+    frames = tblib.Traceback(error.__traceback__).to_dict() if error.__traceback__ is not None else None
+    try:
+        data = cloudpickle.dumps((error, frames))
+        pickle.loads(data)
+    except Exception:  # noqa: BLE001 - a user's exception may refuse in any way; then its text travels
+        return None
+    return data

@@ -1,0 +1,329 @@
+"""What became of a run, as its users hold it. Values stay where they are until somebody asks."""
+
+from __future__ import annotations
+
+import pickle
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from headrace.core.events import Failure
+from headrace.core.machine import RunMachine
+from headrace.core.node import Node
+from headrace.core.noderun import NO_BATCH, NodeRun
+from headrace.core.slots import How, Ref, Slot, Slotted, build, follow, refs
+from headrace.core.slots import Const as ConstSlot
+from headrace.core.state import State
+from headrace.core.summary import NodeSummary
+from headrace.errors import RunCancelled, RunError, TriggerFailed, ValueReleased
+from headrace.execution.base import Executor
+from headrace.execution.failure import restore
+from headrace.report.html import run_html
+
+
+class FlowRun:
+    """What became of one run of a flow.
+
+    ``run["task name"]`` is what became of a node; ``run["task name"][3]`` of one child of a mapped node.
+
+    Attributes
+    ----------
+    run_id : str
+        Unique; begins with the time at which it started.
+    flow_name : str
+        Which flow.
+    elapsed : float
+        Seconds from start to end.
+    """
+
+    def __init__(self, run_id: str, flow_name: str, machine: RunMachine, executor: Executor, elapsed: float) -> None:
+        self.run_id = run_id
+        self.flow_name = flow_name
+        self.elapsed = elapsed
+        self._machine = machine
+        self._executor = executor
+        self._names = {node.name: node.index for node in machine.plan.nodes}
+        self._finalizer = weakref.finalize(self, executor.release)
+        self._finalizer.atexit = False
+
+    @property
+    def state(self) -> State:
+        """How it ended."""
+        return self._machine.state
+
+    def result(self) -> Any:
+        """Fetch what the flow returned.
+
+        Returns
+        -------
+        object
+            With the values of nodes in the place of the nodes.
+
+        Raises
+        ------
+        Exception
+            If the run failed: the exception of the task that failed first, as it was raised there.
+        RunCancelled
+            If it was cancelled.
+        """
+        if self.state is State.CANCELLED:
+            raise RunCancelled(f"run {self.run_id} of flow {self.flow_name!r} was cancelled, so it has no result")
+        if self.state is not State.SUCCESS:
+            raise self._first_error()
+        found = self._result(None)
+        assert found is not None
+        return found[0]
+
+    def result_if_small(self, most: int) -> tuple[Any] | None:
+        """The result in a tuple, or None if it is larger than so many bytes."""
+        return self._result(most)
+
+    def _result(self, most: int | None) -> tuple[Any] | None:
+        slot = self._machine.plan.result
+        needed = {ref.node for ref in refs(slot)}
+        known: dict[tuple[int, int], Any] = {
+            (node, 0): pickle.loads(data) for node, data in self._machine.returned.items() if node in needed
+        }
+        missing = [
+            (node, child)
+            for node in sorted(needed)
+            for child in range(len(self._machine.nodes[node].states))
+            if (node, child) not in known
+        ]
+        values = self._fetch(missing, most)
+        if values is None:
+            return None
+        return (self._resolve(slot, {**known, **values}),)
+
+    def _resolve(self, slot: Slot, values: dict[tuple[int, int], Any]) -> Any:
+        if isinstance(slot, ConstSlot):
+            return slot.value
+        if isinstance(slot, Slotted):
+            return build(slot, [self._resolve(item, values) for item in slot.items])
+        assert isinstance(slot, Ref)
+        assert slot.how is How.WHOLE
+        run = self._machine.nodes[slot.node]
+        value = [values[slot.node, child] for child in range(len(run.states))] if run.spec.mapped else None
+        return follow(value if run.spec.mapped else values[slot.node, 0], slot.path)
+
+    def _fetch(self, keys: list[tuple[int, int]], most: int | None = None) -> dict[tuple[int, int], Any] | None:
+        """Bring values; what was settled without running has its stand-in."""
+        wanted: dict[int, list[tuple[int, int]]] = {}
+        found: dict[tuple[int, int], Any] = {}
+        for node, child in keys:
+            run = self._machine.nodes[node]
+            batch = run.holders[child]
+            if batch == NO_BATCH:
+                skipped = run.states[child] == State.SKIPPED
+                found[node, child] = None if skipped else self._error(run, child)
+            else:
+                wanted.setdefault(batch, []).append((node, child))
+        fetched = self._executor.fetch(wanted, most)
+        if fetched is None:
+            return None
+        found.update(fetched)
+        for node, child in keys:
+            if (node, child) not in found:
+                name = self._machine.plan.nodes[node].name
+                raise ValueReleased(
+                    f"the value of {name}[{child}] was let go of when its last consumer was done, because it is "
+                    "large; let the flow return it to keep it"
+                )
+        return found
+
+    # -- nodes ---------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, key: str | Node) -> NodeView:
+        name = key.name if isinstance(key, Node) else key
+        if name not in self._names:
+            raise KeyError(f"run {self.run_id} has no task {name!r}; it has {', '.join(list(self._names)[:20])}")
+        return NodeView(self, self._machine.nodes[self._names[name]])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self._names)
+
+    def summaries(self) -> list[NodeSummary]:
+        """One line per node: counts by state, and time spent."""
+        return self._machine.summaries()
+
+    def failures(self) -> dict[str, Failure]:
+        """By ``task`` or ``task[child]``: how it failed, in the order of the flow."""
+        return {
+            _label(run, child): failure
+            for run in self._machine.nodes
+            for child, failure in sorted(run.failures.items())
+        }
+
+    @property
+    def errors(self) -> dict[str, BaseException]:
+        """By ``task`` or ``task[child]``: the exception that it ended with."""
+        return {label: restore(failure) for label, failure in self.failures().items()}
+
+    def _first_error(self) -> BaseException:
+        for run in self._machine.nodes:
+            for child in sorted(run.failures):
+                return self._error(run, child)
+        for run in self._machine.nodes:
+            for child, state in enumerate(run.states):
+                if State(state).is_failure:
+                    return self._error(run, child)
+        return RunError(f"run {self.run_id} of flow {self.flow_name!r} ended as {self.state}")
+
+    def _error(self, run: NodeRun, child: int) -> BaseException:
+        """The exception of a task run that failed, with a note on where."""
+        failure = run.failures.get(child)
+        if failure is None:
+            return TriggerFailed(
+                f"task {_label(run, child)!r} did not run: how its upstream ended does not satisfy its trigger "
+                f"{run.policy.trigger!r}",
+                task=run.spec.name,
+            )
+        error = restore(failure)
+        note = f"in task {_label(run, child)!r} of flow {self.flow_name!r}, run {self.run_id}"
+        if note not in getattr(error, "__notes__", []):
+            error.add_note(note)
+        return error
+
+    def release(self) -> None:
+        """Let go of all values; also happens when the run is no longer referred to."""
+        self._finalizer()
+
+    def __repr__(self) -> str:
+        done = sum(summary.done for summary in self.summaries())
+        return f"<FlowRun {self.flow_name} {self.run_id}: {self.state}, {done} task runs in {self.elapsed:.2f} s>"
+
+    def _repr_html_(self) -> str:
+        errors = [f"{label}: {failure}" for label, failure in self.failures().items()]
+        return run_html(self.run_id, self.flow_name, self.state, self.summaries(), self.elapsed, errors)
+
+
+class NodeView:
+    """What became of one node of a run; of a mapped node, also its children by index."""
+
+    def __init__(self, run: FlowRun, node: NodeRun) -> None:
+        self._run = run
+        self._node = node
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self._node.spec.name
+
+    @property
+    def state(self) -> State:
+        """One state for the node: of a mapped node, its worst failure if there is one."""
+        return self._node.summary().state
+
+    @property
+    def states(self) -> list[State]:
+        """Each task run's state; one, if the node is not mapped."""
+        return [State(state) for state in self._node.states]
+
+    @property
+    def durations(self) -> list[float]:
+        """Each task run's seconds in the task's function."""
+        return list(self._node.seconds)
+
+    @property
+    def duration(self) -> float:
+        """Seconds in the task's function, summed."""
+        return sum(self._node.seconds)
+
+    @property
+    def errors(self) -> dict[int, BaseException]:
+        """By child: the exception that it ended with."""
+        return {child: self._run._error(self._node, child) for child in sorted(self._node.failures)}
+
+    def __len__(self) -> int:
+        return len(self._node.states)
+
+    def __getitem__(self, child: int) -> TaskRunView:
+        width = len(self._node.states)
+        if not -width <= child < width:
+            raise IndexError(f"task {self.name!r} has {width} task runs, so there is none with index {child}")
+        return TaskRunView(self._run, self._node, child % width)
+
+    def __iter__(self) -> Iterator[TaskRunView]:
+        return (self[child] for child in range(len(self)))
+
+    def result(self) -> Any:
+        """Fetch the value; of a mapped node, the list of all children's values.
+
+        Raises
+        ------
+        Exception
+            If a task run failed: its exception.
+        """
+        for child, state in enumerate(self._node.states):
+            if State(state).is_failure:
+                raise self._run._error(self._node, child)
+        index = self._node.spec.index
+        values = self._run._fetch([(index, child) for child in range(len(self))])
+        assert values is not None
+        children = [values[index, child] for child in range(len(self))]
+        return children if self._node.spec.mapped else children[0]
+
+    def __repr__(self) -> str:
+        summary = self._node.summary()
+        return f"<{self.name}: {summary.state}, {summary.done} of {summary.width} done>"
+
+
+class TaskRunView:
+    """What became of one task run."""
+
+    def __init__(self, run: FlowRun, node: NodeRun, child: int) -> None:
+        self._run = run
+        self._node = node
+        self._child = child
+
+    @property
+    def state(self) -> State:
+        """How it ended."""
+        return State(self._node.states[self._child])
+
+    @property
+    def duration(self) -> float:
+        """Seconds in the task's function, over all attempts."""
+        return float(self._node.seconds[self._child])
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts it took; 0 if it was skipped or refused by its trigger."""
+        ran = self._node.holders[self._child] != NO_BATCH
+        return self._node.attempts.get(self._child, int(ran))
+
+    @property
+    def error(self) -> BaseException | None:
+        """The exception that it ended with, if it failed."""
+        return self._run._error(self._node, self._child) if self.state.is_failure else None
+
+    def result(self) -> Any:
+        """Fetch the value.
+
+        Raises
+        ------
+        Exception
+            If it failed: its exception.
+        """
+        if self.error is not None:
+            raise self.error
+        key = (self._node.spec.index, self._child)
+        values = self._run._fetch([key])
+        assert values is not None
+        return values[key]
+
+    def __repr__(self) -> str:
+        return f"<{_label(self._node, self._child)}: {self.state}>"
+
+
+def _label(run: NodeRun, child: int) -> str:
+    return f"{run.spec.name}[{child}]" if run.spec.mapped else run.spec.name

@@ -1,0 +1,81 @@
+"""The smallest honest executor: batches run in this thread, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+from headrace import pickling
+from headrace.core.events import Command, Dispatch, Event, Stop
+from headrace.execution.base import Executor, Wanted
+from headrace.execution.batch import Control, Execution, LoadedPlan, Values
+from headrace.execution.watchdog import WATCHDOG
+
+
+class InlineExecutor(Executor):
+    """Executes batches in the calling thread."""
+
+    kind = "inline"
+
+    def __init__(self) -> None:
+        self._plan: LoadedPlan | None = None
+        self._queue: deque[Dispatch] = deque()
+        self._events: deque[Event] = deque()
+        self._values: dict[int, Values] = {}
+
+    def start(self, run_id: str, plan: bytes) -> int:  # noqa: D102 - inherited
+        self._plan = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"))
+        return 1
+
+    def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
+        for command in commands:
+            if isinstance(command, Dispatch):
+                self._queue.append(command)
+            elif isinstance(command, Stop):
+                self._queue = deque(order for order in self._queue if order.batch not in command.batches)
+
+    def wait(self, timeout: float | None) -> list[Event]:
+        """Execute the next batch, if there is one; else wait for the time to pass."""
+        if not self._events and self._queue:
+            self._execute(self._queue.popleft())
+        elif not self._events and timeout:
+            time.sleep(timeout)  # a retry is due later
+        events = []
+        while self._events:
+            events.append(self._events.popleft())
+        return events
+
+    def _execute(self, order: Dispatch) -> None:
+        assert self._plan is not None
+        values: Values = {}
+        for batch in order.inputs:
+            for node, children in self._values[batch].items():
+                values.setdefault(node, {}).update(children)
+        control = Control(order, self._events.append)
+        execution = Execution(self._plan, order, values, control, interrupts=(KeyboardInterrupt,))
+        WATCHDOG.watch(control)
+        try:
+            ended = execution.run()
+        finally:
+            WATCHDOG.unwatch(control)
+        self._values[order.batch] = execution.kept()
+        self._events.append(ended)
+
+    def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:  # noqa: D102
+        return {
+            (node, child): self._values[batch][node][child]
+            for batch, keys in wanted.items()
+            for node, child in keys
+            if child in self._values.get(batch, {}).get(node, {})
+        }
+
+    def finish(self) -> None:  # noqa: D102 - inherited
+        self._queue.clear()
+        self._events.clear()
+        self._plan = None
+
+    def release(self) -> None:  # noqa: D102 - inherited
+        self._values.clear()
+

@@ -1,0 +1,61 @@
+"""The outcome of a run as plain data: what its storage keeps when the cluster is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cloudpickle
+
+from headrace.errors import HeadraceError
+from headrace.execution.flowrun import FlowRun
+
+#: Largest pickled result that is kept with the outcome.
+SMALL = 1 << 16
+#: How many errors are kept with their tracebacks; their number is always kept.
+MOST_ERRORS = 100
+
+
+def outcome_of(run: FlowRun) -> tuple[dict[str, Any], bytes | None]:
+    """Describe how a run ended.
+
+    Returns
+    -------
+    outcome : dict
+        Plain JSON data: state, elapsed seconds, per-node counts and durations, errors with traceback.
+    result : bytes or None
+        The flow's result, pickled, if the run succeeded and it is small.
+    """
+    nodes = [
+        {
+            "name": summary.name,
+            "mapped": summary.mapped,
+            "width": summary.width,
+            "state": summary.state.label,
+            "counts": {state.label: count for state, count in summary.counts.items()},
+            "seconds": round(summary.seconds, 6),
+        }
+        for summary in run.summaries()
+    ]
+    failures = run.failures()
+    errors = [
+        {"task": label, "error": str(failure), "traceback": failure.traceback}
+        for label, failure in list(failures.items())[:MOST_ERRORS]
+    ]
+    outcome = {
+        "state": run.state.label,
+        "elapsed": round(run.elapsed, 6),
+        "nodes": nodes,
+        "errors": errors,
+        "n_errors": len(failures),
+    }
+    return outcome, _small_result(run) if not failures or run.state.label == "Success" else None
+
+
+def _small_result(run: FlowRun) -> bytes | None:
+    """The result, if bringing and keeping it costs little."""
+    try:
+        found = run.result_if_small(SMALL)
+        data: bytes | None = cloudpickle.dumps(found[0]) if found is not None else None
+    except (HeadraceError, TypeError, AttributeError, ValueError, OSError):
+        return None  # e.g. it cannot be pickled: then it stays where it is, and `run.result()` says so
+    return data if data is not None and len(data) <= SMALL else None

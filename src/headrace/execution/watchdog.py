@@ -1,0 +1,79 @@
+"""The watchdog: gives back what a slow batch has not started, and says how far batches are.
+
+One daemon thread per process, started at the first batch. Nobody waits behind a slow neighbour: when a batch has
+run longer than the limit that came with it, the unstarted rest goes back to the machine, which dispatches it
+elsewhere.
+"""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from time import perf_counter
+
+from headrace.core.events import HandedBack, Progressed
+from headrace.execution.batch import Control
+
+#: Seconds between two looks; a batch is noticed at most this much after its limit.
+LOOK = 0.02
+#: Looks between two notes of progress: ten notes a second are as many as people can read.
+NOTE = 5
+
+
+class Watchdog:
+    """Watches the batches of this process."""
+
+    def __init__(self) -> None:
+        self._controls: set[Control] = set()
+        self._busy = threading.Event()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, control: Control) -> None:
+        """Begin to watch a batch."""
+        with self._lock:
+            self._controls.add(control)
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._run, name="headrace-watchdog", daemon=True)
+                self._thread.start()
+        self._busy.set()
+
+    def unwatch(self, control: Control) -> None:
+        """Stop watching a batch."""
+        with self._lock:
+            self._controls.discard(control)
+            if not self._controls:
+                self._busy.clear()
+
+    def _run(self) -> None:
+        pause = threading.Event()  # never set: a wait that a signal cannot cut short
+        noted: dict[Control, int] = {}
+        look = 0
+        while True:
+            self._busy.wait()
+            pause.wait(LOOK)
+            look += 1
+            with self._lock:
+                controls = list(self._controls)
+            for control in controls:
+                if perf_counter() - control.began > control.limit:
+                    give_back(control)
+                if look % NOTE == 0 and noted.get(control) != control.position:
+                    noted[control] = control.position
+                    control.send(Progressed(control.batch, control.position))
+            if look % NOTE == 0:
+                noted = {control: noted[control] for control in controls if control in noted}
+
+
+def give_back(control: Control) -> None:
+    """Give back what a batch has not started, if there is anything."""
+    with control.lock:
+        if control.position >= control.stop:
+            return
+        stop = control.stop = control.position
+        seconds: array[float] = control.seconds[:stop]
+    current = perf_counter() - control.began - sum(seconds)
+    control.send(HandedBack(control.batch, stop, seconds, current))
+
+
+WATCHDOG = Watchdog()

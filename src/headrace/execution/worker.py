@@ -1,0 +1,164 @@
+"""What runs on a Dask worker: a plugin that brings the plan, and the one function that batches are.
+
+The plan reaches each worker once per run, also workers that join later. A batch message holds integers only, so
+neither the scheduler nor the message ever sees a user's function.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import cloudpickle
+from dask.sizeof import sizeof
+from distributed import WorkerPlugin, get_worker
+
+from headrace import pickling
+from headrace.core.events import Dispatch, Ended, Event
+from headrace.errors import RunError
+from headrace.execution.batch import Control, Execution, LoadedPlan, Values
+from headrace.execution.watchdog import WATCHDOG
+
+#: Largest pickled value that travels with the report of the batch that made it.
+SMALL = 1 << 14
+
+_PLAIN = frozenset({int, float, bool, complex, type(None)})
+
+
+class _Shelf:
+    """The plans of this process. Several workers may share it, so each plan counts those that brought it."""
+
+    def __init__(self) -> None:
+        self.plans: dict[str, LoadedPlan] = {}
+        self.users: dict[str, int] = {}
+
+
+SHELF = _Shelf()
+
+
+def topic(run_id: str) -> str:
+    """The event topic on which the workers report a run."""
+    return f"headrace-{run_id}"
+
+
+class PlanPlugin(WorkerPlugin):  # type: ignore[misc]
+    """Brings one run's plan to a worker.
+
+    Parameters
+    ----------
+    run_id : str
+        Which run.
+    plan : bytes
+        The pickled plan.
+    """
+
+    idempotent = True
+
+    def __init__(self, run_id: str, plan: bytes) -> None:
+        self.name = topic(run_id)
+        self.run_id = run_id
+        self.plan = plan
+
+    async def setup(self, worker: Any) -> None:
+        """Load the plan, away from the event loop, because importing what it needs may take seconds."""
+        SHELF.users[self.run_id] = SHELF.users.get(self.run_id, 0) + 1
+        if self.run_id not in SHELF.plans:
+            plan = await asyncio.to_thread(pickling.loads, self.plan, f"the plan of run {self.run_id}")
+            SHELF.plans.setdefault(self.run_id, LoadedPlan(plan))
+
+    def teardown(self, worker: Any) -> None:
+        """Drop the plan."""
+        SHELF.users[self.run_id] = SHELF.users.get(self.run_id, 0) - 1
+        if SHELF.users[self.run_id] <= 0:
+            SHELF.users.pop(self.run_id, None)
+            SHELF.plans.pop(self.run_id, None)
+
+
+def run_batch(run_id: str, order_bytes: bytes, *inputs: Values) -> Values:
+    """Execute a batch; this is what a Dask task of headrace is.
+
+    Parameters
+    ----------
+    run_id : str
+        Which run.
+    order_bytes : bytes
+        The pickled ``Dispatch``.
+    *inputs : dict of node to dict of child to value
+        Results of the batches that it needs.
+
+    Returns
+    -------
+    dict of node to dict of child to value
+        The values that others need.
+    """
+    plan = SHELF.plans.get(run_id)
+    if plan is None:
+        raise RunError(f"run {run_id}: its plan is not on this worker any more, because the run was released")
+    order: Dispatch = pickle.loads(order_bytes)
+    values: Values = {}
+    for part in inputs:
+        for node, children in part.items():
+            values.setdefault(node, {}).update(children)
+    send = partial(_send, get_worker(), topic(run_id))
+    control = Control(order, send)
+    execution = Execution(plan, order, values, control, size_of=size_of)
+    WATCHDOG.watch(control)
+    try:
+        ended = execution.run()
+    finally:
+        WATCHDOG.unwatch(control)
+    kept = execution.kept()
+    _add_returned(plan, kept, ended)
+    send(ended)
+    return kept
+
+
+def _send(worker: Any, name: str, event: Event) -> None:
+    worker.log_event(name, pickle.dumps(event, protocol=5))
+
+
+def _add_returned(plan: LoadedPlan, kept: Values, ended: Ended) -> None:
+    """Let small values that the flow returns travel with the report."""
+    for node, children in kept.items():
+        spec = plan.plan.nodes[node]
+        if spec.returned and not spec.mapped and 0 in children and size_of(children[0]) <= SMALL:
+            try:
+                data = cloudpickle.dumps(children[0])
+            except Exception:  # noqa: BLE001 - any type may refuse; then the value stays here until it is asked for
+                continue
+            if len(data) <= SMALL:
+                ended.returned[node] = data
+
+
+def size_of(value: Any) -> int:
+    """Bytes of a value in memory, roughly; quick for numbers."""
+    if type(value) in _PLAIN:
+        return 32
+    return int(sizeof(value))
+
+
+def pick(wanted: Sequence[Sequence[tuple[int, int]]], most: int | None, *parts: Values) -> bytes | None:
+    """Collect values out of batch results, pickled; None if they are larger than ``most`` bytes.
+
+    Parameters
+    ----------
+    wanted : sequence of sequence of (node, child)
+        For each part, which.
+    most : int or None
+        Largest number of bytes.
+    *parts : dict of node to dict of child to value
+        Batch results.
+    """
+    found: dict[tuple[int, int], Any] = {}
+    for keys, part in zip(wanted, parts, strict=True):
+        for node, child in keys:
+            children = part.get(node, {})
+            if child in children:
+                found[node, child] = children[child]
+    if most is not None and sum(map(size_of, found.values())) > 4 * most:
+        return None
+    data: bytes = cloudpickle.dumps(found)
+    return None if most is not None and len(data) > most else data
