@@ -1,0 +1,273 @@
+"""Parameters of a flow: checked and converted to what the flow function's annotations say.
+
+pydantic does the conversion, and is imported when the first parameter is checked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import json
+import re
+import reprlib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.core.flow import FlowDefinition
+from headrace.errors import ParameterError
+
+_EMPTY = inspect.Parameter.empty
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 60
+
+
+def validate(flow: FlowDefinition, given: Mapping[str, Any], *, strings: bool = False) -> dict[str, Any]:
+    """Return the values of all parameters of a flow: those given, converted, and defaults for the rest.
+
+    Conversion is lenient: ``"3"`` becomes ``3`` where an ``int`` is expected, an ISO text a date. Defaults are taken
+    as they are. Parameters without an annotation, or with one that cannot be resolved, take anything.
+
+    Parameters
+    ----------
+    flow : FlowDefinition
+        Whose signature declares the parameters.
+    given : mapping
+        By name.
+    strings : bool, default False
+        Whether values come as texts, from a command line: they are read as JSON where the annotation is not a text.
+
+    Raises
+    ------
+    ParameterError
+        If one is unknown, missing or of the wrong type. One error names them all.
+    """
+    declared = flow.signature.parameters
+    annotations = resolved_annotations(flow)
+    problems = [_unknown(name, declared) for name in given if name not in declared]
+    values: dict[str, Any] = {}
+    for name, parameter in declared.items():
+        if name in given:
+            try:
+                values[name] = _convert(given[name], annotations[name], strings=strings)
+            except ValueError as error:
+                problems.append(_wrong(name, given[name], annotations[name], error))
+        elif parameter.default is _EMPTY:
+            problems.append(f"parameter {name!r} ({annotation_text(annotations[name])}) is missing")
+        else:
+            values[name] = parameter.default
+    if problems:
+        text = problems[0] if len(problems) == 1 else "; ".join(f"({i}) {p}" for i, p in enumerate(problems, 1))
+        raise ParameterError(f"flow {flow.name!r}: {text}", flow=flow.name, problems=problems)
+    return values
+
+
+def example_values(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """Return values to draw a flow with when nobody runs it: its defaults, overridden by an example.
+
+    Parameters
+    ----------
+    flow : FlowDefinition
+        The flow.
+    example : mapping, optional
+        Values by name; checked like those of a run.
+
+    Returns
+    -------
+    dict or None
+        None if a parameter has neither a default nor an example.
+    """
+    example = example or {}
+    for name, parameter in flow.signature.parameters.items():
+        if parameter.default is _EMPTY and name not in example:
+            if example:  # check what was given all the same
+                _check_known(flow, example)
+            return None
+    return validate(flow, example)
+
+
+def _check_known(flow: FlowDefinition, given: Mapping[str, Any]) -> None:
+    declared = flow.signature.parameters
+    problems = [_unknown(name, declared) for name in given if name not in declared]
+    if problems:
+        raise ParameterError(f"flow {flow.name!r}: {'; '.join(problems)}", flow=flow.name, problems=problems)
+
+
+def describe(flow: FlowDefinition) -> list[dict[str, Any]]:
+    """Return the parameters as JSON data.
+
+    Parameters
+    ----------
+    flow : FlowDefinition
+        The flow.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``annotation`` (text or None), ``required``, ``default`` (JSON, or the repr of what has no JSON
+        form; None if required), ``schema`` (JSON schema or None).
+    """
+    annotations = resolved_annotations(flow)
+    return [
+        {
+            "name": name,
+            "annotation": None if parameter.annotation is _EMPTY else annotation_text(parameter.annotation),
+            "required": parameter.default is _EMPTY,
+            "default": None if parameter.default is _EMPTY else to_json({"": parameter.default})[""],
+            "schema": _schema(annotations[name]),
+        }
+        for name, parameter in flow.signature.parameters.items()
+    ]
+
+
+def to_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameter values as JSON data; what has no JSON form becomes its repr.
+
+    Parameters
+    ----------
+    values : mapping
+        By name.
+    """
+    return {str(name): _json_of(value) for name, value in values.items()}
+
+
+def _json_of(value: Any) -> Any:
+    from pydantic_core import PydanticSerializationError, to_jsonable_python
+
+    try:
+        plain = to_jsonable_python(value, inf_nan_mode="strings", fallback=_plain_repr)
+        json.dumps(plain, allow_nan=False)
+    except (PydanticSerializationError, TypeError, ValueError, RecursionError):
+        return _plain_repr(value)
+    return plain
+
+
+def _plain_repr(value: Any) -> str:
+    # Addresses would make two captures of one flow differ.
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", _SHORT.repr(value))
+
+
+def resolved_annotations(flow: FlowDefinition) -> dict[str, Any]:
+    """Return each parameter's annotation as an object; ``Any`` where there is none or it cannot be resolved.
+
+    Parameters
+    ----------
+    flow : FlowDefinition
+        The flow.
+    """
+    parameters = flow.signature.parameters
+    hints: dict[str, Any] = {}
+    if flow.function is not None:
+        with contextlib.suppress(Exception):  # one bad annotation must not spoil the others: each alone, below
+            hints = typing.get_type_hints(flow.function, include_extras=True)
+    found: dict[str, Any] = {}
+    for name, parameter in parameters.items():
+        annotation = hints.get(name, parameter.annotation)
+        if isinstance(annotation, str):
+            annotation = _evaluated(annotation, flow.function)
+        found[name] = Any if annotation is _EMPTY else annotation
+    return found
+
+
+def _evaluated(text: str, function: Any) -> Any:
+    """The object that an annotation's text means where the function was defined."""
+    function = inspect.unwrap(function) if function is not None else None
+    if not isinstance(function, types.FunctionType):
+        return Any
+    names: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        with contextlib.suppress(ValueError):
+            names[name] = cell.cell_contents
+    try:
+        return eval(text, function.__globals__, names)
+    except Exception:  # noqa: BLE001 - e.g. imported for type checkers only, or local to a function that is gone
+        return Any
+
+
+def annotation_text(annotation: Any) -> str:
+    """Return an annotation as its author would write it.
+
+    Parameters
+    ----------
+    annotation : object
+        A type, a form of ``typing``, or a text.
+    """
+    if annotation is Any:
+        return "any value"
+    if isinstance(annotation, str):
+        return annotation
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation.__qualname__
+    return str(annotation).replace("typing.", "").replace("datetime.", "")
+
+
+def _adapter(annotation: Any) -> Any:
+    """A pydantic adapter, or None where pydantic can make nothing of the annotation."""
+    from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
+
+    try:
+        return TypeAdapter(annotation)
+    except PydanticSchemaGenerationError:
+        pass
+    except (PydanticUserError, TypeError, NameError):
+        return None
+    try:  # types that pydantic does not know are checked with isinstance
+        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticUserError, PydanticSchemaGenerationError, TypeError, NameError):
+        return None
+
+
+def _convert(value: Any, annotation: Any, *, strings: bool) -> Any:
+    """Convert one value; pydantic's ``ValidationError`` is a ``ValueError``."""
+    adapter = _adapter(annotation)
+    if not strings or not isinstance(value, str) or annotation is str:
+        return value if adapter is None else adapter.validate_python(value)
+    try:
+        parsed = json.loads(value)
+    except ValueError:
+        return value if adapter is None else adapter.validate_python(value)
+    if adapter is None:
+        return parsed
+    try:
+        return adapter.validate_python(parsed)
+    except ValueError:
+        # A bare word that happens to be JSON: "3" for a name, "2026" for a year in a text.
+        if isinstance(parsed, (list, dict)):
+            with contextlib.suppress(ValueError):
+                return adapter.validate_python(value)
+            raise
+    return adapter.validate_python(value)
+
+
+def _schema(annotation: Any) -> dict[str, Any] | None:
+    adapter = _adapter(annotation)
+    if adapter is None:
+        return None
+    try:
+        schema = adapter.json_schema()
+        json.dumps(schema)
+    except Exception:  # noqa: BLE001 - a schema is an extra; many types have none
+        return None
+    return dict(schema)
+
+
+def _unknown(name: str, declared: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(str(name), declared, n=1)
+    known = ", ".join(map(repr, declared)) or "none: this flow takes no parameters"
+    return f"unknown parameter {name!r}{f' (did you mean {close[0]!r}?)' if close else ''}; known are {known}"
+
+
+def _wrong(name: str, value: Any, annotation: Any, error: ValueError) -> str:
+    details = getattr(error, "errors", None)
+    if details is None:
+        reason = str(error)
+    else:
+        first = details(include_url=False, include_context=False, include_input=False)[0]
+        place = "".join(f"[{part!r}]" for part in first["loc"])
+        reason = f"{f'at {place}: ' if place else ''}{first['msg']}"
+    return (
+        f"parameter {name!r} was given {_SHORT.repr(value)} of type {type(value).__name__}, "
+        f"expected {annotation_text(annotation)} ({reason})"
+    )

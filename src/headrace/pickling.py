@@ -1,0 +1,297 @@
+"""Pickling of what must travel, with errors that lead to the culprit.
+
+cloudpickle says that a lock cannot be pickled, and not where it was found. When a pickle fails, the object is taken
+apart here, along the same ways that a pickle takes, to the smallest part that fails alone; the way to it is the
+message.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import pickle
+import re
+import types
+from collections.abc import Iterator
+from typing import Any
+
+from headrace.core.flow import FlowDefinition
+from headrace.core.graph import Graph, NodeSpec
+from headrace.core.slots import Const, EachConst, EachOf, Slot, Slotted
+from headrace.core.task import Task
+from headrace.errors import HeadraceError, MissingModule, NotPicklable
+
+PROTOCOL = 5
+_MAX_DEPTH = 16
+#: how many parts of one container are looked at; pickling each of them alone takes time.
+_MAX_PARTS = 2_000
+_LOST_ATTRIBUTE = re.compile(r"Can't get attribute '(?P<name>[^']+)' on (?:<module '(?P<module>[^']+)')?")
+_GLOBAL_READS = {"LOAD_GLOBAL", "LOAD_NAME"}
+
+Part = tuple[str, Any]
+_REFERENCES = ("closure variable", "global variable", "task ", "flow ")
+
+
+def dumps(obj: Any, what: str) -> bytes:
+    """Pickle an object with cloudpickle.
+
+    Parameters
+    ----------
+    obj : object
+        Anything.
+    what : str
+        What it is, for the message: ``"task 'load'"``.
+
+    Raises
+    ------
+    NotPicklable
+        If some part of it cannot be pickled; names the path to that part.
+    """
+    import cloudpickle
+
+    try:
+        return bytes(cloudpickle.dumps(obj, protocol=PROTOCOL))
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise explain(obj, what, error) from error
+
+
+def loads(data: bytes, what: str) -> Any:
+    """Unpickle, and say what is missing if code is.
+
+    Parameters
+    ----------
+    data : bytes
+        Trusted: unpickling runs code.
+    what : str
+        What it is, for the message.
+
+    Raises
+    ------
+    MissingModule
+        If a module, or a name in it, that the pickle refers to is not there.
+    """
+    try:
+        return pickle.loads(data)
+    except ImportError as error:
+        raise missing_module(error.name or "?", what, str(error)) from error
+    except AttributeError as error:
+        match = _LOST_ATTRIBUTE.search(str(error))
+        if match is None:
+            raise
+        raise missing_module(match["module"] or "?", what, str(error)) from error
+
+
+def missing_module(module: str, what: str, told: str) -> MissingModule:
+    """Return the error for code that is not where it is needed."""
+    return MissingModule(
+        f"{what} needs module {module!r}, which cannot be imported here as it was where it was pickled ({told}); "
+        "install the module where the flow runs, or define what the flow uses in the script or notebook itself",
+        module=module,
+    )
+
+
+def explain(obj: Any, what: str, error: Exception) -> NotPicklable:
+    """Return the error that names the path to the part that cannot be pickled.
+
+    Parameters
+    ----------
+    obj : object
+        What failed.
+    what : str
+        Its name, the beginning of the path.
+    error : Exception
+        What cloudpickle raised for the whole.
+    """
+    steps, culprit, cause = _find(obj, error)
+    steps = _from_task_on([what, *steps])
+    path = " → ".join(steps)
+    told = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
+    kind = f"{type(culprit).__module__}.{type(culprit).__qualname__}".removeprefix("builtins.")
+    return NotPicklable(
+        f"cannot pickle {what}: {path} is of type {kind}, which cannot travel to a storage or a worker ({told}); "
+        "create it inside the task that uses it, or pass what is needed to create it",
+        path=path,
+    )
+
+
+def _from_task_on(steps: list[str]) -> list[str]:
+    """Begin at the last task named: how the flow refers to it is of no help."""
+    starts = [position for position, step in enumerate(steps) if step.startswith("task ")]
+    return steps[starts[-1] :] if starts else steps
+
+
+def _find(obj: Any, error: Exception) -> tuple[list[str], Any, Exception]:
+    """The way to the smallest part that fails, that part, and its own error."""
+    steps: list[str] = []
+    seen = {id(obj)}
+    while len(steps) < _MAX_DEPTH:
+        for label, part in _bounded_parts(obj):
+            if id(part) in seen:
+                continue
+            failure = _failure(part)
+            if failure is not None:
+                steps.append(label)
+                seen.add(id(part))
+                obj, error = part, failure
+                break
+        else:
+            break
+    return steps, obj, error
+
+
+def _failure(obj: Any) -> Exception | None:
+    import cloudpickle
+
+    try:
+        cloudpickle.dumps(obj, protocol=PROTOCOL)
+    except Exception as error:  # noqa: BLE001 - any failure to pickle is the answer
+        return error
+    return None
+
+
+def _bounded_parts(obj: Any) -> Iterator[Part]:
+    try:
+        for position, part in enumerate(_parts(obj)):
+            if position >= _MAX_PARTS:
+                return
+            yield part
+    except Exception:  # noqa: BLE001 - the object's own hooks failed: then it is itself the culprit
+        return
+
+
+def _parts(obj: Any) -> Iterator[Part]:
+    """The parts of an object that its pickle holds, with words that say where each is found."""
+    if isinstance(obj, FlowDefinition):
+        yield from _flow_parts(obj)
+    elif isinstance(obj, Task):
+        yield from _parts(obj.function)
+    elif isinstance(obj, types.FunctionType):
+        yield from _function_parts(obj)
+    elif isinstance(obj, types.MethodType):
+        yield "the object it is bound to", obj.__self__
+        yield "function", obj.__func__
+    elif isinstance(obj, functools.partial):
+        yield from _labelled("function", obj.func)
+        yield from ((f"argument {position}", value) for position, value in enumerate(obj.args, 1))
+        yield from ((f"argument {name!r}", value) for name, value in obj.keywords.items())
+    elif isinstance(obj, dict):
+        yield from _dict_parts(obj)
+    elif isinstance(obj, (list, tuple)):
+        yield from ((f"[{position}]", value) for position, value in enumerate(obj))
+    elif isinstance(obj, (set, frozenset)):
+        yield from (("an element", value) for value in obj)
+    elif isinstance(obj, type):
+        yield from ((f"attribute {name!r}", value) for name, value in vars(obj).items())
+    else:
+        yield from _object_parts(obj)
+
+
+def _labelled(label: str, value: Any) -> Iterator[Part]:
+    if isinstance(value, Task):
+        yield f"task {value.name!r}", value
+    elif isinstance(value, FlowDefinition):
+        yield f"flow {value.name!r}", value
+    else:
+        yield label, value
+
+
+def _dict_parts(items: dict[Any, Any]) -> Iterator[Part]:
+    for key, value in items.items():
+        yield from _labelled(f"[{key!r}]", value)
+        yield f"key {key!r}", key
+
+
+def _flow_parts(flow: FlowDefinition) -> Iterator[Part]:
+    if flow.function is not None:
+        yield from _parts(flow.function)
+    for name, parameter in flow.own_parameters.items():
+        yield f"default of parameter {name!r}", parameter.default
+        yield f"annotation of parameter {name!r}", parameter.annotation
+    if isinstance(flow.built, Graph):
+        yield from _graph_parts(flow.built)
+    yield from _state_parts({k: v for k, v in flow.__getstate__().items() if k not in ("function", "built")})
+
+
+def _graph_parts(graph: Graph) -> Iterator[Part]:
+    for node in graph.nodes:
+        yield from _labelled("task", node.task)
+        yield from _node_parts(node)
+    yield from _slot_parts("the returned value", graph.result)
+
+
+def _node_parts(node: NodeSpec) -> Iterator[Part]:
+    for position, slot in enumerate(node.args, 1):
+        yield from _slot_parts(f"argument {position} of node {node.name!r}", slot)
+    for name, slot in node.kwargs.items():
+        yield from _slot_parts(f"argument {name!r} of node {node.name!r}", slot)
+
+
+def _slot_parts(label: str, slot: Slot) -> Iterator[Part]:
+    """Constants, without the wrappers that the user never saw."""
+    if isinstance(slot, (Const, EachConst)):
+        yield label, slot[0]
+    elif isinstance(slot, (Slotted, EachOf)):
+        for item in slot.items:
+            yield from _slot_parts(label, item)
+
+
+def _function_parts(function: types.FunctionType) -> Iterator[Part]:
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            yield from _labelled(f"closure variable {name!r}", cell.cell_contents)
+        except ValueError:  # the cell is empty: the variable has no value yet
+            continue
+    for name in _global_names(function.__code__):
+        if name in function.__globals__:
+            yield from _labelled(f"global variable {name!r}", function.__globals__[name])
+    yield from ((f"default value {value!r:.60}", value) for value in function.__defaults__ or ())
+    yield from ((f"default of {name!r}", value) for name, value in (function.__kwdefaults__ or {}).items())
+    yield from ((f"annotation of {name!r}", value) for name, value in function.__annotations__.items())
+    yield from _state_parts(function.__dict__)
+
+
+def references(function: Any) -> list[Any]:
+    """Return the values of a function's closure variables and of the globals that it reads.
+
+    Parameters
+    ----------
+    function : object
+        What is not a Python function has none.
+    """
+    function = inspect.unwrap(function) if callable(function) else function
+    if not isinstance(function, types.FunctionType):
+        return []
+    return [value for label, value in _function_parts(function) if label.startswith(_REFERENCES)]
+
+
+def _global_names(code: types.CodeType) -> list[str]:
+    """Names of globals that a function and the functions inside it read, in order."""
+    names = {str(step.argval): None for step in dis.get_instructions(code) if step.opname in _GLOBAL_READS}
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            names.update(dict.fromkeys(_global_names(constant)))
+    return list(names)
+
+
+def _object_parts(obj: Any) -> Iterator[Part]:
+    """What the object itself says that its pickle holds."""
+    reduced = obj.__reduce_ex__(PROTOCOL)
+    if isinstance(reduced, str):
+        return
+    state = reduced[2] if len(reduced) > 2 else None
+    for part in state if isinstance(state, tuple) else (state,):
+        if isinstance(part, dict):
+            yield from _state_parts(part)
+        elif part is not None:
+            yield "its state", part
+    yield from ((f"constructor argument {position}", value) for position, value in enumerate(reduced[1], 1))
+    for items in reduced[3:5]:
+        yield from ((f"[{position}]", value) for position, value in enumerate(items or ()))
+
+
+def _state_parts(state: dict[str, Any]) -> Iterator[Part]:
+    for name, value in state.items():
+        yield from _labelled(f"attribute {name!r}", value)

@@ -1,0 +1,221 @@
+"""A flow, captured at one moment: the bytes of its object in a storage, and the way back.
+
+The manifest (the envelope's header) can be read by anyone without running code of the flow. The payload holds two
+pickles, each as bytes of its own, so that the flow can be loaded without its example: the flow, and the parameter
+values that it was drawn for.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+from headrace import parameters, pickling
+from headrace.core.flow import FlowDefinition
+from headrace.core.graph import Graph
+from headrace.core.task import Task
+from headrace.errors import DamagedObject, UnstableFlow
+from headrace.storage.envelope import Envelope, open_envelope, pack
+
+KIND = "flow"
+#: what a flow object knows about where it lives; it would make equal flows unequal, and it can hold credentials.
+_SURROUNDINGS = ("storage", "environment", "location", "_storage", "_environment", "_location")
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """The object of one flow.
+
+    Attributes
+    ----------
+    name, origin : str
+        The flow's name and where it is defined.
+    content : str
+        sha256 of the pickled flow alone, whatever it was drawn for.
+    data : bytes
+        The object.
+    sha256 : str
+        Of ``data``.
+    """
+
+    name: str
+    origin: str
+    content: str
+    data: bytes
+    sha256: str
+
+    @property
+    def location(self) -> str:
+        """The key of the object in any storage."""
+        return location_of(self.name, self.sha256)
+
+
+def location_of(name: str, sha256: str) -> str:
+    """Return the key of a flow's object."""
+    return f"flows/{name}/{sha256}.flow"
+
+
+def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> Captured:
+    """Pickle a flow as it is now, and write its manifest.
+
+    Parameters
+    ----------
+    flow : FlowDefinition
+        The flow.
+    example : mapping, optional
+        Parameter values, over the defaults, that the manifest's graph is drawn for.
+
+    Raises
+    ------
+    ParameterError, NotPicklable, UnstableFlow
+        If the example does not fit, the flow cannot travel, or it draws two graphs for the same parameters.
+    """
+    values = parameters.example_values(flow, example)
+    graph = draw_twice(flow, values) if values is not None else None
+    body = pickle_flow(flow)
+    example_body = None
+    if values is not None:
+        example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}")
+    content = hashlib.sha256(body).hexdigest()
+    header = manifest_of(flow, graph, values, content)
+    data = pack(KIND, header, pickle.dumps({"flow": body, "example": example_body}, protocol=5))
+    return Captured(flow.name, flow.qualified_name, content, data, hashlib.sha256(data).hexdigest())
+
+
+def pickle_flow(flow: FlowDefinition) -> bytes:
+    """Pickle a flow without its surroundings.
+
+    Raises
+    ------
+    NotPicklable
+        Names the task or constant that cannot travel.
+    """
+    bare = copy.copy(flow)
+    for name in _SURROUNDINGS:
+        if name in bare.__dict__:
+            bare.__dict__[name] = None
+    return pickling.dumps(bare, f"flow {flow.name!r}")
+
+
+def content_of(flow: FlowDefinition) -> str:
+    """Return what ``Captured.content`` would be."""
+    return hashlib.sha256(pickle_flow(flow)).hexdigest()
+
+
+def draw_twice(flow: FlowDefinition, values: Mapping[str, Any]) -> Graph:
+    """Draw a flow, twice, and return the graph.
+
+    Raises
+    ------
+    UnstableFlow
+        If the two differ.
+    """
+    graph, again = flow.draw(values), flow.draw(values)
+    if graph.digest() != again.digest():
+        raise unstable(flow.name, "was drawn twice with the same parameters and gave two graphs")
+    return graph
+
+
+def unstable(name: str, what: str) -> UnstableFlow:
+    """Return the error for a flow whose graph depends on more than its parameters."""
+    return UnstableFlow(
+        f"flow {name!r} {what}; a graph may depend on nothing but the parameters: take randomness, the clock, files "
+        "and changing globals into tasks or parameters, and loop over sorted(...) in place of a set",
+        flow=name,
+    )
+
+
+def manifest_of(
+    flow: FlowDefinition, graph: Graph | None, values: Mapping[str, Any] | None, content: str
+) -> dict[str, Any]:
+    """Return what a flow's object says about it to readers that do not unpickle.
+
+    Parameters
+    ----------
+    flow : FlowDefinition
+        The flow.
+    graph : Graph or None
+        As drawn for ``values``.
+    values : mapping or None
+        Parameter values of the example.
+    content : str
+        sha256 of the pickled flow.
+    """
+    environment = getattr(flow, "environment", None)
+    return {
+        "name": flow.name,
+        "origin": flow.qualified_name,
+        "doc": (flow.__doc__ or "").strip().partition("\n")[0],
+        "content": content,
+        "parameters": parameters.describe(flow),
+        "tasks": _tasks(flow, graph),
+        "example": None if values is None else parameters.to_json(values),
+        "graph": None if graph is None else graph.describe(),
+        "digest": None if graph is None else graph.digest(),
+        "environment": None if environment is None else environment.serialize(),
+    }
+
+
+def _tasks(flow: FlowDefinition, graph: Graph | None) -> list[dict[str, Any]]:
+    """Each task once: those in the graph, or, if none could be drawn, those that the flow function refers to."""
+    graph = graph or flow.built
+    tasks = [node.task for node in graph.nodes] if graph is not None else _referenced_tasks(flow)
+    found: dict[str, dict[str, Any]] = {}
+    for task in tasks:
+        row = {"name": task.name, "origin": task.qualified_name, **asdict(task.policy)}
+        found.setdefault(repr(row), row)
+    return list(found.values())
+
+
+def _referenced_tasks(flow: FlowDefinition) -> list[Task[..., Any]]:
+    return [value for value in pickling.references(flow.function) if isinstance(value, Task)]
+
+
+def open_flow(data: bytes, where: str) -> Envelope:
+    """Check the object of a flow.
+
+    Parameters
+    ----------
+    data : bytes
+        The object.
+    where : str
+        Its location; the name must fit the bytes.
+
+    Raises
+    ------
+    EnvelopeError
+        If it is not the intact object that belongs there.
+    """
+    envelope = open_envelope(data, where, KIND)
+    if hashlib.sha256(data).hexdigest() not in where:
+        raise DamagedObject(
+            f"{where} holds an intact flow, but another one than its name says: somebody moved or replaced the file; "
+            "store the flow again"
+        )
+    return envelope
+
+
+def load_flow(envelope: Envelope) -> FlowDefinition:
+    """Unpickle the flow of a checked object.
+
+    Raises
+    ------
+    IncompatibleObject, MissingModule
+        If its code cannot run here.
+    """
+    flow = envelope.unpickle(_part(envelope, "flow"))
+    return cast(FlowDefinition, flow)
+
+
+def load_example(envelope: Envelope) -> dict[str, Any] | None:
+    """Unpickle the parameter values that the manifest's graph was drawn for."""
+    part = _part(envelope, "example")
+    return None if part is None else cast("dict[str, Any]", envelope.unpickle(part))
+
+
+def _part(envelope: Envelope, name: str) -> bytes | None:
+    return cast("bytes | None", pickle.loads(envelope.payload)[name])

@@ -1,0 +1,400 @@
+"""Flows and runs at a URL: the part of ``Storage`` that knows nothing of running.
+
+There is no index that two writers could overwrite. What a storage holds is read off a listing: each flow is an
+object named by its sha256, and each time it becomes current, a small record with a time in its name is added.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from headrace.core.flow import FlowDefinition
+from headrace.errors import AlreadyExists, NotFound, StorageError
+from headrace.storage.capture import (
+    KIND,
+    Captured,
+    capture,
+    content_of,
+    load_flow,
+    location_of,
+    open_flow,
+)
+from headrace.storage.check import check_in_fresh_interpreter
+from headrace.storage.confidential import without_secrets
+from headrace.storage.envelope import Envelope, open_envelope, versions
+from headrace.storage.files import Files
+from headrace.storage.runs import RunRecord
+
+_LOCATION = re.compile(r"flows/(?P<name>[^/]+)/(?P<sha256>[0-9a-f]{64})\.flow")
+_VERSION = re.compile(r"flows/(?P<name>[^/]+)/versions/(?P<time>[^/]+)-(?P<sha256>[0-9a-f]{64})")
+_TIME = "%Y%m%dT%H%M%S.%fZ"
+_FIELDS = {"url", "name", "storage_options", "omitted"}
+
+
+class StoredFlows:
+    """Flows and runs below one URL.
+
+    Parameters
+    ----------
+    url : str or path
+        Any fsspec URL, or a folder.
+    storage_options : mapping, optional
+        For the fsspec file system. Secrets among them stay in this object: they are never written or shown.
+    name : str, optional
+        Default: derived from the URL.
+    filesystem : fsspec file system, optional
+        Use this one instead of making one.
+    """
+
+    def __init__(
+        self,
+        url: str | os.PathLike[str],
+        storage_options: Mapping[str, Any] | None = None,
+        *,
+        name: str | None = None,
+        filesystem: Any = None,
+    ) -> None:
+        self._open(url, storage_options, name=name, filesystem=filesystem)
+
+    def _open(
+        self,
+        url: str | os.PathLike[str],
+        storage_options: Mapping[str, Any] | None,
+        *,
+        name: str | None = None,
+        filesystem: Any = None,
+        lacking: list[str] | None = None,
+    ) -> None:
+        self._lacking = lacking or []
+        hint = ""
+        if self._lacking:
+            hint = (
+                f"the storage was serialized without {', '.join(self._lacking)}: give them again, "
+                "deserialize(..., storage_options={...})"
+            )
+        self.files = Files(url, storage_options, filesystem, hint=hint)
+        self.url = self.files.url
+        self.name = name or default_name(self.url)
+        self._options = dict(storage_options or {})
+        self._staged: dict[str, tuple[Captured, bool]] = {}
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.url}>"
+
+    # -- flows -----------------------------------------------------------------------------------------------
+
+    @property
+    def flows(self) -> dict[str, str]:
+        """Flow name → location of the newest version, as the medium says now, and what is staged here."""
+        newest: dict[str, tuple[str, str]] = {}
+        for key in self.files.list("flows"):
+            match = _VERSION.fullmatch(key)
+            if match:
+                name, *version = match.groups()
+                newest[name] = max(newest.get(name, ("", "")), (version[0], version[1]))
+        found = {name: location_of(name, sha256) for name, (_, sha256) in newest.items()}
+        found.update((flow.name, location) for location, (flow, _) in self._staged.items())
+        return dict(sorted(found.items()))
+
+    def add_flow(
+        self, flow: FlowDefinition, *, replace: bool = False, example: Mapping[str, Any] | None = None
+    ) -> str:
+        """Capture a flow as it is now. `build` uploads it.
+
+        Parameters
+        ----------
+        flow : Flow
+            The flow.
+        replace : bool, default False
+            Whether it may take the name of a flow of another origin.
+        example : mapping, optional
+            Parameter values, over the defaults, that the manifest's graph is drawn for.
+
+        Returns
+        -------
+        str
+            Its location. The same content has the same location.
+
+        Raises
+        ------
+        AlreadyExists
+            If a flow of another origin has the name.
+        NotPicklable, ParameterError, UnstableFlow
+            If it cannot be stored, or does not always draw the same graph.
+        """
+        captured = capture(flow, example)
+        if not replace:
+            self._check_origin(captured)
+        # The last one added under a name is the newest: taken out and put in again at the end.
+        self._staged.pop(captured.location, None)
+        self._staged[captured.location] = captured, replace
+        return captured.location
+
+    def build(self) -> Self:
+        """Check that each staged flow loads in a fresh interpreter, upload them, and return this storage.
+
+        Raises
+        ------
+        MissingModule, UnstableFlow, FlowError
+            If a flow does not load, or draws another graph there. Nothing is uploaded then.
+        """
+        staged = list(self._staged.items())
+        check_in_fresh_interpreter([captured for _, (captured, _) in staged])
+        for location, (captured, replace) in staged:
+            if not replace:
+                self._check_origin(captured, staged=False)
+            self._upload(captured)
+            self._staged.pop(location, None)
+        return self
+
+    def load(self, location: str) -> FlowDefinition:
+        """Return a stored flow.
+
+        Parameters
+        ----------
+        location : str
+            As `add_flow` returned it, or a flow's name.
+
+        Raises
+        ------
+        NotFound, EnvelopeError, MissingModule
+            If it is not there, not intact, or its code is not here. Nothing is unpickled before it was checked.
+        """
+        return load_flow(self._envelope(location))
+
+    def manifest(self, location: str) -> dict[str, Any]:
+        """Return what a stored flow says about itself, without running code of it.
+
+        Parameters
+        ----------
+        location : str
+            As `add_flow` returned it, or a flow's name.
+        """
+        return self._envelope(location).header
+
+    def resolve(self, text: str) -> str:
+        """Return the location that a text means.
+
+        Parameters
+        ----------
+        text : str
+            A location, or the name of a flow, which means its newest version.
+
+        Raises
+        ------
+        NotFound
+            If there is no such flow; names those that there are.
+        """
+        if text in self._staged:
+            return text
+        if _LOCATION.fullmatch(text):
+            if self.files.exists(text):
+                return text
+            raise NotFound(f"there is no flow at {text} in {self.url}; see storage.flows for those that there are")
+        flows = self.flows
+        if text in flows:
+            return flows[text]
+        close = difflib.get_close_matches(text, flows, n=1)
+        known = ", ".join(map(repr, flows)) or "none yet"
+        raise NotFound(
+            f"there is no flow {text!r} in {self.url}{f' (did you mean {close[0]!r}?)' if close else ''}; "
+            f"known are {known}"
+        )
+
+    def __contains__(self, obj: object) -> bool:
+        """Whether a flow name is taken, or this very content of a flow is stored or staged here."""
+        if isinstance(obj, str):
+            return obj in self.flows
+        if not isinstance(obj, FlowDefinition):
+            return False
+        content = content_of(obj)
+        if any(captured.content == content for captured, _ in self._staged.values()):
+            return True
+        stored = {sha256 for _, sha256 in self._versions(obj.name)}
+        return any(self.manifest(location_of(obj.name, sha256))["content"] == content for sha256 in stored)
+
+    def _envelope(self, text: str) -> Envelope:
+        location = text if _LOCATION.fullmatch(text) else self.resolve(text)
+        if location in self._staged:
+            return open_envelope(self._staged[location][0].data, location, KIND)
+        return open_flow(self.files.read(location), location)
+
+    # -- versions --------------------------------------------------------------------------------------------
+
+    def _versions(self, name: str) -> list[tuple[str, str]]:
+        """(time, sha256) of each version of a flow, newest last."""
+        matches = map(_VERSION.fullmatch, self.files.list(f"flows/{name}/versions"))
+        return sorted((match["time"], match["sha256"]) for match in matches if match)
+
+    def _check_origin(self, captured: Captured, *, staged: bool = True) -> None:
+        """Refuse a flow whose name belongs to a flow that is defined elsewhere."""
+        origin = self._origin(captured.name, staged=staged)
+        if origin is not None and origin != captured.origin:
+            raise AlreadyExists(
+                f"flow {captured.name!r} of {captured.origin} cannot be stored in {self.url}: the name belongs to the "
+                f"flow of {origin}; give it another name, or say add_flow(..., replace=True)",
+                origin=origin,
+            )
+
+    def _origin(self, name: str, *, staged: bool) -> str | None:
+        waiting = [flow.origin for flow, _ in self._staged.values() if flow.name == name] if staged else []
+        if waiting:
+            return waiting[-1]
+        known = self._versions(name)
+        if not known:
+            return None
+        record = self.files.read(_version_key(name, *known[-1]))
+        try:
+            return str(json.loads(record)["origin"])
+        except (ValueError, KeyError, TypeError):
+            raise StorageError(
+                f"the record {_version_key(name, *known[-1])} in {self.url} is damaged; delete it, or store the flow "
+                "with add_flow(..., replace=True)"
+            ) from None
+
+    def _upload(self, captured: Captured) -> None:
+        known = self._versions(captured.name)
+        try:
+            self.files.create(captured.location, captured.data)
+        except AlreadyExists:
+            self._mend(captured)
+        if known and known[-1][1] == captured.sha256:
+            return
+        record = {"sha256": captured.sha256, "origin": captured.origin, "headrace": versions()["headrace"]}
+        key = _version_key(captured.name, _time_after(known), captured.sha256)
+        try:
+            self.files.create(key, json.dumps(record, indent=1).encode())
+        except AlreadyExists:
+            return  # the same content at the same microsecond: the record says the same
+
+    def _mend(self, captured: Captured) -> None:
+        """The name is the digest, so what is there is the same, unless it was damaged: then write it anew."""
+        if hashlib.sha256(self.files.read(captured.location)).hexdigest() != captured.sha256:
+            self.files.replace(captured.location, captured.data)
+
+    # -- as data ---------------------------------------------------------------------------------------------
+
+    def serialize(self) -> dict[str, Any]:
+        """Return this storage as JSON data, without secrets.
+
+        Returns
+        -------
+        dict
+            ``url``, ``name``, ``storage_options`` without whatever looks secret, and ``omitted``: the names of the
+            options that were left out. What is staged is not part of it: `build` first.
+        """
+        options, omitted = without_secrets(self._options)
+        return {
+            "url": self.url,
+            "name": self.name,
+            "storage_options": options,
+            "omitted": sorted({*omitted, *self._lacking}),
+        }
+
+    @classmethod
+    def deserialize(cls, data: Mapping[str, Any], storage_options: Mapping[str, Any] | None = None) -> Self:
+        """Make a storage from what `serialize` returned.
+
+        Parameters
+        ----------
+        data : mapping
+            JSON data.
+        storage_options : mapping, optional
+            Added to the options in ``data``: the secrets, say. Without them, the environment's credentials are used.
+
+        Raises
+        ------
+        StorageError
+            If the data are not those of a storage.
+        """
+        unknown = set(data) - _FIELDS
+        if unknown or not isinstance(data.get("url"), str):
+            what = f"has unknown fields {', '.join(sorted(unknown))}" if unknown else "has no url"
+            raise StorageError(f"this is not a serialized storage: it {what}; give what storage.serialize() returned")
+        options = _merged(data.get("storage_options") or {}, storage_options or {})
+        lacking = [name for name in data.get("omitted") or [] if not _has(options, name)]
+        storage = cls.__new__(cls)
+        storage._open(data["url"], options or None, name=data.get("name"), lacking=lacking)
+        return storage
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self).deserialize, (self.serialize(),)
+
+    # -- runs ------------------------------------------------------------------------------------------------
+
+    def runs(self) -> list[RunRecord]:
+        """Return the runs, newest first. Only listed; each is read when it is asked for something."""
+        return [RunRecord(self.files, run_id) for run_id in reversed(self.files.children("runs"))]
+
+    def create_run(self, run_id: str, facts: Mapping[str, Any]) -> RunRecord:
+        """Write down that a run begins.
+
+        Parameters
+        ----------
+        run_id : str
+            See `headrace.storage.runs.new_run_id`.
+        facts : mapping
+            JSON data: ``flow``, ``location``, ``parameters``, ``environment``. Versions and start are added.
+
+        Raises
+        ------
+        AlreadyExists
+            If the id is taken.
+        """
+        return RunRecord.create(self.files, run_id, facts)
+
+    def get_run(self, run_id: str) -> RunRecord:
+        """Return one run.
+
+        Raises
+        ------
+        NotFound
+            If there is none of this id.
+        """
+        if not run_id or "/" in run_id or not self.files.exists(RunRecord.key_of(run_id)):
+            raise NotFound(f"there is no run {run_id!r} in {self.url}; storage.runs() lists those that there are")
+        return RunRecord(self.files, run_id)
+
+
+def default_name(url: str) -> str:
+    """Return a readable name for a storage, the same for the same URL and different for different ones."""
+    last = re.sub(r"[^A-Za-z0-9_.\-]+", "-", url.rpartition("/")[2]).strip("-") or url.partition(":")[0]
+    return f"{last}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+def _version_key(name: str, time: str, sha256: str) -> str:
+    return f"flows/{name}/versions/{time}-{sha256}"
+
+
+def _time_after(known: list[tuple[str, str]]) -> str:
+    """Now; or, if this machine's clock is behind, just after the newest version that its writer has seen."""
+    now = datetime.now(UTC)
+    if known:
+        newest = datetime.strptime(known[-1][0], _TIME).replace(tzinfo=UTC)
+        now = max(now, newest + timedelta(microseconds=1))
+    return now.strftime(_TIME)
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        inner = merged.get(name)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        merged[name] = _merged(inner, value) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _has(options: Mapping[str, Any], dotted: str) -> bool:
+    found: Any = options
+    for part in dotted.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return False
+        found = found[part]
+    return True

@@ -1,0 +1,190 @@
+"""What a storage keeps of a run: how it began, and how it ended. Both are written once."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from headrace.errors import AlreadyExists, DamagedObject, NotFound, RunError, TaskFailed, ValueReleased
+from headrace.storage.envelope import Envelope, open_envelope, pack, versions
+from headrace.storage.files import Files
+
+KIND = "outcome"
+_RUNNING = "Running"
+_SUCCESS = "Success"
+
+
+def new_run_id() -> str:
+    """Return an id for a run: begins with the time (UTC), so that ids sort by age."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+
+
+class RunRecord:
+    """A run as its storage knows it, readable from any process. Nothing is read before it is asked for.
+
+    Parameters
+    ----------
+    files : Files
+        Of the storage.
+    run_id : str
+        Its id.
+    """
+
+    def __init__(self, files: Files, run_id: str) -> None:
+        self._files = files
+        self.run_id = run_id
+        self._facts: dict[str, Any] | None = None
+        self._end: Envelope | None = None
+
+    @staticmethod
+    def key_of(run_id: str) -> str:
+        """Return the key of the object that says how a run began."""
+        return f"runs/{run_id}/run.json"
+
+    @classmethod
+    def create(cls, files: Files, run_id: str, facts: Mapping[str, Any]) -> RunRecord:
+        """Write down that a run begins; see `StoredFlows.create_run`."""
+        start = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        full = {"run_id": run_id, "start": start, "versions": versions(), **facts}
+        files.create(cls.key_of(run_id), json.dumps(full, indent=1, ensure_ascii=False).encode())
+        return cls(files, run_id)
+
+    def __repr__(self) -> str:
+        return f"<RunRecord {self.run_id} of {self.flow or '?'}: {self.state}>"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """All that was written down when the run began."""
+        if self._facts is None:
+            data = self._files.read(self.key_of(self.run_id))
+            try:
+                facts = json.loads(data)
+            except ValueError:
+                facts = None
+            if not isinstance(facts, dict):
+                raise DamagedObject(
+                    f"{self.key_of(self.run_id)} in {self._files.url} is not the JSON object that headrace wrote; "
+                    "restore it from a copy"
+                )
+            self._facts = facts
+        return self._facts
+
+    @property
+    def flow(self) -> str | None:
+        """The flow's name."""
+        return self.facts.get("flow")
+
+    @property
+    def location(self) -> str | None:
+        """Where the flow lies in the storage."""
+        return self.facts.get("location")
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameter values, as JSON data."""
+        return dict(self.facts.get("parameters") or {})
+
+    @property
+    def environment(self) -> dict[str, Any] | None:
+        """The serialized environment."""
+        return self.facts.get("environment")
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """Versions of Python, headrace, dask and cloudpickle that drove the run."""
+        return dict(self.facts.get("versions") or {})
+
+    @property
+    def start(self) -> str:
+        """When it began: ISO, UTC."""
+        return str(self.facts.get("start"))
+
+    # -- the end ---------------------------------------------------------------------------------------------
+
+    @property
+    def _outcome_key(self) -> str:
+        return f"runs/{self.run_id}/outcome"
+
+    def _ended(self) -> Envelope | None:
+        if self._end is None:
+            try:
+                data = self._files.read(self._outcome_key)
+            except NotFound:
+                return None
+            self._end = open_envelope(data, self._outcome_key, KIND)
+        return self._end
+
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        """How the run ended; None as long as it has not."""
+        end = self._ended()
+        return None if end is None else dict(end.header["outcome"])
+
+    @property
+    def state(self) -> str:
+        """``"Running"`` as long as there is no outcome, else the outcome's state."""
+        outcome = self.outcome
+        return _RUNNING if outcome is None else str(outcome.get("state"))
+
+    def finish(self, outcome: Mapping[str, Any], result: bytes | None = None) -> None:
+        """Write down how the run ended.
+
+        Parameters
+        ----------
+        outcome : mapping
+            JSON data, with ``state``; for a run that failed, ``errors``: a list of dicts with ``node``, ``type``,
+            ``message`` and ``traceback``.
+        result : bytes, optional
+            The pickled result of the flow, if it shall be kept.
+
+        Raises
+        ------
+        AlreadyExists
+            If the run has an outcome already.
+        """
+        header = {"outcome": dict(outcome), "has_result": result is not None}
+        try:
+            self._files.create(self._outcome_key, pack(KIND, header, result or b""))
+        except AlreadyExists:
+            raise AlreadyExists(
+                f"run {self.run_id} has an outcome already: somebody else finished it; the first one stays"
+            ) from None
+
+    def result(self) -> Any:
+        """Return the result of the flow.
+
+        Raises
+        ------
+        RunError, TaskFailed
+            If the run has not ended yet, or did not succeed.
+        ValueReleased
+            If the result was not kept.
+        """
+        end = self._ended()
+        if end is None:
+            raise RunError(f"run {self.run_id} has not ended yet, so it has no result; ask again when it has")
+        outcome = end.header["outcome"]
+        if outcome.get("state") != _SUCCESS:
+            raise self._failure(outcome)
+        if not end.header["has_result"]:
+            raise ValueReleased(
+                f"the result of run {self.run_id} was not kept in {self._files.url}, because it was too large or cannot "
+                "be pickled; let the last task write it to a file and return its address"
+            )
+        return end.unpickle()
+
+    def _failure(self, outcome: Mapping[str, Any]) -> RunError:
+        errors = outcome.get("errors") or []
+        begin = f"run {self.run_id} ended as {outcome.get('state')}"
+        if not errors:
+            return RunError(f"{begin}, so it has no result; record.outcome says more")
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more: record.outcome['errors'])" if len(errors) > 1 else ""
+        told = f"{first.get('type', 'error')}: {first.get('message', '')}".rstrip(": ")
+        text = f"{begin}: task {first.get('node')!r} failed with {told}{more}"
+        if first.get("traceback"):
+            text += f"\n\n{first['traceback']}"
+        return TaskFailed(text, run_id=self.run_id, node=first.get("node"))
