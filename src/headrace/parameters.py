@@ -27,8 +27,9 @@ _SHORT.maxstring = _SHORT.maxother = 60
 def validate(flow: FlowDefinition, given: Mapping[str, Any], *, strings: bool = False) -> dict[str, Any]:
     """Return the values of all parameters of a flow: those given, converted, and defaults for the rest.
 
-    Conversion is lenient: ``"3"`` becomes ``3`` where an ``int`` is expected, an ISO text a date. Defaults are taken
-    as they are. Parameters without an annotation, or with one that cannot be resolved, take anything.
+    Conversion is lenient: ``"3"`` becomes ``3`` where an ``int`` is expected, an ISO text a date. Defaults
+    are taken as they are. Parameters without an annotation, or with one that cannot be resolved, take
+    anything.
 
     Parameters
     ----------
@@ -37,7 +38,8 @@ def validate(flow: FlowDefinition, given: Mapping[str, Any], *, strings: bool = 
     given : mapping
         By name.
     strings : bool, default False
-        Whether values come as texts, from a command line: they are read as JSON where the annotation is not a text.
+        Whether values come as texts, from a command line: they are read as JSON where the annotation is not a
+        text.
 
     Raises
     ------
@@ -59,7 +61,8 @@ def validate(flow: FlowDefinition, given: Mapping[str, Any], *, strings: bool = 
         else:
             values[name] = parameter.default
     if problems:
-        text = problems[0] if len(problems) == 1 else "; ".join(f"({i}) {p}" for i, p in enumerate(problems, 1))
+        numbered = [f"({position}) {problem}" for position, problem in enumerate(problems, 1)]
+        text = problems[0] if len(problems) == 1 else "; ".join(numbered)
         raise ParameterError(f"flow {flow.name!r}: {text}", flow=flow.name, problems=problems)
     return values
 
@@ -106,8 +109,8 @@ def describe(flow: FlowDefinition) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``name``, ``annotation`` (text or None), ``required``, ``default`` (JSON, or the repr of what has no JSON
-        form; None if required), ``schema`` (JSON schema or None).
+        ``name``, ``annotation`` (text or None), ``required``, ``default`` (JSON, or the repr of what has no
+        JSON form; None if required), ``schema`` (JSON schema or None).
     """
     annotations = resolved_annotations(flow)
     return [
@@ -160,7 +163,8 @@ def resolved_annotations(flow: FlowDefinition) -> dict[str, Any]:
     parameters = flow.signature.parameters
     hints: dict[str, Any] = {}
     if flow.function is not None:
-        with contextlib.suppress(Exception):  # one bad annotation must not spoil the others: each alone, below
+        # One bad annotation must not spoil the others: then each is evaluated alone, below.
+        with contextlib.suppress(Exception):
             hints = typing.get_type_hints(flow.function, include_extras=True)
     found: dict[str, Any] = {}
     for name, parameter in parameters.items():

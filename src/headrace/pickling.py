@@ -1,8 +1,8 @@
 """Pickling of what must travel, with errors that lead to the culprit.
 
-cloudpickle says that a lock cannot be pickled, and not where it was found. When a pickle fails, the object is taken
-apart here, along the same ways that a pickle takes, to the smallest part that fails alone; the way to it is the
-message.
+cloudpickle says that a lock cannot be pickled, and not where it was found. When a pickle fails, the object is
+taken apart here, along the same ways that a pickle takes, to the smallest part that fails alone; the way to
+it is the message.
 """
 
 from __future__ import annotations
@@ -87,8 +87,9 @@ def loads(data: bytes, what: str) -> Any:
 def missing_module(module: str, what: str, told: str) -> MissingModule:
     """Return the error for code that is not where it is needed."""
     return MissingModule(
-        f"{what} needs module {module!r}, which cannot be imported here as it was where it was pickled ({told}); "
-        "install the module where the flow runs, or define what the flow uses in the script or notebook itself",
+        f"{what} needs module {module!r}, which cannot be imported here as it was where it was pickled "
+        f"({told}); install the module where the flow runs, or define what the flow uses in the script or "
+        "notebook itself",
         module=module,
     )
 
@@ -111,8 +112,8 @@ def explain(obj: Any, what: str, error: Exception) -> NotPicklable:
     told = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     kind = f"{type(culprit).__module__}.{type(culprit).__qualname__}".removeprefix("builtins.")
     return NotPicklable(
-        f"cannot pickle {what}: {path} is of type {kind}, which cannot travel to a storage or a worker ({told}); "
-        "create it inside the task that uses it, or pass what is needed to create it",
+        f"cannot pickle {what}: {path} is of type {kind}, which cannot travel to a storage or a worker "
+        f"({told}); create it inside the task that uses it, or pass what is needed to create it",
         path=path,
     )
 

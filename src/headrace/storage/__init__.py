@@ -1,1 +1,1 @@
-"""Where flows and runs lie: bytes over fsspec, envelopes, flows, runs. Knows nothing of how runs are executed."""
+"""Where flows and runs lie: bytes over fsspec, envelopes, flows, runs. Nothing here executes runs."""

@@ -1,8 +1,8 @@
 """A flow, captured at one moment: the bytes of its object in a storage, and the way back.
 
-The manifest (the envelope's header) can be read by anyone without running code of the flow. The payload holds two
-pickles, each as bytes of its own, so that the flow can be loaded without its example: the flow, and the parameter
-values that it was drawn for.
+The manifest (the envelope's header) can be read by anyone without running code of the flow. The payload holds
+two pickles, each as bytes of its own, so that the flow can be loaded without its example: the flow, and the
+parameter values that it was drawn for.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from headrace.errors import DamagedObject, UnstableFlow
 from headrace.storage.envelope import Envelope, open_envelope, pack
 
 KIND = "flow"
-#: what a flow object knows about where it lives; it would make equal flows unequal, and it can hold credentials.
+#: what a flow object knows about where it lives; it would make equal flows unequal, and it can hold
+#: credentials.
 _SURROUNDINGS = ("storage", "environment", "location", "_storage", "_environment", "_location")
 
 
@@ -123,8 +124,9 @@ def draw_twice(flow: FlowDefinition, values: Mapping[str, Any]) -> Graph:
 def unstable(name: str, what: str) -> UnstableFlow:
     """Return the error for a flow whose graph depends on more than its parameters."""
     return UnstableFlow(
-        f"flow {name!r} {what}; a graph may depend on nothing but the parameters: take randomness, the clock, files "
-        "and changing globals into tasks or parameters, and loop over sorted(...) in place of a set",
+        f"flow {name!r} {what}; a graph may depend on nothing but the parameters: take randomness, the "
+        "clock, files and changing globals into tasks or parameters, and loop over sorted(...) in place of a "
+        "set",
         flow=name,
     )
 
@@ -161,7 +163,7 @@ def manifest_of(
 
 
 def _tasks(flow: FlowDefinition, graph: Graph | None) -> list[dict[str, Any]]:
-    """Each task once: those in the graph, or, if none could be drawn, those that the flow function refers to."""
+    """Each task once: those in the graph, or, if none could be drawn, those that the function refers to."""
     graph = graph or flow.built
     tasks = [node.task for node in graph.nodes] if graph is not None else _referenced_tasks(flow)
     found: dict[str, dict[str, Any]] = {}
@@ -193,8 +195,8 @@ def open_flow(data: bytes, where: str) -> Envelope:
     envelope = open_envelope(data, where, KIND)
     if hashlib.sha256(data).hexdigest() not in where:
         raise DamagedObject(
-            f"{where} holds an intact flow, but another one than its name says: somebody moved or replaced the file; "
-            "store the flow again"
+            f"{where} holds an intact flow, but another one than its name says: somebody moved or "
+            "replaced the file; store the flow again"
         )
     return envelope
 

@@ -1,7 +1,7 @@
 """Whether flows load and draw in a fresh interpreter: ``python -m headrace.storage.check``.
 
-The parent writes, for each flow, one line with location and length, then the object's bytes; the child answers with
-one JSON list. One child checks all flows of a build: starting Python costs more than the checks.
+The parent writes, for each flow, one line with location and length, then the object's bytes; the child
+answers with one JSON list. One child checks all flows of a build: starting Python costs more than the checks.
 """
 
 from __future__ import annotations
@@ -52,15 +52,16 @@ def check_in_fresh_interpreter(flows: Sequence[Captured]) -> None:
             )
         except subprocess.TimeoutExpired:
             raise FlowError(
-                f"flow {names} did not load in a fresh interpreter within {DEADLINE:.0f} s; look for code at the top "
-                "of its modules that waits, and move it into tasks"
+                f"flow {names} did not load in a fresh interpreter within {DEADLINE:.0f} s; look for code at "
+                "the top of its modules that waits, and move it into tasks"
             ) from None
         output.seek(0)
         answer = output.read()
     if done.returncode != 0:
         tail = done.stderr.decode(errors="replace").strip()[-2000:]
         raise FlowError(
-            f"flow {names}: the fresh interpreter that was to load it ended with code {done.returncode}: {tail}"
+            f"flow {names}: the fresh interpreter that was to load it ended with code {done.returncode}: "
+            f"{tail}"
         )
     for verdict in json.loads(answer):
         if verdict is not None:
@@ -74,8 +75,8 @@ def _frames(flows: Iterable[Captured]) -> Iterable[bytes]:
 
 
 def _environment() -> dict[str, str]:
-    # Another hash seed makes flows that loop over sets of texts draw another order. This package must be found even
-    # where it was put on the path by hand; last, so that it hides nothing.
+    # Another hash seed makes flows that loop over sets of texts draw another order. This package must be
+    # found even where it was put on the path by hand; last, so that it hides nothing.
     environment = dict(os.environ)
     environment["PYTHONHASHSEED"] = "2" if environment.get("PYTHONHASHSEED") == "1" else "1"
     root = str(Path(__file__).parents[2])

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: parts of option names that mark a secret; a harmless option that matches has to be given again, no more.
+#: parts of option names that mark a secret; a harmless option that matches has to be given again.
 _WORDS = (
-    "key", "secret", "token", "passw", "pwd", "credential", "connection_string", "connectionstring", "sas", "auth",
-    "cookie", "signature", "private",
+    "key", "secret", "token", "passw", "pwd", "credential", "connection_string", "connectionstring", "sas",
+    "auth", "cookie", "signature", "private",
 )  # fmt: skip
 _USER_IN_URL = re.compile(r"://[^/@\s]*:[^/@\s]*@")
 
@@ -58,8 +58,12 @@ def without_secrets(options: Mapping[str, Any], prefix: str = "") -> tuple[dict[
 
 def _is_plain(value: Any) -> bool:
     # Mappings inside lists are rare and could hold anything: they count as not plain.
+    if isinstance(value, Mapping):
+        return False
     if isinstance(value, (list, tuple)):
-        return all(not isinstance(item, Mapping) and not has_password(item) and _is_plain(item) for item in value)
+        return not any(
+            isinstance(item, Mapping) or has_password(item) or not _is_plain(item) for item in value
+        )
     try:
         return bool(json.loads(json.dumps(value)) == value)
     except (TypeError, ValueError):

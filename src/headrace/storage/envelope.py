@@ -7,8 +7,9 @@ r"""How an object of headrace looks as bytes: a header that anyone can read, and
     <header: JSON, UTF-8>\n
     <payload>
 
-The header holds its object's kind, the length and sha256 of the payload, and the versions of what wrote it. Nothing
-in the payload is unpickled before all of that was checked. The same content gives the same bytes: no times in here.
+The header holds its object's kind, the length and sha256 of the payload, and the versions of what wrote it.
+Nothing in the payload is unpickled before all of that was checked. The same content gives the same bytes: no
+times in here.
 """
 
 from __future__ import annotations
@@ -173,8 +174,9 @@ def check_python(header: Mapping[str, Any], where: str) -> None:
     here = platform.python_version()
     if _minor(written) != _minor(here):
         raise IncompatibleObject(
-            f"{where} was written by Python {written}, and this is Python {here}: pickled code does not run across "
-            f"minor versions; use Python {_minor(written)}, or store it again with Python {_minor(here)}",
+            f"{where} was written by Python {written}, and this is Python {here}: pickled code does not run "
+            f"across minor versions; use Python {_minor(written)}, or store it again with Python "
+            f"{_minor(here)}",
             written=written,
             here=here,
         )
@@ -206,7 +208,9 @@ def _check_first_line(data: bytes, where: str) -> int:
     if not data.startswith(_MAGIC):
         if _MAGIC.startswith(data):
             raise _truncated(where, f"{len(data)} bytes are there")
-        raise ForeignObject(f"{where} was not written by headrace (it begins with {data[:16]!r}); check the URL")
+        raise ForeignObject(
+            f"{where} was not written by headrace (it begins with {data[:16]!r}); check the URL"
+        )
     digits, newline, _ = data[len(_MAGIC) : len(_MAGIC) + 8].partition(b"\n")
     if not newline and len(data) < len(_MAGIC) + 8:
         raise _truncated(where, "it ends in its first line")
@@ -228,4 +232,6 @@ def _truncated(where: str, what: str) -> TruncatedObject:
 
 
 def _damaged(where: str, what: str) -> DamagedObject:
-    return DamagedObject(f"{where} is damaged: {what}; nothing of it was used. Store it again, or restore a copy")
+    return DamagedObject(
+        f"{where} is damaged: {what}; nothing of it was used. Store it again, or restore a copy"
+    )

@@ -1,7 +1,7 @@
 """Bytes under keys, below one URL, on any medium that fsspec reaches.
 
-An object is whole or absent. ``create`` is exclusive: of several writers, in whatever processes, one wins and the
-others get ``AlreadyExists``. Foreign exceptions end here; what comes out is an error of headrace.
+An object is whole or absent. ``create`` is exclusive: of several writers, in whatever processes, one wins and
+the others get ``AlreadyExists``. Foreign exceptions end here; what comes out is an error of headrace.
 """
 
 from __future__ import annotations
@@ -40,14 +40,18 @@ def normal_url(url: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(url).strip()
     if not text:
-        raise StorageError("a storage needs a URL, got an empty text; give e.g. 's3://bucket/flows' or 'flows'")
+        raise StorageError(
+            "a storage needs a URL, got an empty text; give e.g. 's3://bucket/flows' or 'flows'"
+        )
     if has_password(text):
         raise StorageError(
-            "the URL of the storage holds a password, and URLs get written down; give it in storage_options instead"
+            "the URL of the storage holds a password, and URLs get written down; give it in storage_options "
+            "instead"
         )
     if "::" in text:
         raise StorageError(
-            f"cannot use {text!r}: chained URLs hide what other processes write; give the URL of the store itself"
+            f"cannot use {text!r}: chained URLs hide what other processes write; give the URL of the store "
+            "itself"
         )
     match = _PROTOCOL.match(text)
     protocol, path = (match[1].lower(), text[match.end() :]) if match else ("file", text)
@@ -98,7 +102,9 @@ class Files:
         return f"<Files {self.url}>"
 
     def __reduce__(self) -> NoReturn:
-        raise NotPicklable(f"{self!r} holds credentials, so it does not travel; pickle or serialize the storage")
+        raise NotPicklable(
+            f"{self!r} holds credentials, so it does not travel; pickle or serialize the storage"
+        )
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes.

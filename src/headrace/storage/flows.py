@@ -1,7 +1,8 @@
 """Flows and runs at a URL: the part of ``Storage`` that knows nothing of running.
 
-There is no index that two writers could overwrite. What a storage holds is read off a listing: each flow is an
-object named by its sha256, and each time it becomes current, a small record with a time in its name is added.
+There is no index that two writers could overwrite. What a storage holds is read off a listing: each flow is
+an object named by its sha256, and each time it becomes current, a small record with a time in its name is
+added.
 """
 
 from __future__ import annotations
@@ -165,7 +166,8 @@ class StoredFlows:
         Raises
         ------
         NotFound, EnvelopeError, MissingModule
-            If it is not there, not intact, or its code is not here. Nothing is unpickled before it was checked.
+            If it is not there, not intact, or its code is not here. Nothing is unpickled before it was
+            checked.
         """
         return load_flow(self._envelope(location))
 
@@ -197,7 +199,9 @@ class StoredFlows:
         if _LOCATION.fullmatch(text):
             if self.files.exists(text):
                 return text
-            raise NotFound(f"there is no flow at {text} in {self.url}; see storage.flows for those that there are")
+            raise NotFound(
+                f"there is no flow at {text} in {self.url}; see storage.flows for those that there are"
+            )
         flows = self.flows
         if text in flows:
             return flows[text]
@@ -238,8 +242,8 @@ class StoredFlows:
         origin = self._origin(captured.name, staged=staged)
         if origin is not None and origin != captured.origin:
             raise AlreadyExists(
-                f"flow {captured.name!r} of {captured.origin} cannot be stored in {self.url}: the name belongs to the "
-                f"flow of {origin}; give it another name, or say add_flow(..., replace=True)",
+                f"flow {captured.name!r} of {captured.origin} cannot be stored in {self.url}: the name "
+                f"belongs to the flow of {origin}; give it another name, or say add_flow(..., replace=True)",
                 origin=origin,
             )
 
@@ -255,8 +259,8 @@ class StoredFlows:
             return str(json.loads(record)["origin"])
         except (ValueError, KeyError, TypeError):
             raise StorageError(
-                f"the record {_version_key(name, *known[-1])} in {self.url} is damaged; delete it, or store the flow "
-                "with add_flow(..., replace=True)"
+                f"the record {_version_key(name, *known[-1])} in {self.url} is damaged; delete it, or store "
+                "the flow with add_flow(..., replace=True)"
             ) from None
 
     def _upload(self, captured: Captured) -> None:
@@ -287,8 +291,8 @@ class StoredFlows:
         Returns
         -------
         dict
-            ``url``, ``name``, ``storage_options`` without whatever looks secret, and ``omitted``: the names of the
-            options that were left out. What is staged is not part of it: `build` first.
+            ``url``, ``name``, ``storage_options`` without whatever looks secret, and ``omitted``: the names
+            of the options that were left out. What is staged is not part of it: `build` first.
         """
         options, omitted = without_secrets(self._options)
         return {
@@ -307,7 +311,8 @@ class StoredFlows:
         data : mapping
             JSON data.
         storage_options : mapping, optional
-            Added to the options in ``data``: the secrets, say. Without them, the environment's credentials are used.
+            Added to the options in ``data``: the secrets, say. Without them, the environment's credentials
+            are used.
 
         Raises
         ------
@@ -317,7 +322,9 @@ class StoredFlows:
         unknown = set(data) - _FIELDS
         if unknown or not isinstance(data.get("url"), str):
             what = f"has unknown fields {', '.join(sorted(unknown))}" if unknown else "has no url"
-            raise StorageError(f"this is not a serialized storage: it {what}; give what storage.serialize() returned")
+            raise StorageError(
+                f"this is not a serialized storage: it {what}; give what storage.serialize() returned"
+            )
         options = _merged(data.get("storage_options") or {}, storage_options or {})
         lacking = [name for name in data.get("omitted") or [] if not _has(options, name)]
         storage = cls.__new__(cls)
@@ -359,7 +366,9 @@ class StoredFlows:
             If there is none of this id.
         """
         if not run_id or "/" in run_id or not self.files.exists(RunRecord.key_of(run_id)):
-            raise NotFound(f"there is no run {run_id!r} in {self.url}; storage.runs() lists those that there are")
+            raise NotFound(
+                f"there is no run {run_id!r} in {self.url}; storage.runs() lists those that there are"
+            )
         return RunRecord(self.files, run_id)
 
 

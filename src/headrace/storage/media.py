@@ -1,11 +1,12 @@
-"""The three kinds of medium below ``Files``: a local disk, this process's memory, and everything else in fsspec.
+"""The three kinds of medium below ``Files``: a local disk, this process's memory, and the rest of fsspec.
 
 They differ in one thing that matters here: how an object comes to be whole or not at all, and exclusively.
 
 * On a local disk, a temporary file in the same folder is linked (create) or renamed (replace) to its place.
   fsspec's own exclusive mode on local files is not exclusive: two processes can both win.
 * In memory, a lock.
-* Object stores do it themselves: a conditional put. fsspec reaches it through ``pipe_file(mode="create")`` only.
+* Object stores do it themselves: a conditional put. fsspec reaches it through ``pipe_file(mode="create")``
+  only.
 
 This is the only module that touches fsspec.
 """
@@ -90,8 +91,8 @@ class LocalDisk:
             os.unlink(temporary)
 
     def _create_in_place(self, path: str, data: bytes) -> None:
-        # Some mounted file systems have no hard links. Still exclusive; a reader that comes too early finds a short
-        # object, which the envelope reports as such.
+        # Some mounted file systems have no hard links. Still exclusive; a reader that comes too early finds a
+        # short object, which the envelope reports as such.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with open(descriptor, "wb") as file:
             file.write(data)
@@ -264,8 +265,8 @@ def open_filesystem(protocol: str, url: str, options: Mapping[str, Any]) -> Any:
         raise _missing_package(protocol, url, error) from error
     except ValueError:
         raise StorageError(
-            f"cannot use {url}: no package on this machine knows the protocol {protocol!r}; common ones are file, "
-            "memory, s3, gs, abfs. Correct the URL, or install the fsspec package for it",
+            f"cannot use {url}: no package on this machine knows the protocol {protocol!r}; common ones are "
+            "file, memory, s3, gs, abfs. Correct the URL, or install the fsspec package for it",
             protocol=protocol,
         ) from None
     return cls(**_with_defaults(protocol, cls, options))
@@ -283,7 +284,8 @@ def _missing_package(protocol: str, url: str, error: ImportError) -> MissingPack
     else:
         line = str(known.get("err") or error)
     return MissingPackage(
-        f"{url} needs a package for {protocol}:// that is not installed; install it: {line}", protocol=protocol
+        f"{url} needs a package for {protocol}:// that is not installed; install it: {line}",
+        protocol=protocol,
     )
 
 

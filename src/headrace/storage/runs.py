@@ -66,8 +66,8 @@ class RunRecord:
                 facts = None
             if not isinstance(facts, dict):
                 raise DamagedObject(
-                    f"{self.key_of(self.run_id)} in {self._files.url} is not the JSON object that headrace wrote; "
-                    "restore it from a copy"
+                    f"{self.key_of(self.run_id)} in {self._files.url} is not the JSON object that headrace "
+                    "wrote; restore it from a copy"
                 )
             self._facts = facts
         return self._facts
@@ -135,8 +135,8 @@ class RunRecord:
         Parameters
         ----------
         outcome : mapping
-            JSON data, with ``state``; for a run that failed, ``errors``: a list of dicts with ``node``, ``type``,
-            ``message`` and ``traceback``.
+            JSON data, with ``state``; for a run that failed, ``errors``: a list of dicts with ``node``,
+            ``type``, ``message`` and ``traceback``.
         result : bytes, optional
             The pickled result of the flow, if it shall be kept.
 
@@ -171,8 +171,8 @@ class RunRecord:
             raise self._failure(outcome)
         if not end.header["has_result"]:
             raise ValueReleased(
-                f"the result of run {self.run_id} was not kept in {self._files.url}, because it was too large or cannot "
-                "be pickled; let the last task write it to a file and return its address"
+                f"the result of run {self.run_id} was not kept in {self._files.url}, because it was too "
+                "large or cannot be pickled; let the last task write it to a file and return its address"
             )
         return end.unpickle()
 

@@ -5,6 +5,7 @@ The packages are known by the names of their exceptions only, so that none of th
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 
 from headrace.errors import AccessDenied, AlreadyExists, HeadraceError, NotFound, StorageError, Unreachable
@@ -15,18 +16,21 @@ _DENIED = {
     "RefreshError", "PermissionDenied",
 }  # fmt: skip
 _DENIED_WORDS = (
-    "accessdenied", "access denied", "forbidden", "invalidaccesskeyid", "signaturedoesnotmatch", "unauthorized",
-    "expiredtoken", "invalidtoken", "authenticationfailed", "authorizationpermissionmismatch",
-    "(403)", "(401)",
+    "accessdenied", "access denied", "forbidden", "invalidaccesskeyid", "signaturedoesnotmatch",
+    "unauthorized", "expiredtoken", "invalidtoken", "authenticationfailed",
+    "authorizationpermissionmismatch", "(403)", "(401)",
 )  # fmt: skip
 _UNREACHABLE = {
-    "ConnectionError", "TimeoutError", "FSTimeoutError", "gaierror", "EndpointConnectionError", "HTTPClientError",
-    "ConnectTimeoutError", "ReadTimeoutError", "ServiceRequestError", "ServiceResponseError", "ClientConnectionError",
-    "ClientConnectorError", "ServerDisconnectedError", "TransportError", "ConnectionLost", "ProxyConnectionError",
+    "ConnectionError", "TimeoutError", "FSTimeoutError", "gaierror", "EndpointConnectionError",
+    "HTTPClientError", "ConnectTimeoutError", "ReadTimeoutError", "ServiceRequestError",
+    "ServiceResponseError", "ClientConnectionError", "ClientConnectorError", "ServerDisconnectedError",
+    "TransportError", "ConnectionLost", "ProxyConnectionError",
 }  # fmt: skip
 _NO_BUCKET_WORDS = ("nosuchbucket", "bucket does not exist", "containernotfound", "invalidbucketname")
 _MISSING = {"FileNotFoundError", "ResourceNotFoundError", "NotADirectoryError"}
 _PRESENT = {"FileExistsError", "ResourceExistsError"}
+#: where the packages put the HTTP status of an answer.
+_STATUS = ("status_code", "code", "status")
 _BUSY = {"EBUSY", "ServiceUnavailable", "SlowDown"}
 
 
@@ -45,7 +49,9 @@ def names_no_bucket(error: BaseException) -> bool:
     return any(word in str(link).lower() for link in chain(error) for word in _NO_BUCKET_WORDS)
 
 
-def translate(error: Exception, *, asked: str, url: str, hint: str = "", secrets: tuple[str, ...] = ()) -> HeadraceError:
+def translate(
+    error: Exception, *, asked: str, url: str, hint: str = "", secrets: tuple[str, ...] = ()
+) -> HeadraceError:
     """Return the error of headrace that says what a foreign exception means.
 
     Parameters
@@ -67,7 +73,7 @@ def translate(error: Exception, *, asked: str, url: str, hint: str = "", secrets
     names = {base.__name__ for link in chain(error) for base in type(link).__mro__}
     own = {base.__name__ for base in type(error).__mro__}
     words = " ".join(str(link).lower() for link in chain(error))
-    status = getattr(error, "status_code", None) or getattr(error, "code", None) or getattr(error, "status", None)
+    status = next((found for name in _STATUS if (found := getattr(error, name, None))), None)
     if own & _PRESENT:
         return AlreadyExists(f"cannot {asked} in {url}: it is there already, and it is never written twice")
     if names_no_bucket(error):
@@ -80,20 +86,18 @@ def translate(error: Exception, *, asked: str, url: str, hint: str = "", secrets
         return AccessDenied(_denied(names, asked, url, told) + hint)
     if names & _UNREACHABLE or _is_busy(error, words):
         return Unreachable(
-            f"cannot {asked}: {url} does not answer ({told}); check the network, the address and storage_options, "
-            "then try again"
+            f"cannot {asked}: {url} does not answer ({told}); check the network, the address and "
+            "storage_options, then try again"
         )
     return StorageError(f"cannot {asked} in {url}: {told}")
 
 
 def _is_busy(error: Exception, words: str) -> bool:
-    import errno
-
     return getattr(error, "errno", None) == errno.EBUSY or any(word.lower() in words for word in _BUSY)
 
 
 def _denied(names: set[str], asked: str, url: str, told: str) -> str:
-    if "NoCredentialsError" in names or "PartialCredentialsError" in names or "DefaultCredentialsError" in names:
+    if names & {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}:
         return (
             f"cannot {asked}: found no credentials for {url}; set those of the provider in the environment "
             "(for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE), or give storage_options"

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from headrace.errors import (
+    AccessDenied,
+    AlreadyExists,
+    MissingPackage,
+    NotFound,
+    NotPicklable,
+    StorageError,
+    Unreachable,
+)
+from headrace.storage.confidential import without_secrets
+from headrace.storage.files import DEADLINE, Files, normal_url, private_memory
+from headrace.storage.trouble import translate
+
+
+@pytest.fixture
+def files(medium):
+    return Files(medium.url, medium.options)
+
+
+class TestVerbs:
+    def test_create_then_read(self, files):
+        files.create("a/b c.bin", b"\x00one")
+        assert files.read("a/b c.bin") == b"\x00one"
+
+    def test_create_is_exclusive_and_keeps_the_first(self, files):
+        files.create("a", b"first")
+        with pytest.raises(AlreadyExists, match="'a'"):
+            files.create("a", b"second")
+        assert files.read("a") == b"first"
+
+    def test_empty_objects_are_objects(self, files):
+        files.create("empty", b"")
+        assert files.exists("empty")
+        assert files.read("empty") == b""
+        with pytest.raises(AlreadyExists):
+            files.create("empty", b"")
+
+    def test_replace_writes_new_and_old(self, files):
+        files.replace("a", b"first")
+        files.replace("a", b"second")
+        assert files.read("a") == b"second"
+
+    def test_missing(self, files):
+        assert not files.exists("nope")
+        with pytest.raises(NotFound, match="nope"):
+            files.read("nope")
+        with pytest.raises(FileNotFoundError):
+            files.read("no/such/folder")
+
+    def test_a_folder_is_not_an_object(self, files):
+        files.create("folder/a", b"1")
+        assert not files.exists("folder")
+
+    def test_list_is_recursive_sorted_and_by_whole_parts(self, files):
+        for key in ("x/b", "x/a/deep", "x2/c", "top"):
+            files.create(key, b"1")
+        assert files.list() == ["top", "x/a/deep", "x/b", "x2/c"]
+        assert files.list("x") == ["x/a/deep", "x/b"]
+        assert files.list("nothing/here") == []
+
+    def test_children_are_one_level(self, files):
+        for key in ("x/b", "x/a/deep", "x/a/deeper/still", "x2/c"):
+            files.create(key, b"1")
+        assert files.children("x") == ["a", "b"]
+        assert files.children() == ["x", "x2"]
+        assert files.children("nothing") == []
+
+    def test_delete_twice(self, files):
+        files.create("a", b"1")
+        files.delete("a")
+        files.delete("a")
+        assert not files.exists("a")
+        files.create("a", b"2")
+
+    def test_other_writers_are_seen_after_a_listing(self, files, medium):
+        other = Files(medium.url, {**medium.options, "skip_instance_cache": True} if medium.options else None)
+        assert files.list() == []
+        assert not files.exists("new")
+        other.create("new", b"1")
+        assert files.list() == ["new"]
+        assert files.exists("new")
+        assert files.read("new") == b"1"
+
+    def test_of_racing_threads_one_wins(self, files):
+        barrier = threading.Barrier(4)
+        won, lost = [], []
+
+        def race(number):
+            barrier.wait()
+            try:
+                files.create("prize", b"%d" % number)
+                won.append(number)
+            except AlreadyExists:
+                lost.append(number)
+
+        threads = [threading.Thread(target=race, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(won) == 1
+        assert len(lost) == 3
+        assert files.read("prize") == b"%d" % won[0]
+
+    @pytest.mark.parametrize("key", ["", "/etc/passwd", "../up", "a/../../b"])
+    def test_keys_stay_below_the_root(self, files, key):
+        with pytest.raises(StorageError, match="key"):
+            files.read(key)
+
+
+_RACER = """
+import sys
+from headrace.errors import AlreadyExists
+from headrace.storage.files import Files
+files = Files(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+won = []
+for number in range(100):
+    try:
+        files.create(f"race/{number}", sys.argv[2].encode() * 10_000)
+        won.append(number)
+    except AlreadyExists:
+        pass
+print(won, flush=True)
+"""
+
+
+def test_two_processes_racing_on_a_local_disk_never_both_win(tmp_path):
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _RACER, str(tmp_path), mark],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for mark in "ab"
+    ]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    answers = [json.loads(racer.communicate()[0]) for racer in racers]
+    assert sorted(answers[0] + answers[1]) == list(range(100))
+    files = Files(tmp_path)
+    for mark, won in zip("ab", answers, strict=True):
+        assert all(files.read(f"race/{number}") == mark.encode() * 10_000 for number in won)
+    assert len(os.listdir(tmp_path / "race")) == 100  # no temporary files stay
+
+
+class TestLocal:
+    def test_readers_see_no_temporary_file(self, tmp_path):
+        (tmp_path / ".headrace-tmp-0123").write_bytes(b"half")
+        files = Files(tmp_path)
+        files.create("a", b"1")
+        assert files.list() == ["a"]
+        assert files.children() == ["a"]
+
+    def test_a_failing_write_leaves_nothing(self, tmp_path):
+        files = Files(tmp_path)
+        (tmp_path / "taken").mkdir()
+        with pytest.raises(StorageError):
+            files.replace("taken", b"1")
+        assert os.listdir(tmp_path) == ["taken"]
+
+    def test_file_systems_without_hard_links_are_exclusive_too(self, tmp_path, monkeypatch):
+        def no_link(source, target):
+            raise PermissionError(1, "Operation not permitted")
+
+        monkeypatch.setattr(os, "link", no_link)
+        files = Files(tmp_path)
+        files.create("a", b"first")
+        with pytest.raises(AlreadyExists):
+            files.create("a", b"second")
+        assert files.read("a") == b"first"
+        assert os.listdir(tmp_path) == ["a"]
+
+
+class TestUrls:
+    def test_plain_paths_become_absolute(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("HOME", "/home/someone")
+        assert normal_url("flows") == f"file://{tmp_path}/flows"
+        assert normal_url("~/flows/") == "file:///home/someone/flows"
+        assert normal_url(Path("flows")) == f"file://{tmp_path}/flows"
+        assert normal_url("file:///x/y/") == "file:///x/y"
+
+    def test_trailing_slashes(self):
+        assert normal_url("s3://bucket/") == "s3://bucket"
+        assert normal_url("S3://bucket/a//") == "s3://bucket/a"
+        assert normal_url("memory://") == "memory://"
+
+    @pytest.mark.parametrize("url", ["", "  ", "s3://", "simplecache::s3://bucket/x"])
+    def test_refused(self, url):
+        with pytest.raises(StorageError):
+            normal_url(url)
+
+    def test_a_password_is_refused_and_not_repeated(self):
+        with pytest.raises(StorageError, match="storage_options") as caught:
+            normal_url("ftp://me:hunter2@host/x")
+        assert "hunter2" not in str(caught.value)
+
+    def test_bucket_roots(self, s3):
+        files = Files(s3.new_bucket() + "/", s3.storage_options)
+        files.create("a", b"1")
+        assert files.list() == files.children() == ["a"]
+
+    def test_memory_root(self):
+        files = Files("memory://", filesystem=private_memory())
+        files.create("a/b", b"1")
+        assert files.list() == ["a/b"]
+        assert files.children() == ["a"]
+
+    def test_private_memories_share_nothing(self):
+        one, other = (Files("memory://x", filesystem=private_memory()) for _ in range(2))
+        one.create("a", b"1")
+        assert not other.exists("a")
+        assert not Files("memory://x").exists("a")
+
+
+class TestTrouble:
+    def test_missing_package_names_the_pip_line(self, monkeypatch):
+        import fsspec
+
+        def missing(protocol):
+            raise ImportError("No module named 'gcsfs'")
+
+        monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
+        with pytest.raises(MissingPackage, match=r"pip install 'headrace\[gcs\]'"):
+            Files("gs://bucket/x")
+        with pytest.raises(MissingPackage, match=r"pip install 'headrace\[s3\]'"):
+            Files("s3://bucket/x")
+        with pytest.raises(MissingPackage, match=r"pip install sshfs"):
+            Files("ssh://host/x")
+
+    def test_unknown_protocol(self):
+        with pytest.raises(StorageError, match="'nonsense'.*Correct the URL"):
+            Files("nonsense://x")
+
+    def test_no_bucket(self, s3):
+        files = Files("s3://there-is-no-such-bucket/x", s3.storage_options)
+        for ask in (
+            lambda: files.create("a", b"1"),
+            lambda: files.read("a"),
+            files.list,
+            lambda: files.children("runs"),
+        ):
+            with pytest.raises(NotFound, match="no such bucket .* create it"):
+                ask()
+
+    def test_no_credentials(self, s3, monkeypatch, tmp_path):
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+        options = {"endpoint_url": s3.endpoint, "skip_instance_cache": True}
+        files = Files("s3://bucket/x", options, hint="give them again")
+        with pytest.raises(AccessDenied, match="no credentials.*AWS_ACCESS_KEY_ID.*give them again"):
+            files.read("a")
+
+    def test_refused_connection_names_the_address_in_time(self):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        options = {"key": "k", "secret": "hush-hush", "endpoint_url": f"http://127.0.0.1:{port}"}
+        files = Files("s3://bucket/x", options)
+        begin = time.monotonic()
+        with pytest.raises(Unreachable, match="does not answer") as caught:
+            files.read("a")
+        assert time.monotonic() - begin < DEADLINE + 1
+        assert "hush-hush" not in str(caught.value)
+
+    def test_a_silent_server_is_given_up(self, monkeypatch):
+        monkeypatch.setattr("headrace.storage.media.DEADLINE", 0.5)
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            server.listen()
+            options = {
+                "key": "k",
+                "secret": "s",
+                "endpoint_url": f"http://127.0.0.1:{server.getsockname()[1]}",
+                "config_kwargs": {"read_timeout": 60},
+            }
+            files = Files("s3://bucket/x", options)
+            begin = time.monotonic()
+            with pytest.raises(Unreachable):
+                files.read("a")
+            with pytest.raises(Unreachable):
+                files.create("a", b"1")
+            assert time.monotonic() - begin < 10
+
+    @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+    def test_a_folder_without_permission(self, tmp_path):
+        tmp_path.chmod(0o500)
+        with pytest.raises(AccessDenied, match="permissions"):
+            Files(tmp_path).create("a", b"1")
+
+    @pytest.mark.parametrize(
+        ("name", "text", "expected"),
+        [
+            ("HttpResponseError", "AuthorizationPermissionMismatch", AccessDenied),
+            ("ClientError", "An error occurred (403) when calling HeadObject: Forbidden", AccessDenied),
+            ("ClientConnectorError", "Cannot connect to host", Unreachable),
+            ("ServiceRequestError", "Name or service not known", Unreachable),
+            ("ResourceNotFoundError", "The specified container does not exist: ContainerNotFound", NotFound),
+            ("ResourceNotFoundError", "BlobNotFound", NotFound),
+            ("ResourceExistsError", "BlobAlreadyExists", AlreadyExists),
+            ("Strange", "something else", StorageError),
+        ],
+    )
+    def test_foreign_exceptions_by_name(self, name, text, expected):
+        foreign = type(name, (Exception,), {})(text)
+        error = translate(foreign, asked="read 'a'", url="x://y")
+        assert type(error) is expected
+        assert "read 'a'" in str(error)
+
+    def test_the_users_options_are_not_changed(self, s3):
+        options = {**s3.storage_options, "config_kwargs": {"read_timeout": 7}}
+        before = json.dumps(options, sort_keys=True)
+        Files(s3.new_bucket(), options).create("a", b"1")
+        assert json.dumps(options, sort_keys=True) == before
+
+
+class TestSecrets:
+    def test_not_in_repr_nor_pickled(self, s3):
+        files = Files("s3://bucket/x", s3.storage_options)
+        assert repr(files) == "<Files s3://bucket/x>"
+        with pytest.raises(NotPicklable):
+            pickle.dumps(files)
+
+    def test_scrubbed_from_foreign_texts(self):
+        error = translate(
+            RuntimeError("bad password hunter2"), asked="read 'a'", url="x://y", secrets=("hunter2",)
+        )
+        assert "hunter2" not in str(error)
+
+    def test_options_that_may_be_written(self):
+        kept, omitted = without_secrets(
+            {
+                "anon": False,
+                "endpoint_url": "http://localhost",
+                "key": "K",
+                "client_kwargs": {"region_name": "x", "aws_secret_access_key": "S"},
+                "proxy": "http://me:pw@proxy",
+                "mirrors": ["http://me:pw@mirror"],
+                "lock": object(),
+                "sas_token": "t",
+                "more": [{"password": "p"}],
+            }
+        )
+        assert kept == {
+            "anon": False,
+            "endpoint_url": "http://localhost",
+            "client_kwargs": {"region_name": "x"},
+        }
+        assert sorted(omitted) == [
+            "client_kwargs.aws_secret_access_key",
+            "key",
+            "lock",
+            "mirrors",
+            "more",
+            "proxy",
+            "sas_token",
+        ]
