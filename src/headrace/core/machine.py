@@ -313,11 +313,14 @@ class RunMachine:
         if self._suspects:
             for child in range(low, high):
                 self._suspects.pop((node, child), None)
-        finished = run.unfinished == 0 and run.opened
+        finished = run.unfinished == 0
         if finished:
+            run.opened = True  # a batch may have carried it together with all that it waits for
             self._unfinished_nodes -= 1
         for edge in run.spec.outputs:
             if edge.kind is EdgeKind.CHILD:
+                if finished:
+                    self._to_open.append(edge.target)
                 self._to_offer.append((edge.target, low, high))
             elif finished:
                 target = self.nodes[edge.target]

@@ -169,13 +169,17 @@ class FlowRun:
         return {label: restore(failure) for label, failure in self.failures().items()}
 
     def _first_error(self) -> BaseException:
-        for run in self._machine.nodes:
-            for child in sorted(run.failures):
-                return self._error(run, child)
-        for run in self._machine.nodes:
-            for child, state in enumerate(run.states):
-                if State(state).is_failure:
-                    return self._error(run, child)
+        """The error that decided: of a node that decides and failed itself, else of what it waited for."""
+        nodes = self._machine.nodes
+        queue = [run for run in nodes if run.failed and (run.spec.returned or not run.spec.outputs)]
+        seen: set[int] = set()
+        for run in queue:
+            if run.failures:
+                return self._error(run, min(run.failures))
+            seen.add(run.spec.index)
+            for edge in run.spec.inputs:
+                if nodes[edge.source].failed and edge.source not in seen:
+                    queue.append(nodes[edge.source])
         return RunError(f"run {self.run_id} of flow {self.flow_name!r} ended as {self.state}")
 
     def _error(self, run: NodeRun, child: int) -> BaseException:

@@ -38,7 +38,12 @@ def outcome_of(run: FlowRun) -> tuple[dict[str, Any], bytes | None]:
     ]
     failures = run.failures()
     errors = [
-        {"task": label, "error": str(failure), "traceback": failure.traceback}
+        {
+            "node": label,
+            "type": failure.type_name,
+            "message": failure.message,
+            "traceback": failure.traceback,
+        }
         for label, failure in list(failures.items())[:MOST_ERRORS]
     ]
     outcome = {

@@ -67,6 +67,7 @@ class FlowRunner:
         environment: Mapping[str, Any] | None = None,
         observers: Sequence[Observer] = (),
         strings: bool = False,
+        run_id: str | None = None,
     ) -> FlowRun:
         """Run the flow, and return when it is over.
 
@@ -82,6 +83,8 @@ class FlowRunner:
             Told how the run goes on.
         strings : bool, default False
             Whether the values are text, as from a command line.
+        run_id : str, optional
+            Default: made from the time.
 
         Returns
         -------
@@ -107,6 +110,7 @@ class FlowRunner:
         plan_bytes = pickling.dumps(plan, f"flow {self.flow.name!r}")
         record = self._record(
             {
+                "run_id": run_id,
                 "flow": self.flow.name,
                 "location": self.location,
                 "parameters": params.to_json(values),
@@ -232,7 +236,14 @@ class Drive:
                     "state": state.label,
                     "nodes": [],
                     "elapsed": time.monotonic() - self.began,
-                    "errors": [{"task": None, "error": str(failure), "traceback": failure.traceback}],
+                    "errors": [
+                        {
+                            "node": None,
+                            "type": failure.type_name,
+                            "message": failure.message,
+                            "traceback": failure.traceback,
+                        }
+                    ],
                 },
                 None,
             )

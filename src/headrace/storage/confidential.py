@@ -61,9 +61,7 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, Mapping):
         return False
     if isinstance(value, (list, tuple)):
-        return not any(
-            isinstance(item, Mapping) or has_password(item) or not _is_plain(item) for item in value
-        )
+        return all(_is_plain(item) and not has_password(item) for item in value)
     try:
         return bool(json.loads(json.dumps(value)) == value)
     except (TypeError, ValueError):

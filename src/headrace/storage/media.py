@@ -278,14 +278,13 @@ def _missing_package(protocol: str, url: str, error: ImportError) -> MissingPack
     known = known_implementations.get(protocol, {})
     package = known.get("class", "").partition(".")[0]
     if protocol in _EXTRAS:
-        line = f"pip install 'headrace[{_EXTRAS[protocol]}]'"
+        advice = f"pip install 'headrace[{_EXTRAS[protocol]}]'"
     elif package and package != "fsspec":
-        line = f"pip install {package}"
-    else:
-        line = str(known.get("err") or error)
+        advice = f"pip install {package}"
+    else:  # a class of fsspec itself, which needs some other package
+        advice = f"pip install the package that is named here: {known.get('err') or error}"
     return MissingPackage(
-        f"{url} needs a package for {protocol}:// that is not installed; install it: {line}",
-        protocol=protocol,
+        f"{url} needs a package for {protocol}:// that is not installed; {advice}", protocol=protocol
     )
 
 

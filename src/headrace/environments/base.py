@@ -1,0 +1,144 @@
+"""What an environment is, and the table of the known kinds."""
+
+from __future__ import annotations
+
+import importlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib.metadata import entry_points
+from typing import Any, Self
+
+from headrace.core.summary import Observer
+from headrace.errors import SetupError
+from headrace.execution.flowrun import FlowRun
+from headrace.store import Storage
+
+#: The entry point group in which other packages name their environments; ours are there too.
+GROUP = "headrace.environments"
+_OWN = {
+    "LocalEnvironment": "headrace.environments.local:LocalEnvironment",
+    "DaskEnvironment": "headrace.environments.dask:DaskEnvironment",
+}
+
+
+class Environment(ABC):
+    """Sets up, executes on, and takes down what runs execute on.
+
+    A ``with`` block closes it at its end. ``setup`` is repeated without harm, and one set-up serves many runs.
+    """
+
+    @abstractmethod
+    def setup(self, storage: Storage | None = None) -> None:
+        """Bring up what is needed, and check it. Repeating it changes nothing.
+
+        Parameters
+        ----------
+        storage : Storage, optional
+            Where the flows lie that will be executed.
+
+        Raises
+        ------
+        SetupError
+            If it cannot be brought up; nothing is left behind then.
+        """
+
+    @abstractmethod
+    def execute(
+        self,
+        storage: Storage,
+        location: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        observers: Sequence[Observer] = (),
+        strings: bool = False,
+        run_id: str | None = None,
+    ) -> FlowRun:
+        """Run a stored flow, and return when it is over.
+
+        Parameters
+        ----------
+        storage : Storage
+            Where the flow lies.
+        location : str
+            Which flow: a location, or a name for its newest version.
+        parameters : mapping, optional
+            Values by parameter name; those with a default may be left out.
+        observers : sequence of Observer
+            Told how the run goes on.
+        strings : bool, default False
+            Whether the values are text, as from a command line.
+        run_id : str, optional
+            Default: made here.
+
+        Returns
+        -------
+        FlowRun
+            What became of it; a failed task is told there, not raised.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Take down what ``setup`` brought up. May be repeated, also after a failed ``setup``."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def serialize(self) -> dict[str, Any]:
+        """Return plain JSON data from which ``deserialize`` makes an equal environment.
+
+        Raises
+        ------
+        SetupError
+            If something in it has no JSON form; nothing is lost in silence.
+        """
+
+    @staticmethod
+    def deserialize(data: Mapping[str, Any]) -> Environment:
+        """Make an environment from what ``serialize`` returned.
+
+        Parameters
+        ----------
+        data : mapping
+            JSON data, with the kind under ``"type"``.
+
+        Raises
+        ------
+        SetupError
+            If the kind is unknown here, or the data are not those of an environment.
+        """
+        kind = data.get("type")
+        cls = find_kind(kind) if isinstance(kind, str) else None
+        if cls is None:
+            raise SetupError(
+                f"unknown environment {kind!r}; known here are {', '.join(known_kinds())}. An environment of another "
+                f"package is found by its entry point in the group {GROUP!r}: install that package",
+                kind=kind,
+            )
+        return cls._from_data({key: value for key, value in data.items() if key != "type"})
+
+    @classmethod
+    def _from_data(cls, data: dict[str, Any]) -> Self:
+        """Make one from its own data; override when they are not the constructor's arguments."""
+        try:
+            return cls(**data)
+        except TypeError as error:
+            raise SetupError(f"these are not the data of a {cls.__name__}: {error}") from None
+
+
+def known_kinds() -> list[str]:
+    """Names of the environments that can be made here."""
+    return sorted({*_OWN, *(point.name for point in entry_points(group=GROUP))})
+
+
+def find_kind(kind: str) -> type[Environment] | None:
+    """Return the class of a kind, imported now; None if it is unknown."""
+    if kind in _OWN:
+        module, _, name = _OWN[kind].partition(":")
+        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
+    for point in entry_points(group=GROUP, name=kind):
+        return point.load()  # type: ignore[no-any-return]
+    return None

@@ -1,0 +1,73 @@
+"""The kinds of cluster that ``DaskEnvironment`` takes: a table from what the user gave to how it is brought up.
+
+A kind says how to make a cluster (or how to reach one) and whether it is ours to close. A new kind is one class here
+or in a file of its own, and one row in ``KINDS``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+from headrace.errors import MissingPackage, SetupError
+
+Maker = Callable[[dict[str, Any]], Any]
+
+
+def local_cluster(options: dict[str, Any]) -> Any:
+    """Processes on this machine. Listens on the loopback interface only."""
+    from distributed import LocalCluster
+
+    has_dashboard = importlib.util.find_spec("bokeh") is not None
+    defaults: dict[str, Any] = {
+        "host": "127.0.0.1",
+        "dashboard_address": "127.0.0.1:0" if has_dashboard else None,
+        "worker_dashboard_address": None,
+    }
+    if options.get("processes", True) and "threads_per_worker" not in options:
+        # Python tasks hold the GIL: a process for each core keeps all of them busy.
+        defaults["threads_per_worker"] = 1
+    return LocalCluster(**{**defaults, **options})
+
+
+#: name → how to make a cluster of that kind.
+KINDS: dict[str, Maker] = {"local": local_cluster}
+
+
+def is_address(text: str) -> bool:
+    """Whether a text is the address of a scheduler."""
+    return "://" in text
+
+
+def maker_of(kind: str) -> Maker:
+    """Return how to make a cluster of a kind: a name in ``KINDS``, or the import path of a class.
+
+    Raises
+    ------
+    SetupError
+        If there is no such kind or class; lists what there is.
+    MissingPackage
+        If its package is not installed.
+    """
+    if kind in KINDS:
+        return KINDS[kind]
+    module_name, dot, name = kind.replace(":", ".").rpartition(".")
+    known = ", ".join(map(repr, KINDS))
+    if not dot:
+        raise SetupError(
+            f"unknown cluster {kind!r}: give {known}, an address like 'tcp://host:8786', the import path of a Dask "
+            "cluster class like 'dask_jobqueue.SLURMCluster', or a live Cluster or Client"
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        package = (error.name or module_name).partition(".")[0].replace("_", "-")
+        raise MissingPackage(
+            f"the cluster class {kind!r} cannot be imported: {error}; install its package: pip install {package}"
+        ) from error
+    cls = getattr(module, name, None)
+    if not callable(cls):
+        raise SetupError(f"the module {module_name!r} has no cluster class {name!r}")
+    return lambda options: cls(**options)

@@ -1,0 +1,249 @@
+"""Any Dask cluster."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+from headrace._version import __version__
+from headrace.core.summary import Observer
+from headrace.environments.base import Environment
+from headrace.environments.clusters import is_address, maker_of
+from headrace.errors import SetupError
+from headrace.execution.flowrun import FlowRun
+from headrace.store import Storage
+
+#: Seconds within which a scheduler must answer and the first worker be there.
+DEADLINE = 60.0
+
+
+class DaskEnvironment(Environment):
+    """Runs flows on a Dask cluster.
+
+    Parameters
+    ----------
+    cluster : str, type, Cluster or Client, default "local"
+        ``"local"``: processes on this machine, brought up by ``setup`` and taken down by ``close``. An address
+        (``"tcp://host:8786"``, ``"tls://…"``): a cluster that is there already. The import path or the class of a
+        Dask cluster manager (``"dask_jobqueue.SLURMCluster"``): made by ``setup``. A live ``Cluster`` or ``Client``:
+        used, never closed.
+    n_workers : int, optional
+        How many workers; of a local cluster, by default one for each core.
+    adapt : (int, int), optional
+        Least and largest number of workers, between which the cluster scales itself.
+    deadline : float, default 60.0
+        Seconds within which the cluster must be up, with its first worker.
+    **options
+        Go to the cluster class as they are; for an address, to ``distributed.Client``.
+
+    Examples
+    --------
+    >>> with DaskEnvironment("local", n_workers=4) as env:  # doctest: +SKIP
+    ...     run = env.execute(storage, location)
+    """
+
+    def __init__(
+        self,
+        cluster: Any = "local",
+        *,
+        n_workers: int | None = None,
+        adapt: tuple[int, int] | None = None,
+        deadline: float = DEADLINE,
+        **options: Any,
+    ) -> None:
+        if n_workers is not None and adapt is not None:
+            raise SetupError("give either n_workers= or adapt=(least, largest), not both")
+        if adapt is not None and (len(adapt) != 2 or not 0 <= adapt[0] <= adapt[1] or adapt[1] < 1):
+            raise SetupError(f"adapt must be (least, largest) with 0 <= least <= largest, got {adapt!r}")
+        if n_workers is not None and (not isinstance(n_workers, int) or n_workers < 1):
+            raise SetupError(f"n_workers must be a whole number from 1 on, got {n_workers!r}")
+        self.cluster = cluster
+        self.n_workers = n_workers
+        self.adapt = tuple(adapt) if adapt is not None else None
+        self.deadline = deadline
+        self.options = options
+        self._cluster: Any = None  # made by setup, so ours to close
+        self._client: Any = None
+        self._owns_client = False
+
+    def __repr__(self) -> str:
+        return f"DaskEnvironment({self._kind()!r})"
+
+    @property
+    def client(self) -> Any:
+        """The connected ``distributed.Client``; None before ``setup``."""
+        return self._client
+
+    @property
+    def dashboard_link(self) -> str | None:
+        """Address of Dask's dashboard, if there is one."""
+        return getattr(self._client, "dashboard_link", None) or None
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
+        if self._client is not None and self._client.status == "running":
+            return
+        try:
+            self._connect()
+            self._check()
+        except SetupError:
+            self.close()
+            raise
+        except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+            self.close()
+            raise SetupError(
+                f"the cluster {self._kind()!r} could not be brought up within {self.deadline:g} s: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self) -> None:
+        from distributed import Client
+
+        given = self.cluster
+        if isinstance(given, Client):
+            self._client = given
+            return
+        if isinstance(given, str) and is_address(given):
+            self._owns_client = True
+            try:
+                self._client = Client(given, timeout=self.deadline, set_as_default=False, **self.options)
+            except (OSError, TimeoutError) as error:
+                raise SetupError(
+                    f"no Dask scheduler answers at {given} ({type(error).__name__}: {error}); check the address (the "
+                    "scheduler's, not the dashboard's), and that this machine may connect to it"
+                ) from error
+            return
+        cluster = given
+        if isinstance(given, (str, type)):
+            options = dict(self.options)
+            if self.n_workers is not None:
+                options["n_workers"] = self.n_workers
+            elif self.adapt is not None:
+                options["n_workers"] = self.adapt[0]
+            make = maker_of(given) if isinstance(given, str) else lambda options: given(**options)
+            cluster = self._cluster = make(options)
+            if self.adapt is not None:
+                cluster.adapt(minimum=self.adapt[0], maximum=self.adapt[1])
+        self._owns_client = True
+        self._client = Client(cluster, timeout=self.deadline, set_as_default=False)
+
+    def _check(self) -> None:
+        """Make sure that there are workers, and that they can load what this process sends."""
+        if self.adapt is None or self.adapt[0] > 0:
+            try:
+                self._client.wait_for_workers(1, timeout=self.deadline)
+            except TimeoutError:
+                raise SetupError(
+                    f"the cluster {self._kind()!r} has no worker after {self.deadline:g} s; start workers, or give "
+                    "deadline= if they need longer"
+                ) from None
+        mine = {"python": _minor(platform.python_version()), "headrace": __version__}
+        try:
+            there = {**self._client.run(_facts), "scheduler": self._client.run_on_scheduler(_facts)}
+        except ImportError as error:
+            raise SetupError(
+                f"the cluster {self._kind()!r} cannot import headrace ({error}); install headrace {__version__} where "
+                "the scheduler and the workers run"
+            ) from error
+        for address, facts in there.items():
+            for what, version in facts.items():
+                if version != mine[what]:
+                    raise SetupError(
+                        f"{address} has {what} {version}, this process has {mine[what]}; flows travel between equal "
+                        f"versions only: install {what} {mine[what]} there, or {version} here"
+                    )
+
+    def close(self) -> None:  # noqa: D102 - inherited
+        client, cluster = self._client, self._cluster
+        owns_client, self._owns_client = self._owns_client, False
+        self._client = self._cluster = None
+        try:
+            if client is not None and owns_client:
+                client.close()
+        finally:
+            if cluster is not None:
+                cluster.close()
+
+    # -- runs ----------------------------------------------------------------------------------------------------
+
+    def execute(  # noqa: D102 - inherited
+        self,
+        storage: Storage,
+        location: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        observers: Sequence[Observer] = (),
+        strings: bool = False,
+        run_id: str | None = None,
+    ) -> FlowRun:
+        from headrace.execution.dask import DaskExecutor
+
+        runner = storage.get_runner(location)
+        self.setup(storage)
+        return runner.run(
+            parameters,
+            executor=DaskExecutor(self._client),
+            environment=self._describe(),
+            observers=observers,
+            strings=strings,
+            run_id=run_id,
+        )
+
+    # -- as data -------------------------------------------------------------------------------------------------
+
+    def _kind(self) -> str:
+        given = self.cluster
+        if isinstance(given, str):
+            return given
+        if isinstance(given, type):
+            return f"{given.__module__}.{given.__qualname__}"
+        return type(given).__name__
+
+    def _describe(self) -> dict[str, Any]:
+        """For a run's record: like ``serialize``, but of a live object its kind is enough."""
+        data: dict[str, Any] = {"type": "DaskEnvironment", "cluster": self._kind()}
+        if self.n_workers is not None:
+            data["n_workers"] = self.n_workers
+        if self.adapt is not None:
+            data["adapt"] = list(self.adapt)
+        return data
+
+    def serialize(self) -> dict[str, Any]:  # noqa: D102 - inherited
+        if not isinstance(self.cluster, (str, type)):
+            raise SetupError(
+                f"an environment around a live {type(self.cluster).__name__} cannot be written down, because it exists "
+                "in this process only; give its address, or its class and options, instead"
+            )
+        kind = self._kind()
+        if "<locals>" in kind or kind.startswith("__main__"):
+            raise SetupError(f"the cluster class {kind} cannot be found again by name; define it in a module")
+        data = {**self._describe(), "deadline": self.deadline, "options": self.options}
+        try:
+            if json.loads(json.dumps(data)) != data:
+                raise TypeError("something in it changes when it is written as JSON and read again")
+        except TypeError as error:
+            raise SetupError(
+                f"the options of {self!r} cannot be written down as JSON without loss: {error}; give plain numbers, "
+                "strings, lists and dicts with string keys"
+            ) from None
+        return data
+
+    @classmethod
+    def _from_data(cls, data: dict[str, Any]) -> Self:
+        options = data.pop("options", {})
+        return super()._from_data({**data, **options})
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _facts() -> dict[str, str]:
+    """Versions that must agree; runs on the scheduler and on each worker."""
+    return {"python": _minor(platform.python_version()), "headrace": __version__}

@@ -1,0 +1,168 @@
+"""``Flow``: a flow as its author holds it, with the verbs that run, draw and describe it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self, overload
+
+from headrace import parameters as params
+from headrace.core.flow import FlowDefinition
+from headrace.core.graph import Graph
+from headrace.core.summary import Observer
+from headrace.environments.base import Environment
+from headrace.environments.local import LocalEnvironment
+from headrace.execution.flowrun import FlowRun
+from headrace.report.html import graph_html
+from headrace.report.text import graph_tree
+from headrace.storage.capture import capture
+from headrace.storage.media import private_memory
+from headrace.store import Storage
+
+
+class DrawnGraph(Graph):
+    """A graph for people to look at: ``print`` shows a tree, a notebook a picture."""
+
+    name = ""
+
+    def __str__(self) -> str:
+        return graph_tree(self.describe())
+
+    def _repr_html_(self) -> str:
+        return graph_html(self.name, self.describe(), None)
+
+
+class Flow(FlowDefinition):
+    """A named graph of nodes, with typed parameters.
+
+    Made by ``@hr.flow`` from a function that draws the graph when a run starts, or built by hand::
+
+        with hr.Flow("etl") as flow:
+            day = hr.Parameter("day", str)
+            load(fetch(day))
+
+    Attributes
+    ----------
+    storage : Storage or None
+        Where it lives; set by its owner.
+    environment : Environment or None
+        Where ``run`` executes it by default.
+    location : str or None
+        Where it lies in the storage.
+    """
+
+    def __init__(self, name: str, function: Callable[..., Any] | None = None) -> None:
+        super().__init__(name, function)
+        self.storage: Storage | None = None
+        self.environment: Environment | None = None
+        self.location: str | None = None
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What travels: not where it lives or runs, which its manifest tells."""
+        return {**super().__getstate__(), "storage": None, "environment": None, "location": None}
+
+    def run(
+        self,
+        *,
+        environment: Environment | None = None,
+        observers: Sequence[Observer] = (),
+        **parameters: Any,
+    ) -> FlowRun:
+        """Run the flow, and return when it is over.
+
+        The same as storing the flow, in memory or in ``flow.storage``, and executing it from there.
+
+        Parameters
+        ----------
+        environment : Environment, optional
+            Where to run it. Default: ``flow.environment``, else this process.
+        observers : sequence of Observer
+            Told how the run goes on, e.g. ``headrace.report.console.ConsoleObserver()``.
+        **parameters
+            Values by parameter name; those with a default may be left out.
+
+        Returns
+        -------
+        FlowRun
+            What became of it; a failed task is told there, not raised.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter is unknown, missing or wrong.
+        NotPicklable
+            If a task or a constant cannot travel.
+        """
+        storage = self.storage or Storage("memory://run", name="run", filesystem=private_memory())
+        location = storage.add_flow(self, replace=True)
+        where = environment or self.environment or LocalEnvironment()
+        return where.execute(storage, location, parameters, observers=observers)
+
+    def graph(self, **parameters: Any) -> Graph:
+        """Draw the graph for parameter values, without running anything.
+
+        Parameters
+        ----------
+        **parameters
+            Values by parameter name; those with a default may be left out.
+        """
+        drawn = self.draw(params.validate(self, parameters))
+        graph = DrawnGraph(drawn.nodes, drawn.result)
+        graph.name = self.name
+        return graph
+
+    def serialize(self, example: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Return the flow's manifest as JSON data, with its storage, environment and location.
+
+        Parameters
+        ----------
+        example : mapping, optional
+            Parameter values, over the defaults, that the manifest's graph is drawn for.
+        """
+        data = dict(capture(self, example).header)
+        data["storage"] = self.storage.serialize() if self.storage is not None else None
+        data["location"] = self.location
+        return data
+
+    def __repr__(self) -> str:
+        return f"<Flow {self.name}{self.signature}>"
+
+    def _repr_html_(self) -> str:
+        values = params.example_values(self)
+        nodes = self.draw(values).describe() if values is not None else []
+        return graph_html(self.name, nodes, params.describe(self))
+
+
+@overload
+def flow(function: Callable[..., Any], /) -> Flow: ...
+@overload
+def flow(*, name: str | None = None) -> Callable[[Callable[..., Any]], Flow]: ...
+
+
+def flow(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+    """Make a flow of a function that draws its graph.
+
+    The function is called when a run starts, with the run's real, validated parameter values, so loops and conditions
+    over parameters are plain Python. Each call of a task in it adds a node. It must be free of side effects, and draw
+    the same graph for the same parameters.
+
+    Parameters
+    ----------
+    function : callable, optional
+        Given by the decorator syntax. Its parameters are the flow's, with their annotations and defaults.
+    name : str, default the function's name
+        Names the flow in a storage.
+
+    Raises
+    ------
+    FlowError
+        If the name, or a parameter, cannot be.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Flow:
+        return Flow(name or function.__name__, function)
+
+    return decorate if function is None else decorate(function)

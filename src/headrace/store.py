@@ -1,0 +1,186 @@
+"""``Storage``: what lies at a URL, and the ways to run it.
+
+The ways to run it stand here, above the ``storage`` package, so that what reads and writes objects knows nothing of
+execution.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from headrace.errors import RunError, StorageError
+from headrace.execution.runner import FlowRunner
+from headrace.storage.flows import StoredFlows
+from headrace.storage.runs import RunRecord, new_run_id
+
+#: The environment variables that ``python -m headrace execute`` reads. Values are JSON, but for the last two.
+STORAGE_VARIABLE = "HEADRACE_STORAGE"
+STORAGE_OPTIONS_VARIABLE = "HEADRACE_STORAGE_OPTIONS"
+PARAMETERS_VARIABLE = "HEADRACE_PARAMETERS"
+ENVIRONMENT_VARIABLE = "HEADRACE_ENVIRONMENT"
+FLOW_VARIABLE = "HEADRACE_FLOW"
+RUN_ID_VARIABLE = "HEADRACE_RUN_ID"
+
+
+class Storage(StoredFlows):
+    """Flows and runs at any fsspec URL.
+
+    Parameters
+    ----------
+    url : str or path
+        A folder, or any fsspec URL: ``s3://bucket/flows``, ``gs://…``, ``abfs://…``, ``memory://…``.
+    storage_options : mapping, optional
+        Passed to the fsspec file system, e.g. ``{"endpoint_url": …}``. Secrets among them stay in this process.
+    name : str, optional
+        Default: derived from the URL.
+
+    Examples
+    --------
+    >>> storage = Storage("memory://example")
+    >>> storage.flows
+    {}
+    """
+
+    def get_runner(self, location: str) -> FlowRunner:
+        """Return a way to run a flow in this process or on an executor.
+
+        Parameters
+        ----------
+        location : str
+            As ``add_flow`` returned it, or a flow's name for its newest version.
+
+        Raises
+        ------
+        NotFound, EnvelopeError, MissingModule
+            If it is not there, not intact, or its code is not here.
+        """
+        location = self.resolve(location)
+        return FlowRunner(self.load(location), location, self._begin_run)
+
+    def _begin_run(self, facts: dict[str, Any]) -> RunRecord:
+        run_id = facts.pop("run_id") or new_run_id()
+        return self.create_run(run_id, facts)
+
+    def get_env_runner(self, location: str) -> EnvRunner:
+        """Return a way to run a flow where only environment variables get in.
+
+        Parameters
+        ----------
+        location : str
+            As ``add_flow`` returned it, or a flow's name for its newest version.
+
+        Raises
+        ------
+        StorageError
+            If other processes cannot reach the flow: this storage is in memory, or was not built.
+        """
+        location = self.resolve(location)
+        if self.url.startswith("memory:"):
+            raise StorageError(
+                f"a flow in {self.url} cannot be run by another process, because memory is not shared; "
+                "store it in a folder or a bucket"
+            )
+        if location in self._staged:
+            raise StorageError(f"{location} is not uploaded to {self.url} yet; call storage.build() first")
+        return EnvRunner(self, location)
+
+
+class EnvRunner:
+    """Runs one stored flow in a fresh interpreter that knows environment variables only.
+
+    Parameters
+    ----------
+    storage : Storage
+        Where the flow lies.
+    location : str
+        Which flow.
+    """
+
+    def __init__(self, storage: Storage, location: str) -> None:
+        self.storage = storage
+        self.location = location
+
+    def __repr__(self) -> str:
+        return f"<EnvRunner {self.location}>"
+
+    def variables(
+        self,
+        parameters: Mapping[str, Any] | None = None,
+        environment: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+    ) -> dict[str, str]:
+        """Return the environment variables that say what to run; no secrets are among them.
+
+        Parameters
+        ----------
+        parameters : mapping, optional
+            Values by parameter name, as JSON data.
+        environment : mapping, optional
+            As ``Environment.serialize()`` returns it. Default: the flow's own, else this process.
+        run_id : str, optional
+            Default: made by the process that runs.
+        """
+        found = {
+            STORAGE_VARIABLE: json.dumps(self.storage.serialize()),
+            FLOW_VARIABLE: self.location,
+            PARAMETERS_VARIABLE: json.dumps(dict(parameters or {})),
+        }
+        if environment is not None:
+            found[ENVIRONMENT_VARIABLE] = json.dumps(dict(environment))
+        if run_id is not None:
+            found[RUN_ID_VARIABLE] = run_id
+        return found
+
+    def run(
+        self,
+        env: Mapping[str, str] | None = None,
+        *,
+        parameters: Mapping[str, Any] | None = None,
+        environment: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+    ) -> RunRecord:
+        """Run the flow in a fresh interpreter, and return when it is over.
+
+        Parameters
+        ----------
+        env : mapping of str to str, optional
+            Further environment variables, over those of this process: credentials, say, or
+            ``HEADRACE_STORAGE_OPTIONS`` with storage options as JSON.
+        parameters : mapping, optional
+            Values by parameter name, as JSON data.
+        environment : mapping, optional
+            As ``Environment.serialize()`` returns it. Default: the flow's own, else the new process itself.
+        timeout : float, optional
+            Seconds after which the process is killed.
+
+        Returns
+        -------
+        RunRecord
+            What became of it, readable from any process.
+
+        Raises
+        ------
+        RunError
+            If the run could not begin; tells what the process said.
+        """
+        run_id = new_run_id()
+        said = subprocess.run(
+            [sys.executable, "-m", "headrace", "execute"],
+            env={**os.environ, **self.variables(parameters, environment, run_id), **dict(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+        if not self.storage.files.exists(RunRecord.key_of(run_id)):
+            raise RunError(
+                f"the run of {self.location} in {self.storage.url} could not begin; its process ended with "
+                f"code {said.returncode} and said: {said.stderr.strip() or said.stdout.strip() or 'nothing'}",
+                returncode=said.returncode,
+            )
+        return self.storage.get_run(run_id)
