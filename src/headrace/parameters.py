@@ -13,6 +13,7 @@ import re
 import reprlib
 import types
 import typing
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -218,7 +219,9 @@ def _adapter(annotation: Any) -> Any:
     except (PydanticUserError, TypeError, NameError):
         return None
     try:  # types that pydantic does not know are checked with isinstance
-        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
+        with warnings.catch_warnings():  # what is no type at all takes anything: documented, so not worth a word
+            warnings.simplefilter("ignore")
+            return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
     except (PydanticUserError, PydanticSchemaGenerationError, TypeError, NameError):
         return None
 

@@ -245,11 +245,13 @@ class TestTrouble:
             Files("gs://bucket/x")
         with pytest.raises(MissingPackage, match=r"pip install 'headrace\[s3\]'"):
             Files("s3://bucket/x")
-        with pytest.raises(MissingPackage, match=r"pip install sshfs"):
+        with pytest.raises(MissingPackage, match=r"pip install webdav4"):
+            Files("webdav://host/x")
+        with pytest.raises(MissingPackage, match=r"paramiko"):
             Files("ssh://host/x")
 
     def test_unknown_protocol(self):
-        with pytest.raises(StorageError, match="'nonsense'.*Correct the URL"):
+        with pytest.raises(StorageError, match=r"'nonsense'.*Correct the URL"):
             Files("nonsense://x")
 
     def test_no_bucket(self, s3):
@@ -260,7 +262,7 @@ class TestTrouble:
             files.list,
             lambda: files.children("runs"),
         ):
-            with pytest.raises(NotFound, match="no such bucket .* create it"):
+            with pytest.raises(NotFound, match=r"no such bucket .* create it"):
                 ask()
 
     def test_no_credentials(self, s3, monkeypatch, tmp_path):
@@ -270,7 +272,7 @@ class TestTrouble:
         monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
         options = {"endpoint_url": s3.endpoint, "skip_instance_cache": True}
         files = Files("s3://bucket/x", options, hint="give them again")
-        with pytest.raises(AccessDenied, match="no credentials.*AWS_ACCESS_KEY_ID.*give them again"):
+        with pytest.raises(AccessDenied, match=r"no credentials.*AWS_ACCESS_KEY_ID.*give them again"):
             files.read("a")
 
     def test_refused_connection_names_the_address_in_time(self):
@@ -315,6 +317,7 @@ class TestTrouble:
         [
             ("HttpResponseError", "AuthorizationPermissionMismatch", AccessDenied),
             ("ClientError", "An error occurred (403) when calling HeadObject: Forbidden", AccessDenied),
+            ("PermissionError", "[Errno 13] Permission denied", AccessDenied),
             ("ClientConnectorError", "Cannot connect to host", Unreachable),
             ("ServiceRequestError", "Name or service not known", Unreachable),
             ("ResourceNotFoundError", "The specified container does not exist: ContainerNotFound", NotFound),
@@ -344,9 +347,7 @@ class TestSecrets:
             pickle.dumps(files)
 
     def test_scrubbed_from_foreign_texts(self):
-        error = translate(
-            RuntimeError("bad password hunter2"), asked="read 'a'", url="x://y", secrets=("hunter2",)
-        )
+        error = translate(RuntimeError("bad password hunter2"), asked="read 'a'", url="x://y", secrets=("hunter2",))
         assert "hunter2" not in str(error)
 
     def test_options_that_may_be_written(self):

@@ -24,7 +24,7 @@ from headrace.storage.envelope import Envelope, open_envelope, pack
 KIND = "flow"
 #: what a flow object knows about where it lives; it would make equal flows unequal, and it can hold
 #: credentials.
-_SURROUNDINGS = ("storage", "environment", "location", "_storage", "_environment", "_location")
+_SURROUNDINGS = ("storage", "environment", "location")
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,8 +60,7 @@ def check_in_fresh_interpreter(flows: Sequence[Captured]) -> None:
     if done.returncode != 0:
         tail = done.stderr.decode(errors="replace").strip()[-2000:]
         raise FlowError(
-            f"flow {names}: the fresh interpreter that was to load it ended with code {done.returncode}: "
-            f"{tail}"
+            f"flow {names}: the fresh interpreter that was to load it ended with code {done.returncode}: {tail}"
         )
     for verdict in json.loads(answer):
         if verdict is not None:

@@ -208,9 +208,7 @@ def _check_first_line(data: bytes, where: str) -> int:
     if not data.startswith(_MAGIC):
         if _MAGIC.startswith(data):
             raise _truncated(where, f"{len(data)} bytes are there")
-        raise ForeignObject(
-            f"{where} was not written by headrace (it begins with {data[:16]!r}); check the URL"
-        )
+        raise ForeignObject(f"{where} was not written by headrace (it begins with {data[:16]!r}); check the URL")
     digits, newline, _ = data[len(_MAGIC) : len(_MAGIC) + 8].partition(b"\n")
     if not newline and len(data) < len(_MAGIC) + 8:
         raise _truncated(where, "it ends in its first line")
@@ -232,6 +230,4 @@ def _truncated(where: str, what: str) -> TruncatedObject:
 
 
 def _damaged(where: str, what: str) -> DamagedObject:
-    return DamagedObject(
-        f"{where} is damaged: {what}; nothing of it was used. Store it again, or restore a copy"
-    )
+    return DamagedObject(f"{where} is damaged: {what}; nothing of it was used. Store it again, or restore a copy")

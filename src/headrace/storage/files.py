@@ -40,18 +40,14 @@ def normal_url(url: str | os.PathLike[str]) -> str:
     """
     text = os.fspath(url).strip()
     if not text:
-        raise StorageError(
-            "a storage needs a URL, got an empty text; give e.g. 's3://bucket/flows' or 'flows'"
-        )
+        raise StorageError("a storage needs a URL, got an empty text; give e.g. 's3://bucket/flows' or 'flows'")
     if has_password(text):
         raise StorageError(
-            "the URL of the storage holds a password, and URLs get written down; give it in storage_options "
-            "instead"
+            "the URL of the storage holds a password, and URLs get written down; give it in storage_options instead"
         )
     if "::" in text:
         raise StorageError(
-            f"cannot use {text!r}: chained URLs hide what other processes write; give the URL of the store "
-            "itself"
+            f"cannot use {text!r}: chained URLs hide what other processes write; give the URL of the store itself"
         )
     match = _PROTOCOL.match(text)
     protocol, path = (match[1].lower(), text[match.end() :]) if match else ("file", text)
@@ -102,9 +98,7 @@ class Files:
         return f"<Files {self.url}>"
 
     def __reduce__(self) -> NoReturn:
-        raise NotPicklable(
-            f"{self!r} holds credentials, so it does not travel; pickle or serialize the storage"
-        )
+        raise NotPicklable(f"{self!r} holds credentials, so it does not travel; pickle or serialize the storage")
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes.

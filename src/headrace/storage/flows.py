@@ -104,9 +104,7 @@ class StoredFlows:
         found.update((flow.name, location) for location, (flow, _) in self._staged.items())
         return dict(sorted(found.items()))
 
-    def add_flow(
-        self, flow: FlowDefinition, *, replace: bool = False, example: Mapping[str, Any] | None = None
-    ) -> str:
+    def add_flow(self, flow: FlowDefinition, *, replace: bool = False, example: Mapping[str, Any] | None = None) -> str:
         """Capture a flow as it is now. `build` uploads it.
 
         Parameters
@@ -199,9 +197,7 @@ class StoredFlows:
         if _LOCATION.fullmatch(text):
             if self.files.exists(text):
                 return text
-            raise NotFound(
-                f"there is no flow at {text} in {self.url}; see storage.flows for those that there are"
-            )
+            raise NotFound(f"there is no flow at {text} in {self.url}; see storage.flows for those that there are")
         flows = self.flows
         if text in flows:
             return flows[text]
@@ -322,9 +318,7 @@ class StoredFlows:
         unknown = set(data) - _FIELDS
         if unknown or not isinstance(data.get("url"), str):
             what = f"has unknown fields {', '.join(sorted(unknown))}" if unknown else "has no url"
-            raise StorageError(
-                f"this is not a serialized storage: it {what}; give what storage.serialize() returned"
-            )
+            raise StorageError(f"this is not a serialized storage: it {what}; give what storage.serialize() returned")
         options = _merged(data.get("storage_options") or {}, storage_options or {})
         lacking = [name for name in data.get("omitted") or [] if not _has(options, name)]
         storage = cls.__new__(cls)
@@ -366,9 +360,7 @@ class StoredFlows:
             If there is none of this id.
         """
         if not run_id or "/" in run_id or not self.files.exists(RunRecord.key_of(run_id)):
-            raise NotFound(
-                f"there is no run {run_id!r} in {self.url}; storage.runs() lists those that there are"
-            )
+            raise NotFound(f"there is no run {run_id!r} in {self.url}; storage.runs() lists those that there are")
         return RunRecord(self.files, run_id)
 
 

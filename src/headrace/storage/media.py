@@ -283,9 +283,7 @@ def _missing_package(protocol: str, url: str, error: ImportError) -> MissingPack
         advice = f"pip install {package}"
     else:  # a class of fsspec itself, which needs some other package
         advice = f"pip install the package that is named here: {known.get('err') or error}"
-    return MissingPackage(
-        f"{url} needs a package for {protocol}:// that is not installed; {advice}", protocol=protocol
-    )
+    return MissingPackage(f"{url} needs a package for {protocol}:// that is not installed; {advice}", protocol=protocol)
 
 
 def _with_defaults(protocol: str, cls: Any, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,9 +77,7 @@ def translate(
     if own & _PRESENT:
         return AlreadyExists(f"cannot {asked} in {url}: it is there already, and it is never written twice")
     if names_no_bucket(error):
-        return NotFound(
-            f"cannot {asked}: there is no such bucket or container at {url}; create it, or correct the URL"
-        )
+        return NotFound(f"cannot {asked}: there is no such bucket or container at {url}; create it, or correct the URL")
     if own & _MISSING:
         return NotFound(f"cannot {asked}: there is no such object in {url}; check the name and the URL")
     if names & _DENIED or status in (401, 403) or any(word in words for word in _DENIED_WORDS):

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import platform
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headrace.errors import (
+    DamagedObject,
+    EnvelopeError,
+    ForeignObject,
+    IncompatibleObject,
+    NewerFormat,
+    TruncatedObject,
+)
+from headrace.storage.envelope import FORMAT, check_python, open_envelope, pack, read_header
+
+_SEEN: list[str] = []
+
+
+def _notice(what: str) -> str:
+    _SEEN.append(what)
+    return what
+
+
+class Tattletale:
+    """Unpickling it is seen."""
+
+    def __reduce__(self):
+        return _notice, ("unpickled",)
+
+
+TATTLE = pickle.dumps(Tattletale())
+WHOLE = pack("thing", {"name": "größe", "rows": [1, 2.5, None]}, TATTLE)
+
+names = st.text(min_size=1).filter(lambda name: name not in ("kind", "format", "payload", "versions"))
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(autouse=True)
+def nothing_seen():
+    _SEEN.clear()
+
+
+def refused(data: bytes) -> None:
+    """Each way in must refuse it, before anything was unpickled."""
+    with pytest.raises(EnvelopeError) as caught:
+        open_envelope(data, "x/y", "thing").unpickle()
+    assert "x/y" in str(caught.value)
+    assert _SEEN == []
+
+
+@given(st.dictionaries(names, values, max_size=4), st.binary(max_size=300))
+def test_what_goes_in_comes_out(header, payload):
+    data = pack("thing", header, payload)
+    envelope = open_envelope(data, "here", "thing")
+    assert envelope.payload == payload
+    assert {name: envelope.header[name] for name in header} == header
+    assert read_header(data, "here") == envelope.header
+    assert pack("thing", header, payload) == data
+
+
+def test_intact_payloads_are_unpickled():
+    assert open_envelope(WHOLE, "x/y", "thing").unpickle() == "unpickled"
+    assert _SEEN == ["unpickled"]
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
+def test_any_changed_byte_is_refused(position, change):
+    data = bytearray(WHOLE)
+    data[position] ^= change
+    refused(bytes(data))
+
+
+@given(st.integers(0, len(WHOLE) - 1))
+def test_anything_cut_off_is_refused_as_truncated(length):
+    with pytest.raises(TruncatedObject):
+        open_envelope(WHOLE[:length], "x/y", "thing")
+    refused(WHOLE[:length])
+
+
+@given(st.binary(min_size=1, max_size=40))
+def test_anything_added_is_refused(more):
+    with pytest.raises(DamagedObject):
+        open_envelope(WHOLE + more, "x/y", "thing")
+
+
+@given(st.integers(0, len(WHOLE)), st.binary(min_size=1, max_size=8))
+def test_anything_put_in_between_is_refused(position, more):
+    data = WHOLE[:position] + more + WHOLE[position:]
+    if data != WHOLE:
+        refused(data)
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(1, 20))
+def test_anything_taken_out_is_refused(position, count):
+    refused(WHOLE[:position] + WHOLE[position + count :])
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused(noise):
+    refused(noise)
+
+
+@given(st.binary(max_size=100))
+def test_noise_after_our_first_words_is_refused(noise):
+    refused(b"headrace object, format 1\n" + noise)
+
+
+def test_foreign():
+    with pytest.raises(ForeignObject, match=r"not written by headrace.*check the URL"):
+        open_envelope(TATTLE, "x/y", "thing")
+
+
+def test_newer_format_says_how_to_upgrade():
+    data = WHOLE.replace(b"format 1\n", b"format %d\n" % (FORMAT + 1), 1) + b"unknown things"
+    with pytest.raises(NewerFormat, match="pip install --upgrade headrace") as caught:
+        open_envelope(data, "x/y", "thing")
+    assert caught.value.format == FORMAT + 1
+
+
+def test_other_kind():
+    with pytest.raises(EnvelopeError, match="holds 'thing', not 'flow'"):
+        open_envelope(WHOLE, "x/y", "flow")
+
+
+def forged(version: str) -> bytes:
+    """As another Python would have written it: correct digests, another version."""
+    first, _, rest = WHOLE.partition(b"\n")
+    _, _, rest = rest.partition(b"\n")
+    header = read_header(WHOLE, "")
+    payload = rest[len(rest) - header["payload"]["length"] :]
+    header["versions"]["python"] = version
+    text = json.dumps(header).encode()
+    second = f"{len(text)} {hashlib.sha256(text).hexdigest()}".encode()
+    return b"\n".join([first, second, text, payload])
+
+
+def test_other_python_minor_is_refused_only_where_it_would_be_unpickled():
+    envelope = open_envelope(forged("3.9.1"), "x/y", "thing")
+    with pytest.raises(IncompatibleObject, match=r"Python 3\.9\.1.*use Python 3\.9") as caught:
+        envelope.unpickle()
+    assert caught.value.here == platform.python_version()
+    assert _SEEN == []
+
+
+def test_other_python_patch_level_is_fine():
+    minor = ".".join(platform.python_version_tuple()[:2])
+    assert open_envelope(forged(f"{minor}.999"), "x/y", "thing").unpickle() == "unpickled"
+
+
+def test_an_unknown_python_is_refused():
+    with pytest.raises(IncompatibleObject, match="unknown"):
+        check_python({}, "x/y")
+
+
+def test_the_header_can_be_read_without_the_payload():
+    length = len(WHOLE) - len(TATTLE)
+    assert read_header(WHOLE[:length], "x/y")["name"] == "größe"
+
+
+def test_reserved_names_are_refused():
+    with pytest.raises(ValueError, match="versions"):
+        pack("thing", {"versions": {}}, b"")
