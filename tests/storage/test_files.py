@@ -332,6 +332,14 @@ class TestTrouble:
         assert type(error) is expected
         assert "read 'a'" in str(error)
 
+    def test_a_place_that_cannot_be_made(self, tmp_path):
+        (tmp_path / "file").write_bytes(b"")
+        with pytest.raises(StorageError, match="cannot create 'a'"):
+            Files(tmp_path / "file" / "store").create("a", b"1")
+        error = translate(FileNotFoundError(2, "No such file"), asked="create 'a'", url="file:///proc/x")
+        assert type(error) is NotFound
+        assert "cannot be made" in str(error)
+
     def test_the_users_options_are_not_changed(self, s3):
         options = {**s3.storage_options, "config_kwargs": {"read_timeout": 7}}
         before = json.dumps(options, sort_keys=True)

@@ -78,6 +78,10 @@ def translate(
         return AlreadyExists(f"cannot {asked} in {url}: it is there already, and it is never written twice")
     if names_no_bucket(error):
         return NotFound(f"cannot {asked}: there is no such bucket or container at {url}; create it, or correct the URL")
+    if own & _MISSING and asked.startswith(("create", "write")):
+        return NotFound(
+            f"cannot {asked}: {url} is not there and cannot be made ({told}); create it, or correct the URL"
+        )
     if own & _MISSING:
         return NotFound(f"cannot {asked}: there is no such object in {url}; check the name and the URL")
     if names & _DENIED or status in (401, 403) or any(word in words for word in _DENIED_WORDS):
@@ -87,7 +91,7 @@ def translate(
             f"cannot {asked}: {url} does not answer ({told}); check the network, the address and "
             "storage_options, then try again"
         )
-    return StorageError(f"cannot {asked} in {url}: {told}")
+    return StorageError(f"cannot {asked} in {url}: {told}; check the URL and storage_options")
 
 
 def _is_busy(error: Exception, words: str) -> bool:
