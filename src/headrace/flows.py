@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Self, overload
 
 from headrace import parameters as params
@@ -15,6 +16,7 @@ from headrace.execution.flowrun import FlowRun
 from headrace.report.html import graph_html
 from headrace.report.text import graph_tree
 from headrace.storage.capture import capture
+from headrace.storage.envelope import read_header
 from headrace.storage.media import private_memory
 from headrace.store import Storage
 
@@ -23,12 +25,13 @@ class DrawnGraph(Graph):
     """A graph for people to look at: ``print`` shows a tree, a notebook a picture."""
 
     name = ""
+    parameters: Mapping[str, Any] = MappingProxyType({})
 
     def __str__(self) -> str:
         return graph_tree(self.describe())
 
     def _repr_html_(self) -> str:
-        return graph_html(self.name, self.describe(), None)
+        return graph_html(self.name, self.describe(), self.parameters)
 
 
 class Flow(FlowDefinition):
@@ -109,9 +112,10 @@ class Flow(FlowDefinition):
         **parameters
             Values by parameter name; those with a default may be left out.
         """
-        drawn = self.draw(params.validate(self, parameters))
+        values = params.validate(self, parameters)
+        drawn = self.draw(values)
         graph = DrawnGraph(drawn.nodes, drawn.result)
-        graph.name = self.name
+        graph.name, graph.parameters = self.name, params.to_json(values)
         return graph
 
     def serialize(self, example: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -122,7 +126,7 @@ class Flow(FlowDefinition):
         example : mapping, optional
             Parameter values, over the defaults, that the manifest's graph is drawn for.
         """
-        data = dict(capture(self, example).header)
+        data = read_header(capture(self, example).data, f"flow {self.name!r}")
         data["storage"] = self.storage.serialize() if self.storage is not None else None
         data["location"] = self.location
         return data
@@ -133,7 +137,9 @@ class Flow(FlowDefinition):
     def _repr_html_(self) -> str:
         values = params.example_values(self)
         nodes = self.draw(values).describe() if values is not None else []
-        return graph_html(self.name, nodes, params.describe(self))
+        declared = {row["name"]: row["annotation"] for row in params.describe(self)}
+        shown = params.to_json(values) if values is not None else declared
+        return graph_html(self.name, nodes, shown)
 
 
 @overload

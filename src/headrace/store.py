@@ -15,6 +15,7 @@ from typing import Any
 
 from headrace.errors import RunError, StorageError
 from headrace.execution.runner import FlowRunner
+from headrace.storage.capture import load_flow
 from headrace.storage.flows import StoredFlows
 from headrace.storage.runs import RunRecord, new_run_id
 
@@ -60,7 +61,8 @@ class Storage(StoredFlows):
             If it is not there, not intact, or its code is not here.
         """
         location = self.resolve(location)
-        return FlowRunner(self.load(location), location, self._begin_run)
+        envelope = self._envelope(location)
+        return FlowRunner(load_flow(envelope), location, self._begin_run, drawn=_drawn(envelope.header))
 
     def _begin_run(self, facts: dict[str, Any]) -> RunRecord:
         run_id = facts.pop("run_id") or new_run_id()
@@ -88,6 +90,12 @@ class Storage(StoredFlows):
         if location in self._staged:
             raise StorageError(f"{location} is not uploaded to {self.url} yet; call storage.build() first")
         return EnvRunner(self, location)
+
+
+def _drawn(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
+    """For which parameters the manifest's graph was drawn, and its digest."""
+    digest = manifest.get("digest")
+    return (dict(manifest["example"]), str(digest)) if digest is not None else None
 
 
 class EnvRunner:

@@ -173,7 +173,7 @@ def grow(
     limit : float
         Seconds after which the worker gives back the rest.
     """
-    node, low, high = ready[0]
+    node, low, _ = ready[0]
     if suspects and (most := suspects.get((node, low))) is not None:
         return _grow_suspect(ready, nodes, costs, most, suspects)
     growth = Growth(nodes, costs, MOST, careful=bool(suspects))

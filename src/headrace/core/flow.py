@@ -10,7 +10,7 @@ from typing import Any
 from headrace.core.drawing import CURRENT, current_drawing
 from headrace.core.graph import Graph, GraphDrawing, draw
 from headrace.core.node import Node, ParameterNode
-from headrace.errors import FlowError, ParameterError
+from headrace.errors import FlowError, ParameterError, UnstableFlow
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\- ]*")
 
@@ -57,7 +57,8 @@ class FlowDefinition:
             for parameter in inspect.signature(function).parameters.values():
                 if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY):
                     raise FlowError(
-                        f"flow {name!r}: parameter {str(parameter)!r} has no fixed name; flows take named parameters only"
+                        f"flow {name!r}: parameter {str(parameter)!r} has no fixed name; flows take named "
+                        "parameters only"
                     )
 
     # -- built by hand -------------------------------------------------------------------------------------------
@@ -141,7 +142,9 @@ class FlowDefinition:
         try:
             bound = self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise ParameterError(f"flow {self.name!r} was called with arguments that it does not take: {error}") from None
+            raise ParameterError(
+                f"flow {self.name!r} was called with arguments that it does not take: {error}"
+            ) from None
         bound.apply_defaults()
         if self.function is not None:
             return self.function(**bound.arguments)
@@ -149,6 +152,30 @@ class FlowDefinition:
             raise FlowError(f"flow {self.name!r} has no graph yet")
         assert isinstance(drawing, GraphDrawing)
         return drawing.include(self.built, bound.arguments)
+
+
+def draw_twice(flow: FlowDefinition, values: Mapping[str, Any]) -> Graph:
+    """Draw a flow, twice, and return the graph.
+
+    Raises
+    ------
+    UnstableFlow
+        If the two differ.
+    """
+    graph, again = flow.draw(values), flow.draw(values)
+    if graph.digest() != again.digest():
+        raise unstable(flow.name, "was drawn twice with the same parameters and gave two graphs")
+    return graph
+
+
+def unstable(name: str, what: str) -> UnstableFlow:
+    """Return the error for a flow whose graph depends on more than its parameters."""
+    return UnstableFlow(
+        f"flow {name!r} {what}; a graph may depend on nothing but the parameters: take randomness, the "
+        "clock, files and changing globals into tasks or parameters, and loop over sorted(...) in place of a "
+        "set",
+        flow=name,
+    )
 
 
 _NOTHING = object()

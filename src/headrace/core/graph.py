@@ -83,7 +83,7 @@ class Graph:
     """
 
     nodes: list[NodeSpec] = field(default_factory=list)
-    result: Slot = Const(None)
+    result: Slot = field(default=Const(None))
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -213,7 +213,7 @@ class GraphDrawing:
             CURRENT.reset(token)
 
     def unique_name(self, base: str) -> str:
-        """Return ``base``, or with a stable suffix if it is taken: ``base-2``, ``base-3`` …"""
+        """Return ``base``, or, if it is taken, the first of ``base-2``, ``base-3``, … that is free."""
         count = self._names.get(base, 0) + 1
         self._names[base] = count
         name = base if count == 1 else f"{base}-{count}"

@@ -48,6 +48,9 @@ from headrace.core.summary import NodeSummary
 #: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
 #: round trip.
 QUEUED = 2
+#: Into how many parts a batch is split that killed its workers. Dask gives a batch up only after several workers
+#: died of it, each of which takes seconds to replace, while a small batch costs milliseconds: so split finely.
+SPLIT = 64
 
 
 class _Batch:
@@ -256,7 +259,7 @@ class RunMachine:
                 self.nodes[node].failures[child] = event.failure
                 self._conclude(node, child, child + 1, State.CRASHED)
             return
-        most = max(1, batch.stop // 2)
+        most = max(1, batch.stop // SPLIT)
         for node, child in runs(whole):
             move(self.nodes[node].states, child, child + 1, State.PENDING)
             self._suspects[node, child] = most
@@ -491,7 +494,7 @@ class RunMachine:
                         outside.update(
                             Input(edge.source, child, State(state))
                             for child, state in enumerate(source.states[first:last], first)
-                            if State.SUCCESS < state
+                            if state > State.SUCCESS
                         )
         inputs -= {NO_BATCH, number}
         return Dispatch(number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit)

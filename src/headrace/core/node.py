@@ -42,6 +42,7 @@ class Later(Placeholder):
         self._refuse("`in`", "look for it inside a task")
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: the value is not known yet."""
         self._refuse("a call", "call it inside a task that receives it")
 
     def __getattr__(self, name: str) -> NoReturn:
@@ -61,7 +62,7 @@ class Later(Placeholder):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Later):
             return self is other
-        self._refuse("a comparison", "compare inside a task")
+        return self._refuse("a comparison", "compare inside a task")
 
     def __ne__(self, other: object) -> bool:
         return not self == other

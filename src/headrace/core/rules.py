@@ -1,4 +1,4 @@
-"""Triggers: may a task run start, given how its upstream task runs ended?
+"""Triggers say whether a task run may start, given how its upstream task runs ended.
 
 The same pure function decides on the worker (inside a batch) and in the machine (across batches), so both
 agree by construction. It sees counts only, never values.

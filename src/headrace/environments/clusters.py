@@ -7,7 +7,7 @@ or in a file of its own, and one row in ``KINDS``.
 from __future__ import annotations
 
 import importlib
-import importlib.util
+import multiprocessing
 from collections.abc import Callable
 from typing import Any
 
@@ -20,12 +20,12 @@ def local_cluster(options: dict[str, Any]) -> Any:
     """Processes on this machine. Listens on the loopback interface only."""
     from distributed import LocalCluster
 
-    has_dashboard = importlib.util.find_spec("bokeh") is not None
-    defaults: dict[str, Any] = {
-        "host": "127.0.0.1",
-        "dashboard_address": "127.0.0.1:0" if has_dashboard else None,
-        "worker_dashboard_address": None,
-    }
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SetupError(
+            "this process is being started as a worker of a local cluster, and ran the script's main part again, which "
+            "would start another cluster; put that part below `if __name__ == \"__main__\":`"
+        )
+    defaults: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     if options.get("processes", True) and "threads_per_worker" not in options:
         # Python tasks hold the GIL: a process for each core keeps all of them busy.
         defaults["threads_per_worker"] = 1

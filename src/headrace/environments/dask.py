@@ -225,13 +225,14 @@ class DaskEnvironment(Environment):
             raise SetupError(f"the cluster class {kind} cannot be found again by name; define it in a module")
         data = {**self._describe(), "deadline": self.deadline, "options": self.options}
         try:
-            if json.loads(json.dumps(data)) != data:
-                raise TypeError("something in it changes when it is written as JSON and read again")
-        except TypeError as error:
+            same = json.loads(json.dumps(data)) == data
+        except TypeError:
+            same = False
+        if not same:
             raise SetupError(
-                f"the options of {self!r} cannot be written down as JSON without loss: {error}; give plain numbers, "
-                "strings, lists and dicts with string keys"
-            ) from None
+                f"the options of {self!r} cannot be written down as JSON without loss: {self.options!r}; give plain "
+                "numbers, strings, lists and dicts with string keys"
+            )
         return data
 
     @classmethod

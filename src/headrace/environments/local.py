@@ -1,4 +1,4 @@
-"""This process."""
+"""The environment that is already there: the calling process."""
 
 from __future__ import annotations
 

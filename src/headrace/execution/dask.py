@@ -16,10 +16,10 @@ from typing import Any
 
 from dask._task_spec import Task as DaskTask
 from dask._task_spec import TaskRef
-from distributed import Client, Future, KilledWorker
+from distributed import CancelledError, Client, Future, KilledWorker
 
-from headrace.core.events import CancelRequested, Command, Dispatch, Ended, Event, Lost, Resized, Stop
-from headrace.errors import ClusterLost, HeadraceError, MissingModule, ValueReleased
+from headrace.core.events import Command, Dispatch, Ended, Event, Lost, Resized, Stop
+from headrace.errors import ClusterLost, HeadraceError, MissingModule, RunError, ValueReleased
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.failure import capture
 from headrace.execution.worker import PlanPlugin, pick, run_batch, topic
@@ -45,10 +45,11 @@ class DaskExecutor(Executor):
     def __init__(self, client: Client) -> None:
         self.client = client
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._futures: dict[int, Future] = {}
+        self._futures: dict[int, Future[Any]] = {}
         self._live: set[int] = set()
         self._looked = 0.0
-        self._threads = 0
+        self._threads = self._told = 0
+        self._counting = False
         self._run_id = ""
         self._names: list[str] = []
 
@@ -61,11 +62,12 @@ class DaskExecutor(Executor):
             raise
         except ImportError as error:
             raise MissingModule(
-                f"a worker of {self.client.scheduler.address} cannot load run {run_id}: {error}; install what is "
+                f"a worker of {self.client!r} cannot load run {run_id}: {error}; install what is "
                 "missing where the workers run"
             ) from error
         self._names = [_safe(node.name) for node in pickle.loads(plan).nodes]
         self._threads = max(1, sum(self.client.nthreads().values()))
+        self._told = self._threads
         return self._threads
 
     def _on_event(self, event: tuple[float, bytes]) -> None:
@@ -117,12 +119,29 @@ class DaskExecutor(Executor):
         if self.client.status not in ("running", "connecting"):
             raise ClusterLost(f"the scheduler of run {self._run_id} is gone (client status: {self.client.status})")
         events: list[Event] = []
+        if not self._counting and self.client.loop is not None:
+            self._counting = True
+            self.client.loop.add_callback(self._count_threads)
+        if (threads := self._threads) != self._told:
+            self._told = threads
+            events.append(Resized(threads))
         for batch in list(self._live):
             status = self._futures[batch].status
             if status in ("error", "cancelled"):
                 self._live.discard(batch)
                 events.append(self._lost(batch, status))
         return events
+
+    async def _count_threads(self) -> None:
+        """Ask the scheduler for its threads, without making the driver wait for the answer."""
+        try:
+            assert self.client.scheduler is not None
+            nthreads = await self.client.scheduler.ncores()
+            self._threads = max(1, sum(nthreads.values()))
+        except OSError:
+            pass  # the client notices by itself that the scheduler is gone, and `_look` with it
+        finally:
+            self._counting = False
 
     def _lost(self, batch: int, status: str) -> Lost:
         error = self._futures[batch].exception(timeout=SILENCE) if status == "error" else None
@@ -140,23 +159,30 @@ class DaskExecutor(Executor):
         future = self.client.submit(
             pick, list(wanted.values()), most, *futures, key=f"headrace-fetch-{self._run_id}-{id(wanted)}", pure=False
         )
-        data = future.result()
+        try:
+            data = future.result()
+        except (RunError, KilledWorker, CancelledError) as error:
+            raise ValueReleased(
+                f"a worker that held values of run {self._run_id} is gone, and with it the values; a run that is over "
+                "is not run again by itself. Run the flow again, or let its last task write what shall outlive it"
+            ) from error
         return None if data is None else pickle.loads(data)
 
-    def finish(self) -> None:  # noqa: D102 - inherited
-        self.client.unsubscribe_topic(topic(self._run_id))
+    def finish(self) -> None:
+        """Take the plan from the workers: should one of them die later, Dask shall not run a task a second time."""
+        if self.client.status == "running" and self.client.loop is not None:
+            self.client.unsubscribe_topic(topic(self._run_id))
+            self.client.loop.add_callback(_forget, self.client, topic(self._run_id))  # not waited for
 
     def release(self) -> None:  # noqa: D102 - inherited
         self._futures.clear()
-        if self.client.status == "running":
-            # Not waited for: this may be called by the garbage collector, in any thread.
-            self.client.loop.add_callback(_forget, self.client, topic(self._run_id))
 
 
 async def _forget(client: Client, name: str) -> None:
     """Remove the plan from the workers, and the run's events from the scheduler."""
     try:
-        await client.scheduler.unregister_worker_plugin(name=name)
+        if client.scheduler is not None:
+            await client.scheduler.unregister_worker_plugin(name=name)
         await client.run_on_scheduler(_drop_topic, name)
     except OSError:
         pass  # the cluster is going down, and takes both with it
@@ -170,5 +196,3 @@ def _safe(name: str) -> str:
     """A node's name as the prefix of a Dask key: letters only, or Dask would cut it off."""
     return re.sub(r"[^A-Za-z]+", "_", name).strip("_") or "batch"
 
-
-__all__ = ["CancelRequested", "DaskExecutor", "Resized"]

@@ -60,7 +60,8 @@ def restore(failure: Failure) -> BaseException:
         except Exception:  # noqa: BLE001 - e.g. a class that only the worker has; the text says all that is known
             pass
         else:
-            failure.exception = error.with_traceback(tblib.Traceback.from_dict(frames).as_traceback() if frames else None)
+            known = tblib.Traceback.from_dict(frames).as_traceback() if frames else None
+            failure.exception = error.with_traceback(known)
             return failure.exception
     note = f"{failure}\n\n{failure.traceback}" if failure.traceback else str(failure)
     failure.exception = TaskFailed(note, type_name=failure.type_name, traceback=failure.traceback)
@@ -78,7 +79,7 @@ def _users_frames(frames: TracebackType | None) -> TracebackType | None:
 def _pickled(error: BaseException) -> bytes | None:
     frames = tblib.Traceback(error.__traceback__).to_dict() if error.__traceback__ is not None else None
     try:
-        data = cloudpickle.dumps((error, frames))
+        data: bytes = cloudpickle.dumps((error, frames))
         pickle.loads(data)
     except Exception:  # noqa: BLE001 - a user's exception may refuse in any way; then its text travels
         return None

@@ -11,8 +11,8 @@ from headrace.core.events import Failure
 from headrace.core.machine import RunMachine
 from headrace.core.node import Node
 from headrace.core.noderun import NO_BATCH, NodeRun
-from headrace.core.slots import How, Ref, Slot, Slotted, build, follow, refs
 from headrace.core.slots import Const as ConstSlot
+from headrace.core.slots import How, Ref, Slot, Slotted, build, follow, refs
 from headrace.core.state import State
 from headrace.core.summary import NodeSummary
 from headrace.errors import RunCancelled, RunError, TriggerFailed, ValueReleased
@@ -177,9 +177,11 @@ class FlowRun:
             if run.failures:
                 return self._error(run, min(run.failures))
             seen.add(run.spec.index)
-            for edge in run.spec.inputs:
-                if nodes[edge.source].failed and edge.source not in seen:
-                    queue.append(nodes[edge.source])
+            queue.extend(
+                nodes[edge.source]
+                for edge in run.spec.inputs
+                if nodes[edge.source].failed and edge.source not in seen
+            )
         return RunError(f"run {self.run_id} of flow {self.flow_name!r} ended as {self.state}")
 
     def _error(self, run: NodeRun, child: int) -> BaseException:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from typing import Any, Protocol
 
 from headrace import parameters as params
 from headrace import pickling
 from headrace._version import __version__
 from headrace.core.events import CancelRequested, Wake
-from headrace.core.flow import FlowDefinition
+from headrace.core.flow import FlowDefinition, draw_twice, unstable
 from headrace.core.graph import Graph
 from headrace.core.machine import RunMachine
 from headrace.core.plan import Plan, make_plan
 from headrace.core.state import State
 from headrace.core.summary import Observer
-from headrace.errors import FlowError, UnstableFlow
 from headrace.execution.base import Executor
 from headrace.execution.failure import capture
 from headrace.execution.flowrun import FlowRun
@@ -47,12 +47,20 @@ class FlowRunner:
         Where it was loaded from.
     record : callable
         ``record(facts) -> Record`` begins the record of a run.
+    drawn : (dict, str), optional
+        Parameters, as JSON data, for which the flow was drawn when it was stored, and the digest of that graph.
     """
 
     def __init__(
-        self, flow: FlowDefinition, location: str, record: Callable[[dict[str, Any]], Record]
+        self,
+        flow: FlowDefinition,
+        location: str,
+        record: Callable[[dict[str, Any]], Record],
+        *,
+        drawn: tuple[dict[str, Any], str] | None = None,
     ) -> None:
         self.flow = flow
+        self.drawn = drawn
         self.location = location
         self._record = record
 
@@ -105,7 +113,7 @@ class FlowRunner:
 
             executor = InlineExecutor()
         values = params.validate(self.flow, parameters or {}, strings=strings)
-        graph = draw_checked(self.flow, values)
+        graph, digest = self._draw(values, params.to_json(values))
         plan = make_plan(graph)
         plan_bytes = pickling.dumps(plan, f"flow {self.flow.name!r}")
         record = self._record(
@@ -116,39 +124,36 @@ class FlowRunner:
                 "parameters": params.to_json(values),
                 "environment": dict(environment or {"type": executor.kind}),
                 "versions": versions(),
-                "digest": graph.digest(),
+                "digest": digest,
             }
         )
         return Drive(self.flow.name, record, plan, plan_bytes, executor, observers).run()
 
+    def _draw(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:
+        """Draw the graph, and make sure that it depends on nothing but the parameters.
 
-def draw_checked(flow: FlowDefinition, values: Mapping[str, Any]) -> Graph:
-    """Draw a flow twice, and refuse one that draws two graphs.
-
-    Raises
-    ------
-    UnstableFlow
-        If the flow function is not a function of its parameters alone.
-    """
-    graph = flow.draw(values)
-    if flow.function is not None and flow.draw(values).digest() != graph.digest():
-        raise UnstableFlow(
-            f"flow {flow.name!r} drew two different graphs for the same parameters, so a run could not be resumed or "
-            "repeated; draw no randomness, clock or set order inside the flow function: move it into a task, or sort"
-        )
-    return graph
+        Flows that could be drawn when they were stored were drawn twice then, and here are compared with that;
+        the others are drawn twice now.
+        """
+        if self.drawn is None:
+            graph = draw_twice(self.flow, values)
+            return graph, graph.digest()
+        graph = self.flow.draw(values)
+        digest = graph.digest()
+        example, expected = self.drawn
+        if example == as_json and digest != expected:
+            raise unstable(self.flow.name, "draws another graph now than when it was stored, for the same parameters")
+        return graph, digest
 
 
 def versions() -> dict[str, str]:
     """Versions that a run's record names."""
-    import dask
-    import distributed
-
     return {
         "headrace": __version__,
         "python": platform.python_version(),
-        "dask": dask.__version__,
-        "distributed": distributed.__version__,
+        "dask": version("dask"),
+        "distributed": version("distributed"),
+        "cloudpickle": version("cloudpickle"),
     }
 
 
@@ -249,5 +254,3 @@ class Drive:
             )
             self._end()
 
-
-__all__ = ["FlowError", "FlowRunner", "Record", "draw_checked", "versions"]

@@ -44,7 +44,7 @@ def topic(run_id: str) -> str:
     return f"headrace-{run_id}"
 
 
-class PlanPlugin(WorkerPlugin):  # type: ignore[misc]
+class PlanPlugin(WorkerPlugin):
     """Brings one run's plan to a worker.
 
     Parameters
@@ -96,7 +96,7 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: Values) -> Values:
     """
     plan = SHELF.plans.get(run_id)
     if plan is None:
-        raise RunError(f"run {run_id}: its plan is not on this worker any more, because the run was released")
+        raise RunError(f"run {run_id} is over, so its batches are not executed again")
     order: Dispatch = pickle.loads(order_bytes)
     values: Values = {}
     for part in inputs:

@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 from headrace import parameters, pickling
-from headrace.core.flow import FlowDefinition
+from headrace.core.flow import FlowDefinition, draw_twice
 from headrace.core.graph import Graph
 from headrace.core.task import Task
-from headrace.errors import DamagedObject, UnstableFlow
+from headrace.errors import DamagedObject
 from headrace.storage.envelope import Envelope, open_envelope, pack
 
 KIND = "flow"
@@ -105,30 +105,6 @@ def pickle_flow(flow: FlowDefinition) -> bytes:
 def content_of(flow: FlowDefinition) -> str:
     """Return what ``Captured.content`` would be."""
     return hashlib.sha256(pickle_flow(flow)).hexdigest()
-
-
-def draw_twice(flow: FlowDefinition, values: Mapping[str, Any]) -> Graph:
-    """Draw a flow, twice, and return the graph.
-
-    Raises
-    ------
-    UnstableFlow
-        If the two differ.
-    """
-    graph, again = flow.draw(values), flow.draw(values)
-    if graph.digest() != again.digest():
-        raise unstable(flow.name, "was drawn twice with the same parameters and gave two graphs")
-    return graph
-
-
-def unstable(name: str, what: str) -> UnstableFlow:
-    """Return the error for a flow whose graph depends on more than its parameters."""
-    return UnstableFlow(
-        f"flow {name!r} {what}; a graph may depend on nothing but the parameters: take randomness, the "
-        "clock, files and changing globals into tasks or parameters, and loop over sorted(...) in place of a "
-        "set",
-        flow=name,
-    )
 
 
 def manifest_of(

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from headrace import errors
+from headrace.core.flow import unstable
 from headrace.errors import FlowError, HeadraceError
-from headrace.storage.capture import Captured, load_example, load_flow, open_flow, unstable
+from headrace.storage.capture import Captured, load_example, load_flow, open_flow
 
 #: seconds after which a flow's imports count as stuck.
 DEADLINE = 120.0
