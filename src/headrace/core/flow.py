@@ -209,4 +209,4 @@ def parameter(name: str, annotation: Any = Any, default: Any = inspect.Parameter
     flow.own_parameters[name] = inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
     )
-    return ParameterNode(name)
+    return ParameterNode(current_drawing(), name)

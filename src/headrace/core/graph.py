@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from headrace.core.drawing import CURRENT
-from headrace.core.node import Node, flatten, unmapped
+from headrace.core.node import Node, ParameterNode, flatten, unmapped
 from headrace.core.slots import (
     Const,
     EachConst,
@@ -23,9 +23,12 @@ from headrace.core.slots import (
     Slot,
     Slotted,
     bind_parameter,
+    build,
     constant,
     contains_placeholder,
+    follow,
     mapped_constant,
+    placeholders,
     refs,
     replace,
     slot_of,
@@ -214,14 +217,18 @@ class GraphDrawing:
 
     def unique_name(self, base: str) -> str:
         """Return ``base``, or, if it is taken, the first of ``base-2``, ``base-3``, … that is free."""
-        count = self._names.get(base, 0) + 1
-        self._names[base] = count
-        name = base if count == 1 else f"{base}-{count}"
-        return name if count == 1 or name not in self._names else self.unique_name(base)
+        count = self._names[base] = self._names.get(base, 0) + 1
+        if count == 1:
+            return base
+        name = f"{base}-{count}"
+        if name in self._names:
+            return self.unique_name(base)
+        self._names[name] = 1
+        return name
 
     def add_call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, mapped: bool) -> Node:
         """Add the node of a call and return it."""
-        upstream = kwargs.pop("upstream", ())
+        upstream = kwargs.pop("upstream", None)
         if task.signature is not None:
             try:
                 task.signature.bind(*args, **kwargs)
@@ -243,7 +250,8 @@ class GraphDrawing:
             self._check_mapped(spec)
         self.nodes.append(spec)
         node = Node(self, len(self.nodes) - 1)
-        self.add_upstream(node._index, upstream if isinstance(upstream, (list, tuple, set)) else (upstream,))
+        if upstream is not None:
+            self.add_upstream(node._index, upstream if isinstance(upstream, (list, tuple, set)) else (upstream,))
         return node
 
     def _plain_slot(self, task: Task[..., Any], where: int | str, value: Any) -> Slot:
@@ -251,34 +259,35 @@ class GraphDrawing:
             raise FlowError(
                 f"task {task.name!r}: {type(value).__name__}(...) has a meaning in {task.name}.map(...) only"
             )
-        return self._checked(task, slot_of(value), value)
+        self._check_own(f"task {task.name!r}", value)
+        return slot_of(value)
 
     def _mapped_slot(self, task: Task[..., Any], where: int | str, value: Any) -> Slot:
-        if isinstance(value, unmapped):
-            return self._checked(task, slot_of(value.value), value.value)
-        how = How.FLAT if isinstance(value, flatten) else How.EACH
-        if isinstance(value, flatten):
-            value = value.value
-        if isinstance(value, Placeholder):
-            return self._checked(task, value._slot(how), value)
-        if contains_placeholder(value):
-            if how is How.FLAT or not isinstance(value, (list, tuple)):
-                raise FlowError(
-                    f"task {task.name!r}: cannot map over a {type(value).__name__} with nodes inside; give a list"
-                )
-            return self._checked(task, EachOf(tuple(map(slot_of, value))), value)
         what = f"argument {where + 1 if isinstance(where, int) else repr(where)} of task {task.name!r}"
-        return mapped_constant(value, what, how)
+        if isinstance(value, unmapped):
+            return self._plain_slot(task, where, value.value)
+        how = How.FLAT if isinstance(value, flatten) else How.EACH
+        return self.spread(value.value if isinstance(value, flatten) else value, what, how)
 
-    def _checked(self, task: Task[..., Any], slot: Slot, value: Any) -> Slot:
-        """Refuse a node of another flow: its number means something else there."""
-        for node in ([value] if isinstance(value, Node) else value if isinstance(value, (list, tuple)) else ()):
-            if isinstance(node, Node) and node._drawing is not self:
+    def spread(self, value: Any, what: str, how: How) -> Slot:
+        """Make the slot of a value that is mapped over."""
+        self._check_own(what, value)
+        if isinstance(value, Placeholder):
+            return value._slot(how)
+        if not contains_placeholder(value):
+            return mapped_constant(value, what, how)
+        if how is How.FLAT or not isinstance(value, (list, tuple)):
+            raise FlowError(f"cannot map over {what}, a {type(value).__name__} with nodes inside; give a list of nodes")
+        return EachOf(tuple(map(slot_of, value)))
+
+    def _check_own(self, what: str, value: Any) -> None:
+        """Refuse nodes and parameters of another flow: their numbers and names mean something else there."""
+        for found in placeholders(value):
+            if isinstance(found, (Node, ParameterNode)) and found._drawing is not self:
                 raise FlowError(
-                    f"task {task.name!r} got {node!r}, which belongs to another flow; call that flow inside this one "
+                    f"{what} got {found!r}, which belongs to another flow; call that flow inside this one "
                     "and use what it returns"
                 )
-        return slot
 
     def _check_mapped(self, spec: NodeSpec) -> None:
         def spread(slot: Slot) -> bool:
@@ -305,15 +314,16 @@ class GraphDrawing:
     def include(self, graph: Graph, arguments: Mapping[str, Any]) -> Any:
         """Inline a graph that was built by hand; its parameters take the given values or nodes."""
         shift = len(self.nodes)
+        for name, value in arguments.items():
+            self._check_own(f"parameter {name!r}", value)
 
         def change(ref: Ref | ParameterRef) -> Slot:
             if isinstance(ref, Ref):
                 return ref._replace(node=ref.node + shift)
-            value = arguments[ref.name]
-            if not isinstance(value, Node):
+            if not contains_placeholder(arguments[ref.name]):
                 return bind_parameter(ref, arguments)
-            slot = value._slot(ref.how)
-            return slot._replace(path=slot.path + ref.path)
+            value = follow(arguments[ref.name], ref.path)
+            return slot_of(value) if ref.how is How.WHOLE else self.spread(value, f"parameter {ref.name!r}", ref.how)
 
         for node in graph.nodes:
             args = tuple(constant(replace(slot, change)) for slot in node.args)
@@ -326,13 +336,16 @@ class GraphDrawing:
 
     def unslot(self, slot: Slot) -> Any:
         """Turn a slot back into what a flow function may hold: nodes and plain values."""
-        if isinstance(slot, Ref):
-            return Node(self, slot.node, slot.path)
-        if isinstance(slot, Const):
-            return slot.value
-        assert isinstance(slot, Slotted)
-        items = [self.unslot(item) for item in slot.items]
-        return dict(zip(slot.keys or (), items, strict=True)) if slot.kind is dict else slot.kind(items)
+        match slot:
+            case Ref(node, path):
+                return Node(self, node, path)
+            case ParameterRef(name, path):
+                return ParameterNode(self, name, path)
+            case Slotted(items=items):
+                return build(slot, [self.unslot(item) for item in items])
+            case _:
+                assert isinstance(slot, Const)
+                return slot.value
 
     def finish(self, flow_name: str, result: Any) -> Graph:
         """Check the drawing and return the graph.
@@ -346,6 +359,7 @@ class GraphDrawing:
             raise FlowError(
                 f"flow {flow_name!r} drew no node: call at least one @hr.task inside it"
             )
+        self._check_own(f"the result of flow {flow_name!r}", result)
         graph = Graph(self.nodes, slot_of(result))
         graph.order()
         return graph

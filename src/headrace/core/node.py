@@ -53,6 +53,18 @@ class Later(Placeholder):
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
         self._refuse("an assignment to an item", "write a task that receives it and returns the changed value")
 
+    def __delitem__(self, key: Any) -> NoReturn:
+        self._refuse("a deletion of an item", "write a task that receives it and returns the changed value")
+
+    def __format__(self, spec: str) -> NoReturn:
+        self._refuse("an f-string or `format`", "make the text inside a task (to print the node itself: `{node!r}`)")
+
+    def __reduce__(self) -> NoReturn:
+        self._refuse(
+            "a copy or pickle",
+            "a node may stand alone or in lists, tuples, sets, dicts and dataclasses, but not inside other objects",
+        )
+
     def __enter__(self) -> NoReturn:
         self._refuse("`with`", "open it inside the task that uses it")
 
@@ -163,9 +175,10 @@ class Node(Later):
 class ParameterNode(Later):
     """A parameter of a flow that is built by hand; its value arrives when a run starts."""
 
-    __slots__ = ("_name", "_path")
+    __slots__ = ("_drawing", "_name", "_path")
 
-    def __init__(self, name: str, path: tuple[Any, ...] = ()) -> None:
+    def __init__(self, drawing: Any, name: str, path: tuple[Any, ...] = ()) -> None:
+        self._drawing = drawing
         self._name = name
         self._path = path
 
@@ -181,10 +194,12 @@ class ParameterNode(Later):
         return ParameterRef(self._name, self._path, how)
 
     def __repr__(self) -> str:
-        return f"<Parameter {self._name}>"
+        return f"<Parameter {self._name}{''.join(f'[{key!r}]' for key in self._path)}>"
 
     def __getitem__(self, key: Any) -> ParameterNode:
-        return ParameterNode(self._name, (*self._path, key))
+        if isinstance(key, Placeholder):
+            self._refuse("an index that is itself a node", "write a task that receives both")
+        return ParameterNode(self._drawing, self._name, (*self._path, key))
 
     def __iter__(self) -> Iterator[Any]:
         self._refuse("`for ... in` or unpacking", "use `task.map(parameter)`, or draw the flow with @hr.flow, where "

@@ -16,7 +16,7 @@ without walking anything again:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -90,16 +90,28 @@ class Placeholder:
 
 def contains_placeholder(value: object) -> bool:
     """Whether a placeholder is inside, at any depth of the containers that are looked into."""
+    return isinstance(value, Placeholder) or any(map(contains_placeholder, _parts(value)))
+
+
+def placeholders(value: object) -> Iterator[Placeholder]:
+    """All placeholders inside, at any depth of the containers that are looked into."""
     if isinstance(value, Placeholder):
-        return True
-    kind = type(value)
-    if kind in (list, tuple, set, frozenset) or isinstance(value, tuple):
-        return any(map(contains_placeholder, value))  # type: ignore[call-overload]
-    if kind is dict:
-        return any(map(contains_placeholder, value.values()))  # type: ignore[attr-defined]
+        yield value
+    for part in _parts(value):
+        yield from placeholders(part)
+
+
+def _parts(value: object) -> Iterable[Any]:
+    """What is directly inside a container that is looked into; nothing for any other value."""
+    if isinstance(value, (str, bytes, int, float)):  # quick, for long constant lists
+        return ()
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return value
+    if isinstance(value, dict):
+        return (*value, *value.values())
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return any(contains_placeholder(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init)
-    return False
+        return [getattr(value, f.name) for f in dataclasses.fields(value) if f.init]
+    return ()
 
 
 def slot_of(value: object) -> Slot:
@@ -108,13 +120,28 @@ def slot_of(value: object) -> Slot:
         return value._slot(How.WHOLE)
     if not contains_placeholder(value):
         return Const(value)
+    kind = type(value)
     if isinstance(value, dict):
+        if any(map(contains_placeholder, value)):
+            raise FlowError("a node cannot be a key of a dict: its value is not known yet; make the dict in a task")
+        _refuse_subclass(kind, dict)
         return Slotted(dict, tuple(map(slot_of, value.values())), tuple(value))
     if isinstance(value, (list, tuple, set, frozenset)):
-        return Slotted(type(value), tuple(map(slot_of, value)))
+        if not hasattr(kind, "_fields"):
+            _refuse_subclass(kind, list, tuple, set, frozenset)
+        return Slotted(kind, tuple(map(slot_of, value)))
     fields = [f for f in dataclasses.fields(value) if f.init]  # type: ignore[arg-type]
     items = tuple(slot_of(getattr(value, f.name)) for f in fields)
     return Slotted(type(value), items, tuple(f.name for f in fields))
+
+
+def _refuse_subclass(kind: type, *plain: type) -> None:
+    """Refuse a container that could not be made again from its items alone."""
+    if kind not in plain:
+        raise FlowError(
+            f"a node stands inside a container of type {kind.__name__}, which cannot be filled in later; use a plain "
+            f"{' or '.join(cls.__name__ for cls in plain if issubclass(kind, cls))}, or make it in a task"
+        )
 
 
 def build(slotted: Slotted, items: Sequence[Any]) -> Any:
@@ -170,7 +197,14 @@ def constant(slot: Slot) -> Slot:
 
 def bind_parameter(ref: ParameterRef, values: Mapping[str, Any]) -> Slot:
     """Put a parameter's value where it is referred to."""
-    value = follow(values[ref.name], ref.path)
+    try:
+        value = follow(values[ref.name], ref.path)
+    except (LookupError, TypeError) as error:
+        keys = "".join(f"[{key!r}]" for key in ref.path)
+        raise FlowError(
+            f"the flow uses {ref.name}{keys}, which the given parameter {ref.name!r} does not have: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if ref.how is How.WHOLE:
         return Const(value)
     return mapped_constant(value, f"parameter {ref.name!r}", ref.how)

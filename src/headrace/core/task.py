@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
@@ -53,7 +54,7 @@ class Policy:
             )
         if not isinstance(self.retries, int) or self.retries < 0:
             raise FlowError(f"task {self.name!r}: retries must be a whole number from 0 on, got {self.retries!r}")
-        if not isinstance(self.retry_delay, (int, float)) or self.retry_delay < 0:
+        if not isinstance(self.retry_delay, (int, float)) or not 0 <= self.retry_delay < math.inf:
             raise FlowError(f"task {self.name!r}: retry_delay must be seconds >= 0, got {self.retry_delay!r}")
         if self.nout is not None and (not isinstance(self.nout, int) or self.nout < 1):
             raise FlowError(f"task {self.name!r}: nout must be a whole number from 1 on, got {self.nout!r}")
@@ -116,8 +117,7 @@ class Task(Generic[P, R]):
         """Add a node to the flow that is being drawn, or, outside of any, call the function."""
         drawing = current_drawing()
         if drawing is None:
-            upstream = kwargs.pop("upstream", None)
-            if upstream:
+            if "upstream" in kwargs:
                 raise FlowError(f"task {self.name!r} got upstream= outside of a flow; it orders nodes of a flow only")
             return self.function(*args, **kwargs)
         return cast(R, drawing.add_call(self, args, kwargs, mapped=False))
@@ -144,8 +144,7 @@ class Task(Generic[P, R]):
                 f"task {self.name!r}.map(...) was called outside of a flow; call it inside a function decorated "
                 "with @hr.flow, or use a list comprehension"
             )
-        if upstream:
-            kwargs["upstream"] = upstream
+        kwargs["upstream"] = upstream
         return cast("list[R]", drawing.add_call(self, args, kwargs, mapped=True))
 
     def with_options(self, **options: Any) -> Task[P, R]:
