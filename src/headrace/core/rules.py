@@ -47,7 +47,7 @@ class Decision(Enum):
 TRIGGERS: dict[str, Callable[[Upstream], bool]] = {
     "all_successful": lambda up: up.failed == 0,
     "all_failed": lambda up: up.failed == up.total,
-    "any_successful": lambda up: up.successful > 0,
+    "any_successful": lambda up: up.successful + up.skipped > 0,
     "any_failed": lambda up: up.failed > 0,
     "all_finished": lambda up: True,
     "not_all_skipped": lambda up: up.skipped < up.total and up.failed == 0,
