@@ -1,0 +1,1 @@
+"""Measurements of headrace, next to what raw Dask does with the same graph."""
