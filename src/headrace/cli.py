@@ -1,0 +1,305 @@
+"""The command line: composition only. What a command does lies in the library, how it looks in ``report``.
+
+Exit codes: 0 only if the run succeeded (or, of the other commands, all went well); 1 if the run failed; 2 if what was
+asked could not begin; 130 after Ctrl-C, 143 after SIGTERM. Answers go to standard output; progress, remarks and errors
+go to standard error.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from headrace import cli_support as support
+from headrace._version import __version__
+from headrace.errors import MissingPackage, NotFound, StorageError
+
+if TYPE_CHECKING:
+    from headrace.store import Storage
+
+app = typer.Typer(
+    cls=support.Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+TargetText = Annotated[str, typer.Argument(metavar="URL_OR_FILE#FLOW", show_default=False)]
+Url = Annotated[
+    str, typer.Argument(metavar="URL", show_default=False, help="A folder, or any fsspec URL: s3://bucket/flows")
+]
+Workers = Annotated[
+    int | None, typer.Option("--workers", "-n", min=1, help="How many workers. Default: one for each core.")
+]
+StorageOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--storage-option",
+        metavar="KEY=VALUE",
+        help="For the storage, e.g. endpoint_url=http://host:9000; may be repeated; the value may be JSON. Others are "
+        "read from HEADRACE_STORAGE_OPTIONS, a JSON object.",
+    ),
+]
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="headrace")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"headrace {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+    traceback: Annotated[bool, typer.Option("--traceback", help="Show the whole traceback of an error.")] = False,
+) -> None:
+    """Flows of Python tasks on Dask: store them at any URL, run them on any cluster, no server."""
+
+
+# -- running -----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def demo(
+    folder: Annotated[str, typer.Option(help="Where the report goes: a folder, or any fsspec URL.")] = "demo-output",
+    workers: Workers = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Try 14 models instead of 72.")] = False,
+) -> None:
+    """Find the best of 72 models that read handwritten digits, on all cores of this machine."""
+    if any(importlib.util.find_spec(name) is None for name in ("sklearn", "matplotlib")):
+        raise MissingPackage("the demo needs scikit-learn and matplotlib; pip install 'headrace[demo]'")
+    from headrace.loading import load_file, pick_flow
+
+    place = _demo_file()
+    flow = pick_flow(load_file(place), "digits", place)
+    values: dict[str, Any] = {"folder": folder, **({"candidates": 14, "folds": 3} if quick else {})}
+    store = support.private_storage()
+    location = store.add_flow(flow)
+    with support.up(support.environment_of("local", workers)) as environment:
+        run = support.run_shown(environment, store, location, values)
+        code = support.exit_code(run)
+        if code == 0:
+            found = run.result()
+            support.print_facts(
+                {
+                    "best model": found["best"],
+                    "accuracy": f"{found['accuracy']:.1%} of images that no fit has seen",
+                    "report": found["report"],
+                    "picture": found["picture"],
+                }
+            )
+    raise typer.Exit(code)
+
+
+def _demo_file() -> str:
+    """The example: in an installed package beside this file, in a source checkout beside ``src``."""
+    here = Path(__file__).parent
+    places = [here / "_demo" / "digits.py", here.parents[1] / "examples" / "digits.py"]
+    for place in places:
+        if place.is_file():
+            return str(place)
+    looked = ", ".join(map(str, places))
+    raise NotFound(f"the file of the demo is missing from this installation of headrace; looked for {looked}")
+
+
+@app.command()
+def run(
+    target: TargetText,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the flow; may be repeated."),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHERE",
+            help="'inline' (in this process), 'local' (a Dask cluster on this machine), the address of a scheduler "
+            "(tcp://host:8786), or the import path of a Dask cluster class. Default: the flow's own environment; "
+            "without one, 'local' if --workers is given, else 'inline'.",
+        ),
+    ] = None,
+    workers: Workers = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="For a flow from code: store it there first, and keep the run's record."),
+    ] = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Run a flow from a storage (s3://bucket/flows#etl, folder#etl) or from code (flow.py#etl, package.module:etl)."""
+    from headrace.loading import load_flow, parse_target
+
+    values = support.pairs(parameter, "-p")
+    found = parse_target(target)
+    if found.is_code:
+        flow = load_flow(found)
+        own = flow.environment
+        store, location = support.code_flow(flow, storage, storage_option)
+    elif storage is not None:
+        raise typer.BadParameter(f"--storage is for flows from code, and {target!r} names one in a storage")
+    else:
+        store, location = support.stored_flow(found, storage_option)
+        own = support.own_environment(store.manifest(location))
+    with support.up(support.environment_of(on, workers, own)) as environment:
+        done = support.run_shown(environment, store, location, values, strings=True)
+        code = support.exit_code(done)
+        result = {"result": support.short_result(done)} if code == 0 else {}
+        support.print_facts({**result, "run": done.run_id, "record": support.record_of(store, done)})
+    raise typer.Exit(code)
+
+
+@app.command()
+def execute() -> None:
+    """Run what environment variables say: for jobs and containers.
+
+    HEADRACE_STORAGE (JSON, as storage.serialize() gives it) and HEADRACE_FLOW (a location or a name) must be set.
+    HEADRACE_PARAMETERS (JSON), HEADRACE_ENVIRONMENT (JSON, as environment.serialize() gives it; default: the flow's
+    own, else this process), HEADRACE_STORAGE_OPTIONS (JSON, added to those of the storage: secrets, say) and
+    HEADRACE_RUN_ID may be set.
+    """
+    from headrace import store as names
+    from headrace.environments.base import Environment
+
+    data, flow = support.variable(names.STORAGE_VARIABLE), os.environ.get(names.FLOW_VARIABLE)
+    if data is None or not flow:
+        raise StorageError(
+            f"the environment variable {names.STORAGE_VARIABLE if data is None else names.FLOW_VARIABLE} is not set; "
+            "headrace execute takes what to run from variables, and storage.get_env_runner(location).variables() "
+            "gives them all"
+        )
+    store = names.Storage.deserialize(data, support.variable(names.STORAGE_OPTIONS_VARIABLE))
+    location = store.resolve(flow)
+    given = support.variable(names.ENVIRONMENT_VARIABLE)
+    own = Environment.deserialize(given) if given is not None else support.own_environment(store.manifest(location))
+    values = support.variable(names.PARAMETERS_VARIABLE) or {}
+    run_id = os.environ.get(names.RUN_ID_VARIABLE) or None
+    with support.up(support.environment_of(None, None, own)) as environment:
+        done = support.run_shown(environment, store, location, values, run_id=run_id)
+    typer.echo(f"{done.run_id} {done.state}")
+    raise typer.Exit(support.exit_code(done))
+
+
+# -- storing and looking -----------------------------------------------------------------------------------------
+
+
+@app.command()
+def add(
+    target: Annotated[str, typer.Argument(metavar="MODULE_OR_FILE:FLOW", show_default=False)],
+    url: Url,
+    replace: Annotated[bool, typer.Option("--replace", help="Take the name over from a flow of other code.")] = False,
+    example: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A parameter value to draw the shown graph for; may be repeated."),
+    ] = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Store a flow at a URL, once it is known to load in a fresh interpreter."""
+    from headrace import parameters
+    from headrace.loading import load_flow, parse_target
+
+    found = parse_target(target)
+    if not found.is_code:
+        raise NotFound(f"{target!r} names neither a Python file nor a module, such as flow.py:etl or package.flows:etl")
+    flow = load_flow(found)
+    values = support.pairs(example, "--example")
+    store = support.storage_of(url, storage_option)
+    drawn = parameters.validate(flow, values, strings=True) if values else None
+    location = support.store_flow(store, flow, replace=replace, example=drawn)
+    typer.echo(location)
+    needed = [row["name"] for row in parameters.describe(flow) if row["required"]]
+    line = " ".join(["headrace run", support.quoted(f"{url}#{flow.name}"), *(f"-p {name}=…" for name in needed)])
+    support.remark(f"stored in {store.url}; run it with\n  {line}")
+
+
+@app.command()
+def ls(
+    url: Url,
+    runs: Annotated[bool, typer.Option("--runs", help="List runs instead, newest first.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many runs to list.")] = 20,
+    storage_option: StorageOptions = None,
+) -> None:
+    """List the flows in a storage, or its runs."""
+    from headrace.report.stored import parse_moment, print_flows
+
+    store = support.storage_of(url, storage_option, must_exist=True)
+    if runs:
+        _list_runs(store, limit)
+        return
+    flows = [
+        (name, parse_moment(store._versions(name)[-1][0]), store.manifest(location))
+        for name, location in store.flows.items()
+    ]
+    if flows:
+        print_flows(support.console(), flows)
+    else:
+        support.remark(f"no flows in {store.url} yet; headrace add FILE.py:FLOW {support.quoted(url)} stores one")
+
+
+def _list_runs(store: Storage, limit: int) -> None:
+    from headrace.report.stored import parse_moment, print_runs
+
+    records = store.runs()
+    rows = []
+    for record in records[:limit]:
+        elapsed = (record.outcome or {}).get("elapsed")
+        rows.append((record.run_id, record.flow or "?", record.state, parse_moment(record.start), elapsed))
+    if rows:
+        print_runs(support.console(), rows)
+    else:
+        support.remark(f"no runs in {store.url} yet")
+    if len(records) > limit:
+        support.remark(f"… and {len(records) - limit:,} older; --limit shows more")
+
+
+@app.command()
+def show(
+    target: TargetText,
+    run_id: Annotated[
+        str | None, typer.Option("--run", metavar="RUN_ID", help="Show how this run in the storage ended instead.")
+    ] = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Show a flow: parameters, tasks, and its graph as a tree. Runs no code of a stored flow."""
+    from headrace.loading import load_flow, parse_target
+    from headrace.report.stored import print_manifest
+
+    found = parse_target(target)
+    if run_id is not None:
+        _show_run(support.storage_of(found.place, storage_option, must_exist=True), run_id)
+    elif found.is_code:
+        print_manifest(support.console(), load_flow(found).serialize(), "")
+    else:
+        store, location = support.stored_flow(found, storage_option)
+        print_manifest(support.console(), store.manifest(location), f"{store.url}/{location}")
+
+
+def _show_run(store: Storage, run_id: str) -> None:
+    from headrace.report.console import print_outcome
+    from headrace.report.stored import moment, parse_moment, state_of, summaries_of
+
+    record = store.get_run(run_id)
+    outcome = record.outcome
+    facts = {
+        "run": run_id,
+        "flow": f"{record.flow}  ({record.location})",
+        "started": moment(parse_moment(record.start)),
+        "parameters": json.dumps(record.parameters, ensure_ascii=False),
+        "ran on": json.dumps(record.environment, ensure_ascii=False),
+    }
+    support.print_facts(facts if outcome is not None else {**facts, "state": record.state})
+    if outcome is not None:
+        print_outcome(support.console(), summaries_of(outcome), state_of(outcome["state"]), outcome["elapsed"])
+        support.print_errors(
+            [(row["node"] or "the run", row["type"], row["message"], row["traceback"]) for row in outcome["errors"]]
+        )

@@ -1,0 +1,457 @@
+"""What the commands share: errors as paragraphs, ``KEY=VALUE`` texts, and a run as a terminal shows it."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import json
+import os
+import shlex
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+from typer.core import TyperGroup
+
+from headrace.errors import AlreadyExists, HeadraceError, NotFound, SetupError, StorageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from headrace.environments.base import Environment
+    from headrace.execution.flowrun import FlowRun
+    from headrace.flows import Flow
+    from headrace.loading import Target
+    from headrace.store import Storage
+
+#: Seconds within which a scheduler that is said to be there must answer.
+DEADLINE = 10.0
+#: How many failures are shown with their traceback, and how many lines of each.
+MOST_ERRORS, MOST_LINES = 3, 24
+#: Bytes up to which a result is brought here to be shown, and characters of it.
+SMALL, SHORT = 1 << 16, 500
+
+_HERE = str(Path(__file__).parent)
+#: typer brings its own click, or uses click's; either way this is the base of errors in what was typed.
+_UsageError: Any = typer.BadParameter.__mro__[1]
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end: like Ctrl-C, but for the exit code."""
+
+
+class Commands(TyperGroup):
+    """Turns errors into one paragraph and an exit code, for all commands alike."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take ``--traceback`` at any place: one adds it to the end, after a command has failed."""
+        if "--traceback" in args:
+            args = ["--traceback", *(arg for arg in args if arg != "--traceback")]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt as error:
+            complain("interrupted")
+            raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
+        except Exception as error:  # noqa: BLE001 - of whatever happens, the user is told in a paragraph
+            if isinstance(error, _UsageError):
+                told = error.format_message()
+                asked = error.ctx.command_path if error.ctx is not None else ctx.command_path
+                complain(f"{told.rstrip('.')}; {asked} --help tells more")
+            else:
+                if ctx.params.get("traceback"):
+                    traceback.print_exception(error)
+                complain(_paragraph(error))
+            raise typer.Exit(2) from None
+
+
+def _paragraph(error: Exception) -> str:
+    if isinstance(error, HeadraceError):
+        return str(error)
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_HERE)]
+    where = f" (line {frames[-1].lineno} of {frames[-1].filename})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}; --traceback shows more"
+
+
+def complain(text: str) -> None:
+    """Write an error to standard error, as a paragraph."""
+    err_console().print(f"headrace: {text}", soft_wrap=True, style="red" if sys.stderr.isatty() else None)
+
+
+def remark(text: str) -> None:
+    """Write what is for people only to standard error."""
+    err_console().print(text, soft_wrap=True)
+
+
+def console() -> Console:
+    """Return standard output; what is read by machine is not cut to a width."""
+    from rich.console import Console
+
+    return Console(markup=False, highlight=False, emoji=False, width=None if sys.stdout.isatty() else 10_000)
+
+
+def err_console() -> Console:
+    """Return standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, markup=False, highlight=False, emoji=False)
+
+
+# -- what was typed ----------------------------------------------------------------------------------------------
+
+
+def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
+    """Take ``KEY=VALUE`` texts apart.
+
+    Parameters
+    ----------
+    texts : sequence of str or None
+        As typed.
+    option : str
+        For messages.
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        key, mark, value = text.partition("=")
+        if not mark or not key.strip():
+            raise typer.BadParameter(f"{option} takes KEY=VALUE, got {text!r}")
+        if key.strip() in found:
+            raise typer.BadParameter(f"{option} {key.strip()} is given twice")
+        found[key.strip()] = value
+    return found
+
+
+def variable(name: str) -> Any:
+    """Return the JSON object in an environment variable; None if it is not set.
+
+    Parameters
+    ----------
+    name : str
+        Of the variable.
+    """
+    text = os.environ.get(name)
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        # The text itself may hold secrets, so it is not shown.
+        raise StorageError(f"the environment variable {name} does not hold JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise StorageError(f"the environment variable {name} must hold a JSON object, got a {type(found).__name__}")
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def quoted(text: str) -> str:
+    """Return a text as a shell takes it; ``#`` inside a word needs no quotes."""
+    return text if shlex.quote(text.replace("#", "_")) == text.replace("#", "_") else shlex.quote(text)
+
+
+# -- storages ----------------------------------------------------------------------------------------------------
+
+
+def storage_of(url: str, options: Sequence[str] | None, *, must_exist: bool = False) -> Storage:
+    """Open the storage at a URL.
+
+    Parameters
+    ----------
+    url : str
+        As typed.
+    options : sequence of str or None
+        Texts of ``--storage-option``, over ``HEADRACE_STORAGE_OPTIONS``.
+    must_exist : bool, default False
+        Whether a local folder that is not there is an error: of what is only looked at, a typing error.
+    """
+    from headrace.store import STORAGE_OPTIONS_VARIABLE, Storage
+
+    given = {key: _value(value) for key, value in pairs(options, "--storage-option").items()}
+    store = Storage(url, {**(variable(STORAGE_OPTIONS_VARIABLE) or {}), **given})
+    folder = store.url.removeprefix("file://")
+    if must_exist and folder != store.url and not Path(folder).is_dir():
+        raise NotFound(f"there is no folder {folder}")
+    return store
+
+
+def private_storage() -> Storage:
+    """Return a storage that ends with this process."""
+    from headrace.storage.media import private_memory
+    from headrace.store import Storage
+
+    return Storage("memory://run", name="run", filesystem=private_memory())
+
+
+def stored_flow(target: Target, options: Sequence[str] | None) -> tuple[Storage, str]:
+    """Find the flow that a target names in a storage; without a name, the only one there.
+
+    Parameters
+    ----------
+    target : Target
+        Not code.
+    options : sequence of str or None
+        Of the storage.
+    """
+    store = storage_of(target.place, options, must_exist=True)
+    if target.flow:
+        return store, store.resolve(target.flow)
+    flows = store.flows
+    if len(flows) == 1:
+        return store, next(iter(flows.values()))
+    known = ", ".join(map(repr, flows)) or "none yet"
+    raise NotFound(f"{target.place} does not say which flow is meant, so give {target.place}#FLOW; known are {known}")
+
+
+def store_flow(
+    store: Storage, flow: Flow, *, replace: bool = False, example: Mapping[str, Any] | None = None
+) -> str:
+    """Store a flow, and return its location.
+
+    Parameters
+    ----------
+    store : Storage
+        Where.
+    flow : Flow
+        Which.
+    replace : bool, default False
+        Whether it may take the name of a flow of other code.
+    example : mapping, optional
+        Parameter values to draw the manifest's graph for.
+    """
+    try:
+        location = store.add_flow(flow, replace=replace, example=example)
+        store.build()
+    except AlreadyExists as error:
+        if "origin" not in error.facts:
+            raise
+        raise AlreadyExists(
+            f"the name {flow.name!r} belongs in {store.url} to the flow of {error.facts['origin']}, and this one is of "
+            f"{flow.qualified_name}; give it another name, or take the name over with headrace add --replace"
+        ) from error
+    return location
+
+
+def code_flow(flow: Flow, url: str | None, options: Sequence[str] | None) -> tuple[Storage, str]:
+    """Put a flow from code where it can be executed from.
+
+    Parameters
+    ----------
+    flow : Flow
+        As loaded.
+    url : str or None
+        A storage to keep it and the record of the run in. Default: the flow's own, else this process.
+    options : sequence of str or None
+        Of the storage.
+    """
+    if url is None and flow.storage is None:
+        if options:
+            raise typer.BadParameter("--storage-option needs --storage URL, for the flow comes from code")
+        store = private_storage()
+        return store, store.add_flow(flow)
+    store = storage_of(url, options) if url is not None else flow.storage  # type: ignore[assignment]
+    return store, store_flow(store, flow)
+
+
+# -- environments ------------------------------------------------------------------------------------------------
+
+
+def own_environment(manifest: Mapping[str, Any]) -> Environment | None:
+    """Return the environment that a stored flow carries, if it carries one."""
+    from headrace.environments.base import Environment
+
+    data = manifest.get("environment")
+    return None if data is None else Environment.deserialize(data)
+
+
+def environment_of(on: str | None, workers: int | None, own: Environment | None = None) -> Environment:
+    """Return the environment that ``--on`` and ``--workers`` mean.
+
+    Parameters
+    ----------
+    on : str or None
+        As typed.
+    workers : int or None
+        As typed. Without ``--on``, they are those of a cluster on this machine.
+    own : Environment, optional
+        The flow's.
+    """
+    from headrace.environments.clusters import KINDS, is_address
+    from headrace.environments.dask import DaskEnvironment
+    from headrace.environments.local import LocalEnvironment
+
+    if on is None and workers is None:
+        return own or LocalEnvironment()
+    on = on or "local"
+    if workers is not None and (on == "inline" or is_address(on)):
+        what = "this process" if on == "inline" else f"the cluster at {on}"
+        raise typer.BadParameter(f"--workers has no meaning for {what}; leave it out, or say --on local")
+    if on == "inline":
+        return LocalEnvironment()
+    if is_address(on):
+        return DaskEnvironment(on, deadline=DEADLINE)
+    if on not in KINDS and "." not in on and ":" not in on:
+        known = ["inline", *KINDS]
+        close = difflib.get_close_matches(on, known, n=1)
+        raise SetupError(
+            f"unknown place {on!r} to run on{f' (did you mean {close[0]!r}?)' if close else ''}; give "
+            f"{', '.join(map(repr, known))}, an address like tcp://host:8786, or the import path of a Dask cluster "
+            "class like dask_jobqueue.SLURMCluster"
+        )
+    return DaskEnvironment(on, n_workers=workers)
+
+
+@contextmanager
+def up(environment: Environment) -> Iterator[Environment]:
+    """Close an environment at the end of the block, also when the process is asked to end meanwhile.
+
+    Parameters
+    ----------
+    environment : Environment
+        Not set up yet.
+    """
+    with _ended_by_signals(), environment:
+        yield environment
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    def end(number: int, frame: object) -> None:
+        raise Terminated
+
+    before = {}
+    # Only the main thread may; there is no other one but where a test calls a command from it.
+    with contextlib.suppress(ValueError):
+        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# -- runs --------------------------------------------------------------------------------------------------------
+
+
+def run_shown(
+    environment: Environment,
+    store: Storage,
+    location: str,
+    values: Mapping[str, Any],
+    *,
+    strings: bool = False,
+    run_id: str | None = None,
+) -> FlowRun:
+    """Run a flow with live progress, the outcome, and what failed.
+
+    Parameters
+    ----------
+    environment : Environment
+        Where.
+    store : Storage
+        Where the flow lies.
+    location : str
+        Which flow.
+    values : mapping
+        Parameters.
+    strings : bool, default False
+        Whether they are texts.
+    run_id : str, optional
+        Default: made from the time.
+    """
+    from headrace import parameters
+    from headrace.report.console import ConsoleObserver
+
+    # Told before a cluster is brought up in vain.
+    parameters.validate(store.load(location), values, strings=strings)
+    with err_console().status(f"bringing up {environment!r} …", spinner="dots"):
+        environment.setup(store)
+    with ConsoleObserver() as observer:
+        run = environment.execute(store, location, values, observers=[observer], strings=strings, run_id=run_id)
+    failures = run.failures()
+    print_errors([(label, it.type_name, it.message, it.traceback) for label, it in failures.items()])
+    return run
+
+
+def exit_code(run: FlowRun) -> int:
+    """Return 0 only for a run that succeeded."""
+    from headrace.core.state import State
+
+    return 0 if run.state is State.SUCCESS else 1
+
+
+def print_errors(errors: Sequence[tuple[str, str, str, str]]) -> None:
+    """Print errors of task runs, the equal ones once, the first of them with their tracebacks.
+
+    Parameters
+    ----------
+    errors : sequence of (label, type, message, traceback)
+        In the order of the flow.
+    """
+    from rich.text import Text
+
+    alike: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    for label, kind, message, trace in errors:
+        alike.setdefault((label.partition("[")[0], kind, message), []).append((label, trace))
+    out = err_console()
+    for place, ((_, kind, message), found) in enumerate(alike.items()):
+        if place == MOST_ERRORS:
+            out.print(Text(f"\n… and {len(alike) - place:,} more kinds of errors", style="dim"))
+            break
+        label, trace = found[0]
+        more = f" (and {len(found) - 1:,} more like it)" if len(found) > 1 else ""
+        told = f"{kind}: {message}" if message else kind
+        out.print(Text.assemble("\n", (label, "bold"), f"{more} failed with ", (told, "red")), soft_wrap=True)
+        for line in _shortened(trace):
+            out.print(Text(f"  {line}", style="dim"), soft_wrap=True)
+
+
+def _shortened(trace: str) -> list[str]:
+    lines = trace.rstrip().splitlines()
+    if len(lines) <= MOST_LINES:
+        return lines
+    return [*lines[:4], f"  … {len(lines) - MOST_LINES:,} lines …", *lines[4 - MOST_LINES :]]
+
+
+def print_facts(facts: Mapping[str, str]) -> None:
+    """Print names and values, one below the other, to standard output."""
+    from rich.text import Text
+
+    out, width = console(), max(map(len, facts))
+    for name, value in facts.items():
+        out.print(Text.assemble((f"{name:<{width}}  ", "dim"), value), soft_wrap=True)
+
+
+def short_result(run: FlowRun) -> str:
+    """Return what the flow returned as a short text, without bringing a large value here for it."""
+    from headrace.errors import ValueReleased
+
+    try:
+        found = run.result_if_small(SMALL)
+    except ValueReleased as error:
+        return f"not kept: {error}"
+    if found is None:
+        return f"larger than {SMALL // 1024} kB, so it was not brought here; let the last task write it somewhere"
+    text = repr(found[0])
+    return text if len(text) <= SHORT else f"{text[: SHORT - 1]}…"
+
+
+def record_of(store: Storage, run: FlowRun) -> str:
+    """Tell where the record of a run lies."""
+    if store.url.startswith("memory:"):
+        return "not kept; --storage URL keeps the flow and the run"
+    return f"{store.url}/runs/{run.run_id}"
