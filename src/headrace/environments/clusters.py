@@ -25,10 +25,10 @@ def local_cluster(options: dict[str, Any]) -> Any:
             "this process is being started as a worker of a local cluster, and ran the script's main part again, which "
             "would start another cluster; put that part below `if __name__ == \"__main__\":`"
         )
-    defaults: dict[str, Any] = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    if options.get("processes", True) and "threads_per_worker" not in options:
+    defaults: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+    if options.get("processes", True):
         # Python tasks hold the GIL: a process for each core keeps all of them busy.
-        defaults["threads_per_worker"] = 1
+        defaults |= {"host": "127.0.0.1", "threads_per_worker": 1}
     return LocalCluster(**{**defaults, **options})
 
 

@@ -96,7 +96,7 @@ class DaskEnvironment(Environment):
             self.close()
             raise SetupError(
                 f"the cluster {self._kind()!r} could not be brought up within {self.deadline:g} s: "
-                f"{type(error).__name__}: {error}"
+                f"{_root(error)}"
             ) from error
         except BaseException:
             self.close()
@@ -239,6 +239,13 @@ class DaskEnvironment(Environment):
     def _from_data(cls, data: dict[str, Any]) -> Self:
         options = data.pop("options", {})
         return super()._from_data({**data, **options})
+
+
+def _root(error: BaseException) -> str:
+    """What began a chain of errors, which is what a user can mend; Dask wraps it several times."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {error}"
 
 
 def _minor(version: str) -> str:

@@ -19,7 +19,7 @@ from dask._task_spec import TaskRef
 from distributed import CancelledError, Client, Future, KilledWorker
 
 from headrace.core.events import Command, Dispatch, Ended, Event, Lost, Resized, Stop
-from headrace.errors import ClusterLost, HeadraceError, MissingModule, RunError, ValueReleased
+from headrace.errors import ClusterLost, HeadraceError, MissingModule, RunError, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.failure import capture
 from headrace.execution.worker import PlanPlugin, pick, run_batch, topic
@@ -147,8 +147,14 @@ class DaskExecutor(Executor):
         error = self._futures[batch].exception(timeout=SILENCE) if status == "error" else None
         if error is None:
             error = ClusterLost("the cluster cancelled it, for instance because its scheduler was restarted")
+        killed = isinstance(error, KilledWorker)
+        if killed:
+            error = TaskCrashed(
+                "the process that ran it died, each time it was tried: it was killed (perhaps for using too much "
+                f"memory), or it crashed in native code. Dask says: {error}"
+            )
         failure, _ = capture(error)
-        return Lost(batch, isinstance(error, KilledWorker), failure)
+        return Lost(batch, killed, failure)
 
     def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:  # noqa: D102
         if not wanted:

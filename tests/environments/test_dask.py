@@ -1,0 +1,237 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import Client, LocalCluster
+
+import headrace as hr
+from headrace.environments.clusters import KINDS
+from headrace.errors import MissingPackage, SetupError
+from tests.environments import flows
+
+HERE = Path(__file__).parent
+
+
+def until(condition, seconds=20.0):
+    """Wait for a condition, and return whether it came."""
+    pause, end = 0.01, time.monotonic() + seconds
+    while not (found := condition()) and time.monotonic() < end:
+        psutil.time.sleep(pause)
+    return found
+
+
+def children(process=None):
+    """Living child processes, but for the helper that Python's multiprocessing keeps for itself."""
+    found = (process or psutil.Process()).children(recursive=True)
+    return [child for child in found if child.is_running() and "resource_tracker" not in " ".join(_line(child))]
+
+
+def _line(process):
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def ports(processes):
+    """Ports on which processes listen."""
+    return {
+        connection.laddr
+        for process in processes
+        for connection in process.net_connections()
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+@pytest.fixture
+def nothing_left():
+    """Check that a test leaves no child process and no listening port."""
+    before = {child.pid for child in children()}, ports([psutil.Process()])
+    yield
+    assert until(lambda: {child.pid for child in children()} <= before[0])
+    assert until(lambda: ports([psutil.Process()]) <= before[1])
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return hr.Storage(tmp_path)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_cluster_serves_many_runs_and_is_taken_down(storage):
+    location = storage.add_flow(flows.doubled)
+    with hr.DaskEnvironment("local", n_workers=2) as env:
+        env.setup(storage)
+        client = env.client
+        env.setup(storage)
+        assert env.client is client
+        assert [env.execute(storage, location, {"n": n}).result() for n in (3, 4)] == [6, 12]
+        assert env.client is client
+        workers = set(env.execute(storage, storage.add_flow(flows.processes)).result())
+        assert len(workers) == 2
+        assert os.getpid() not in workers
+    assert env.client is None
+    env.close()
+
+
+@pytest.mark.parametrize("processes", [True, False])
+@pytest.mark.usefixtures("nothing_left")
+def test_it_listens_on_loopback_only(processes):
+    with hr.DaskEnvironment("local", n_workers=1, processes=processes) as env:
+        env.setup()
+        found = ports([psutil.Process(), *children()])
+    assert {address.ip for address in found} == {"127.0.0.1"}
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_after_close_it_can_be_set_up_again(storage):
+    location = storage.add_flow(flows.doubled)
+    env = hr.DaskEnvironment("local", n_workers=1, processes=False)
+    for _ in range(2):
+        assert env.execute(storage, location).result() == 90
+        env.close()
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_nothing_survives_an_exception():
+    env = hr.DaskEnvironment("local", n_workers=1)
+    with pytest.raises(ZeroDivisionError), env:
+        env.setup()
+        _ = 1 / 0
+    assert env.client is None
+
+
+class Stillborn(LocalCluster):
+    """A cluster that comes up without workers."""
+
+    def __init__(self, **options):
+        super().__init__(**{**options, "n_workers": 0, "dashboard_address": None})
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_nothing_survives_a_failed_setup():
+    env = hr.DaskEnvironment(Stillborn, deadline=0.5, processes=False)
+    with pytest.raises(SetupError, match=r"has no worker after 0.5 s"):
+        env.setup()
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_class_that_raises_is_told_as_a_failed_setup():
+    with pytest.raises(SetupError, match=r"could not be brought up.*unexpected keyword argument 'moons'"):
+        hr.DaskEnvironment("distributed.LocalCluster", moons=2, n_workers=1, processes=False).setup()
+
+
+@pytest.mark.parametrize("kind", ["distributed.LocalCluster", LocalCluster, "distributed:LocalCluster"])
+@pytest.mark.usefixtures("nothing_left")
+def test_any_cluster_class(kind, storage):
+    options = {"processes": False, "dashboard_address": None}
+    with hr.DaskEnvironment(kind, n_workers=1, **options) as env:
+        assert env.execute(storage, storage.add_flow(flows.doubled)).result() == 90
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_live_cluster_and_a_live_client_are_used_and_not_closed(storage):
+    location = storage.add_flow(flows.doubled)
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        for given in (cluster, client, cluster.scheduler_address):
+            with hr.DaskEnvironment(given) as env:
+                assert env.execute(storage, location).result() == 90
+        assert client.status == "running"
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_adapt_brings_workers_when_there_is_work(storage):
+    with hr.DaskEnvironment("local", adapt=(0, 2), processes=False) as env:
+        assert env.execute(storage, storage.add_flow(flows.doubled)).result() == 90
+
+
+def test_nobody_answers_at_an_address():
+    began = time.monotonic()
+    with pytest.raises(SetupError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1 .*check the address"):
+        hr.DaskEnvironment("tcp://127.0.0.1:1", deadline=1.0).setup()
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "said"),
+    [
+        ("moon", SetupError, "unknown cluster 'moon': give 'local'"),
+        ("dask_moon.MoonCluster", MissingPackage, "pip install dask-moon"),
+        ("distributed.MoonCluster", SetupError, "no cluster class 'MoonCluster'"),
+    ],
+)
+def test_an_unknown_cluster_says_what_there_is(kind, error, said):
+    with pytest.raises(error, match=said):
+        hr.DaskEnvironment(kind).setup()
+
+
+def test_each_kind_in_the_table_can_be_called():
+    assert all(map(callable, KINDS.values()))
+
+
+def test_a_task_that_kills_its_worker_crashes_alone(storage):
+    with hr.DaskEnvironment("local", n_workers=2, silence_logs=50) as env:
+        run = env.execute(storage, storage.add_flow(flows.killing))
+        states = run["killer"].states
+        assert [child for child, state in enumerate(states) if state is not hr.State.SUCCESS] == [5]
+        assert states[5] is hr.State.CRASHED
+        with pytest.raises(hr.errors.TaskCrashed, match="process that ran it died"):
+            run.result()
+
+
+SCRIPT = """
+import sys, time
+from pathlib import Path
+import headrace as hr
+
+@hr.task
+def nap(folder: str) -> None:
+    Path(folder, "started").touch()
+    time.sleep(600)
+
+@hr.flow
+def naps(folder: str):
+    return nap(folder)
+
+if __name__ == "__main__":
+    with hr.DaskEnvironment("local", n_workers=2) as env:
+        storage = hr.Storage(Path(sys.argv[1]) / "storage")
+        env.execute(storage, storage.add_flow(naps), {"folder": sys.argv[1]})
+"""
+
+
+def test_nothing_survives_ctrl_c(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    process = subprocess.Popen(
+        [sys.executable, script, tmp_path], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert until((tmp_path / "started").exists, 60)
+        family = children(psutil.Process(process.pid))
+        assert family
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group, workers included
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert "KeyboardInterrupt" in said
+    assert until(lambda: not [child for child in family if child.is_running()])
+    [record] = hr.Storage(tmp_path / "storage").runs()
+    assert record.state == "Cancelled"
+
+
+def test_a_script_without_a_main_guard_is_told_what_to_do(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import headrace as hr\nhr.DaskEnvironment('local', n_workers=1, deadline=5).setup()\n")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=100)
+    assert done.returncode != 0
+    assert 'if __name__ == "__main__"' in done.stderr
