@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.core.state import State
 from headrace.core.summary import NodeSummary
-from headrace.report.rows import duration, fit, progress, share_out, totals
+from headrace.report.rows import WAITING, duration, fit, progress, share_out, totals
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 #: glyphs for terminals that can show them, and for those that cannot.
 _GLYPHS: dict[State, tuple[str, str]] = {
     State.PENDING: ("·", "."),
+    State.READY: ("·", "."),
     State.RUNNING: ("●", "*"),
     State.RETRYING: ("↻", "~"),
     State.SUCCESS: ("✓", "+"),
@@ -153,9 +154,7 @@ class ConsoleObserver:
                 if node.done == node.width and node.name not in self._named:
                     self._named.add(node.name)
                     glyph = _glyph(node.state, console)
-                    line = (
-                        f"  {glyph} {_label(node)} {progress(node)} {node.state} in {duration(node.seconds)}"
-                    )
+                    line = f"  {glyph} {_label(node)} {progress(node)} {node.state} in {duration(node.seconds)}"
                     console.out(line, highlight=False)
         now = self._clock()
         if now - self._said >= self._interval:
@@ -178,9 +177,7 @@ class ConsoleObserver:
         rows, rest = self._fitted[2]
         elapsed = self._clock() - self._started
         parts: list[RenderableType] = [
-            Text.assemble(
-                (f" {self._heading}", "bold"), ("  " + _sentence(nodes, elapsed), "dim"), no_wrap=True
-            ),
+            Text.assemble((f" {self._heading}", "bold"), ("  " + _sentence(nodes, elapsed), "dim"), no_wrap=True),
             _table(rows, console, spin=int(elapsed * 6)),
         ]
         if rest:
@@ -231,9 +228,7 @@ def print_outcome(
     else:
         line.append(f", {sum_up.done:,} task runs")
     if elapsed > 0 and sum_up.seconds > 0.05 * elapsed:
-        line.append(
-            f", {duration(sum_up.seconds)} of work ({sum_up.seconds / elapsed:.1f} at a time)", style="dim"
-        )
+        line.append(f", {duration(sum_up.seconds)} of work ({sum_up.seconds / elapsed:.1f} at a time)", style="dim")
     console.print(line)
 
 
@@ -255,7 +250,7 @@ def _table(rows: Sequence[NodeSummary], console: Console, spin: int | None = Non
         glyph = _glyph(state, console)
         if spin is not None and running and not console.options.ascii_only:
             glyph = _SPIN[spin % len(_SPIN)]
-        name = Text(row.name, style="dim" if state == State.PENDING else "")
+        name = Text(row.name, style="dim" if state in WAITING else "")
         if row.mapped:
             name.append(" [map]", style="dim")
         table.add_row(
@@ -294,8 +289,7 @@ def _bar(row: NodeSummary, cells: int, console: Console) -> Text:
     stroke = "#" if console.options.ascii_only else "━"
     bar = Text()
     for state, share in share_out(row.counts, row.width, cells):
-        if state != State.PENDING:
-            bar.append(stroke * share, style=state.tone)
+        bar.append(stroke * share, style=state.tone)
     rest = "-" if console.options.ascii_only else "─"
     return bar.append(rest * (cells - len(bar)), style="bright_black")
 

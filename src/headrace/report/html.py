@@ -15,7 +15,7 @@ from typing import Any
 from headrace.core.state import State
 from headrace.core.summary import NodeSummary
 from headrace.report.layout import HEIGHT, Box, Layout, lay_out, shortened
-from headrace.report.rows import duration, fit, progress, share_out, totals
+from headrace.report.rows import WAITING, duration, fit, progress, share_out, totals
 
 #: more rows than this are grouped by task, and at last left out.
 MOST_ROWS = 100
@@ -163,7 +163,7 @@ def _row(row: NodeSummary) -> str:
     others = [
         f"{count:,} {state.label}"
         for state, count in sorted(row.counts.items(), reverse=True)
-        if row.width != 1 and state not in (State.SUCCESS, State.PENDING)
+        if row.width != 1 and state != State.SUCCESS and state not in WAITING
     ]
     note = f' <span class="hr-quiet">{escape(", ".join(others))}</span>' if others else ""
     mapped = ' <span class="hr-quiet">[map]</span>' if row.mapped else ""

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-#: more nodes than this are collapsed: calls of one task on one level become one box, and if that is not enough,
-#: so do chains of one task.
+#: more nodes than this are collapsed: calls of one task on one level become one box; if that is not
+#: enough, so do chains of one task.
 MOST_NODES = 60
 #: more boxes than this, and more bends than that, are not drawn.
 MOST_BOXES = 250

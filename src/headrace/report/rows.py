@@ -12,6 +12,9 @@ from headrace.core.summary import NodeSummary
 #: a node's name without the suffix that repeated calls of its task get.
 _REPEATED = re.compile(r"-\d+$")
 
+#: states in which nothing has happened yet; reports draw them as the empty part of a bar.
+WAITING = frozenset({State.PENDING, State.READY})
+
 #: the order of urgency in which rows are kept when not all fit.
 _URGENCY = {
     State.CRASHED: 0,
@@ -20,6 +23,7 @@ _URGENCY = {
     State.CANCELLED: 1,
     State.RUNNING: 2,
     State.RETRYING: 2,
+    State.READY: 3,
     State.PENDING: 3,
     State.SKIPPED: 4,
     State.SUCCESS: 4,
@@ -81,9 +85,7 @@ def _merged(base: str, members: Sequence[NodeSummary]) -> NodeSummary:
             counts[state] = counts.get(state, 0) + count
         width = None if width is None or member.width is None else width + member.width
     seconds = sum(member.seconds for member in members)
-    return NodeSummary(
-        f"{base} \u00d7{len(members):,}", any(one.mapped for one in members), width, counts, seconds
-    )
+    return NodeSummary(f"{base} \u00d7{len(members):,}", any(one.mapped for one in members), width, counts, seconds)
 
 
 def fit(nodes: Sequence[NodeSummary], limit: int) -> tuple[list[NodeSummary], str]:
@@ -131,7 +133,7 @@ def share_out(counts: dict[State, int], width: int | None, cells: int) -> list[t
     Returns
     -------
     list of (State, int)
-        In drawing order: done well, skipped, failed, retrying, running. What remains is pending.
+        In drawing order: done well, skipped, failed, retrying, running. What remains waits.
     """
     whole = max(width or 0, sum(counts.values()))
     if not whole or cells <= 0:

@@ -66,7 +66,5 @@ def _branches(names: Sequence[str], below: str, depth: int) -> list[tuple[str, s
     branches = []
     for place, name in enumerate(names):
         last = place == len(names) - 1
-        branches.append(
-            (name, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "), depth + 1)
-        )
+        branches.append((name, below + ("└─ " if last else "├─ "), below + ("   " if last else "│  "), depth + 1))
     return branches[::-1]
