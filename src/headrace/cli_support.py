@@ -67,7 +67,7 @@ class Commands(TyperGroup):
             if isinstance(error, _UsageError):
                 told = error.format_message()
                 asked = error.ctx.command_path if error.ctx is not None else ctx.command_path
-                complain(f"{told.rstrip('.')}; {asked} --help tells more")
+                complain(f"{told.rstrip('.')} ({asked} --help tells more)")
             else:
                 if ctx.params.get("traceback"):
                     traceback.print_exception(error)
@@ -384,6 +384,8 @@ def run_shown(
         run = environment.execute(store, location, values, observers=[observer], strings=strings, run_id=run_id)
     failures = run.failures()
     print_errors([(label, it.type_name, it.message, it.traceback) for label, it in failures.items()])
+    if sys.stderr.isatty():
+        remark("")  # between how it went and what came of it
     return run
 
 
@@ -395,7 +397,7 @@ def exit_code(run: FlowRun) -> int:
 
 
 def print_errors(errors: Sequence[tuple[str, str, str, str]]) -> None:
-    """Print errors of task runs, the equal ones once, the first of them with their tracebacks.
+    """Print errors of task runs with their tracebacks: of one task, each type of error once.
 
     Parameters
     ----------
@@ -404,16 +406,16 @@ def print_errors(errors: Sequence[tuple[str, str, str, str]]) -> None:
     """
     from rich.text import Text
 
-    alike: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+    alike: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
     for label, kind, message, trace in errors:
-        alike.setdefault((label.partition("[")[0], kind, message), []).append((label, trace))
+        alike.setdefault((label.partition("[")[0], kind), []).append((label, message, trace))
     out = err_console()
-    for place, ((_, kind, message), found) in enumerate(alike.items()):
+    for place, ((_, kind), found) in enumerate(alike.items()):
         if place == MOST_ERRORS:
             out.print(Text(f"\n… and {len(alike) - place:,} more kinds of errors", style="dim"))
             break
-        label, trace = found[0]
-        more = f" (and {len(found) - 1:,} more like it)" if len(found) > 1 else ""
+        label, message, trace = found[0]
+        more = f" and {len(found) - 1:,} more like it" if len(found) > 1 else ""
         told = f"{kind}: {message}" if message else kind
         out.print(Text.assemble("\n", (label, "bold"), f"{more} failed with ", (told, "red")), soft_wrap=True)
         for line in _shortened(trace):

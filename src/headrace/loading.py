@@ -154,7 +154,9 @@ def pick_flow(module: ModuleType, name: str, place: str) -> Flow:
     by_name = {flow.name: flow for flow in flows.values()}
     if name in flows or name in by_name:
         return flows[name] if name in flows else by_name[name]
-    known = ", ".join(map(repr, flows)) or "none: a flow is a function with @hr.flow, or made by `with hr.Flow(...)`"
+    if not flows:
+        raise NotFound(f"there is no flow in {place}; write a function with @hr.flow, or a block `with hr.Flow(...)`")
+    known = ", ".join(map(repr, flows))
     if name:
         close = difflib.get_close_matches(name, [*flows, *by_name], n=1)
         hint = f" (did you mean {close[0]!r}?)" if close else ""
