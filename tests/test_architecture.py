@@ -26,10 +26,11 @@ ALLOWED = {
     "environments": {"errors", "_version", "core", "execution", "store"},
     "flows": {"errors", "core", "parameters", "report", "storage", "store", "execution", "environments"},
     "loading": {"errors", "core", "flows"},
-    "cli": {
+    "cli_support": {
         "errors", "_version", "core", "parameters", "report", "storage", "store", "execution", "environments",
         "flows", "loading",
     },
+    "cli": {"errors", "_version", "store", "environments", "flows", "loading", "cli_support", "report", "parameters"},
     "__main__": {"cli"},
 }  # fmt: skip
 
