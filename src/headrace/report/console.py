@@ -227,7 +227,7 @@ def print_outcome(
         line.append(f", {sum_up.failures:,} of {sum_up.width:,} task runs failed", style=State.FAILED.tone)
     else:
         line.append(f", {sum_up.done:,} task runs")
-    if elapsed > 0 and sum_up.seconds > 0.05 * elapsed:
+    if elapsed > 0 and sum_up.seconds >= max(0.05 * elapsed, 0.001):
         line.append(f", {duration(sum_up.seconds)} of work ({sum_up.seconds / elapsed:.1f} at a time)", style="dim")
     console.print(line)
 

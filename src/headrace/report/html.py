@@ -141,7 +141,7 @@ def run_html(
     whole = totals(summaries)
     rows, rest = fit(summaries, MOST_ROWS)
     facts = f"{whole.done:,} of {whole.width:,}{'' if whole.exact else '+'} task runs in {duration(elapsed)}"
-    if elapsed > 0 and whole.seconds > 0.05 * elapsed:
+    if elapsed > 0 and whole.seconds >= max(0.05 * elapsed, 0.001):
         facts += f", {duration(whole.seconds)} of work"
     head = (
         f"<b>{escape(flow_name)}</b>{_chip(state)}<span>{facts}</span>"
