@@ -3,16 +3,17 @@
 import re
 import sys
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 
 def constraints(text: str) -> list[str]:
     """`name==bound` for each requirement `name>=bound` of the project and its extras."""
     project = tomllib.loads(text)["project"]
-    requirements = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    requirements = list(chain(project["dependencies"], *project["optional-dependencies"].values()))
     found = (re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)", requirement) for requirement in requirements)
     return sorted({f"{match[1]}=={match[2]}" for match in found if match})
 
 
 if __name__ == "__main__":
-    print("\n".join(constraints(Path(sys.argv[1]).read_text())))
+    sys.stdout.write("\n".join(constraints(Path(sys.argv[1]).read_text())) + "\n")

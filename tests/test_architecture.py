@@ -36,7 +36,19 @@ ALLOWED = {
 
 #: what the pure core may import beside itself and `errors`
 STANDARD_LIBRARY = sys.stdlib_module_names
-IMPURE = {"time", "random", "os", "io", "socket", "threading", "asyncio", "logging", "subprocess", "datetime", "pathlib"}
+IMPURE = {
+    "time",
+    "random",
+    "os",
+    "io",
+    "socket",
+    "threading",
+    "asyncio",
+    "logging",
+    "subprocess",
+    "datetime",
+    "pathlib",
+}
 
 
 def modules() -> dict[str, Path]:

@@ -34,7 +34,7 @@ def test_a_class_is_written_down_by_its_import_path():
 
 
 def test_an_unknown_kind_names_the_known_ones():
-    with pytest.raises(SetupError, match="unknown environment 'MoonEnvironment'.*DaskEnvironment, LocalEnvironment"):
+    with pytest.raises(SetupError, match=r"unknown environment 'MoonEnvironment'.*DaskEnvironment, LocalEnvironment"):
         hr.Environment.deserialize({"type": "MoonEnvironment"})
 
 

@@ -100,9 +100,14 @@ def test_after_close_it_can_be_set_up_again(storage):
 @pytest.mark.usefixtures("nothing_left")
 def test_nothing_survives_an_exception():
     env = hr.DaskEnvironment("local", n_workers=1)
-    with pytest.raises(ZeroDivisionError), env:
-        env.setup()
-        _ = 1 / 0
+
+    def use():
+        with env:
+            env.setup()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        use()
     assert env.client is None
 
 

@@ -12,6 +12,7 @@ as soon as the optimism proves wrong.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from itertools import islice
@@ -64,7 +65,7 @@ class Growth:
         node, low, high = segment
         column, unit = self._column(node, low, high)
         most = min(most, (self.most - self.count) // len(column), high - low)
-        if unit > 0:
+        if unit > 0 and budget < math.inf:
             most = min(most, int((budget - self.cost) / unit))
         if most < 1:
             if self.strips:
@@ -180,7 +181,7 @@ def grow(
     if growth.cost_of(node) is None:
         waiting = sum(high - low for _, low, high in ready)
         share = -(-waiting // max(idle, 1))
-        _fill(growth, ready, float("inf"), share, known=False, suspects=suspects)
+        _fill(growth, ready, math.inf, share, known=False, suspects=suspects)
         return growth.strips, TRIAL
     share_seconds = expected_seconds(ready, nodes, costs) / threads
     _fill(growth, ready, max(CRUMB, min(GRAIN, share_seconds)), MOST, known=True, suspects=suspects)
@@ -232,4 +233,4 @@ def _grow_suspect(
             ready.popleft()
         else:
             ready[0] = (node, low + 1, high)
-    return strips, float("inf")
+    return strips, math.inf

@@ -78,7 +78,7 @@ class Exceptional(NamedTuple):
 
 
 class Size(NamedTuple):
-    """A measured length; -1 where the value has none."""
+    """A measured length; -1 where the value is not a sequence."""
 
     position: int
     measure: int

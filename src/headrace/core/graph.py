@@ -329,9 +329,7 @@ class GraphDrawing:
             args = tuple(constant(replace(slot, change)) for slot in node.args)
             kwargs = {key: constant(replace(slot, change)) for key, slot in node.kwargs.items()}
             upstream = tuple(source + shift for source in node.upstream)
-            self.nodes.append(
-                NodeSpec(self.unique_name(node.name), node.task, args, kwargs, upstream, node.mapped)
-            )
+            self.nodes.append(NodeSpec(self.unique_name(node.name), node.task, args, kwargs, upstream, node.mapped))
         return self.unslot(replace(graph.result, change))
 
     def unslot(self, slot: Slot) -> Any:
@@ -356,9 +354,7 @@ class GraphDrawing:
             If it is empty or has a cycle.
         """
         if not self.nodes:
-            raise FlowError(
-                f"flow {flow_name!r} drew no node: call at least one @hr.task inside it"
-            )
+            raise FlowError(f"flow {flow_name!r} drew no node: call at least one @hr.task inside it")
         self._check_own(f"the result of flow {flow_name!r}", result)
         graph = Graph(self.nodes, slot_of(result))
         graph.order()

@@ -40,7 +40,7 @@ from headrace.core.events import (
 )
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, Plan, WidthFrom
-from headrace.core.rules import Decision, Upstream, decide, upstream_of
+from headrace.core.rules import Decision, Upstream, decide, runs_after_success, upstream_of
 from headrace.core.state import State, move, move_run
 from headrace.core.strips import Strip, count, cut, locate, runs
 from headrace.core.summary import NodeSummary
@@ -190,9 +190,7 @@ class RunMachine:
                 self.nodes[node].seconds[strip.low : strip.high] = seconds[at::depth]
                 self._apply(node, strip.low, strip.high, odd, now)
 
-    def _apply(
-        self, node: int, low: int, high: int, odd: dict[tuple[int, int], Exceptional], now: float
-    ) -> None:
+    def _apply(self, node: int, low: int, high: int, odd: dict[tuple[int, int], Exceptional], now: float) -> None:
         """Move the task runs of a range to where the report says they ended."""
         if not odd:
             self._conclude(node, low, high, State.SUCCESS)
@@ -212,7 +210,7 @@ class RunMachine:
     def _apply_one(self, node: int, child: int, entry: Exceptional, now: float) -> None:
         run = self.nodes[node]
         if entry.state is State.PENDING:
-            move(run.states, child, child + 1, State.PENDING)
+            run.release(child, child + 1)
             self._to_offer.append((node, child, child + 1))
             return
         run.attempts[child] = entry.attempts
@@ -244,7 +242,7 @@ class RunMachine:
         batch.stop = stop
         for nodes, low, high in rest:
             for node in nodes:
-                move(self.nodes[node].states, low, high, State.PENDING)
+                self.nodes[node].release(low, high)
         for nodes, low, high in reversed(rest):
             for node in reversed(nodes):
                 self._to_offer.appendleft((node, low, high))
@@ -257,11 +255,12 @@ class RunMachine:
         if not event.killed or batch.stop == 1:
             for node, child in runs(whole):
                 self.nodes[node].failures[child] = event.failure
+                self.nodes[node].holders[child] = NO_BATCH
                 self._conclude(node, child, child + 1, State.CRASHED)
             return
         most = max(1, batch.stop // SPLIT)
         for node, child in runs(whole):
-            move(self.nodes[node].states, child, child + 1, State.PENDING)
+            self.nodes[node].release(child, child + 1)
             self._suspects[node, child] = most
             self._to_offer.append((node, child, child + 1))
 
@@ -357,7 +356,8 @@ class RunMachine:
             if problem is None and len(widths) > 1:
                 text = f"node {run.spec.name!r} maps over sequences of different lengths: {sorted(widths)}"
                 problem = State.FAILED, Failure("headrace.errors.FlowError", text)
-            run.resize(1 if problem is not None else widths.pop())
+            run.widthless = problem is not None
+            run.resize(1 if run.widthless else widths.pop())
         run.opened = True
         for edge in run.spec.outputs:
             if edge.kind is EdgeKind.CHILD:
@@ -375,7 +375,7 @@ class RunMachine:
     def _width(self, run: NodeRun, origin: WidthFrom) -> tuple[int | None, tuple[State, Failure | None] | None]:
         """The width that a source tells; None while unknown; or the state that the node ends in without one."""
         source = self.nodes[origin.source]
-        if origin.measure is None:
+        if origin.measure is None and not source.widthless:
             return (source.width, None) if source.opened else (None, None)
         if not source.clean:
             policy = run.policy
@@ -383,10 +383,11 @@ class RunMachine:
             if decision is Decision.SKIP:
                 return None, (State.SKIPPED, None)
             return None, (State.TRIGGER_FAILED, None)
+        assert origin.measure is not None  # a node without a width is not clean
         sizes = source.sizes[origin.measure]
         if any(size < 0 for size in sizes.values()):
             text = (
-                f"node {run.spec.name!r} maps over the value of {source.spec.name!r}, which has no length; "
+                f"node {run.spec.name!r} maps over the value of {source.spec.name!r}, which is not a sequence; "
                 "return a list from that task"
             )
             return None, (State.FAILED, Failure("headrace.errors.FlowError", text))
@@ -395,6 +396,7 @@ class RunMachine:
     def _offer(self, node: int, low: int, high: int) -> None:
         """Make ready, or settle by trigger, what of a range is pending and waits for nothing."""
         run = self.nodes[node]
+        high = min(high, len(run.states))  # a node that could not be mapped is narrower than its sources
         if not run.opened or low >= high:
             return
         sources = [(edge, self.nodes[edge.source]) for edge in run.spec.inputs]
@@ -403,6 +405,7 @@ class RunMachine:
             run.all_in(State.PENDING, low, high)
             and all(source.all_final(low, high) for source in by_child)
             and all(source.clean for _, source in sources)
+            and runs_after_success(run.policy.trigger)
             and not self._suspects
         ):
             self._enqueue(node, low, high)
@@ -412,9 +415,7 @@ class RunMachine:
             if edge.kind is EdgeKind.NODE:
                 whole = Upstream(*map(sum, zip(whole, source.upstream(), strict=True)))
         for child in range(low, high):
-            if run.states[child] == State.PENDING and all(
-                State(source.states[child]).is_final for source in by_child
-            ):
+            if run.states[child] == State.PENDING and all(State(source.states[child]).is_final for source in by_child):
                 self._offer_one(node, child, whole, by_child)
 
     def _offer_one(self, node: int, child: int, whole: Upstream, by_child: list[NodeRun]) -> None:
@@ -446,9 +447,7 @@ class RunMachine:
             idle = self.threads - len(self._batches)
             if optimistic and self._batches and idle < 1:
                 return
-            strips, limit = batching.grow(
-                self._ready, self.nodes, self.costs, idle, self.threads, self._suspects
-            )
+            strips, limit = batching.grow(self._ready, self.nodes, self.costs, idle, self.threads, self._suspects)
             self._dispatch(tuple(strips), limit)
 
     def _dispatch(self, strips: tuple[Strip, ...], limit: float) -> None:
@@ -471,7 +470,7 @@ class RunMachine:
         outside: set[Input] = set()
         widths: dict[int, int] = {}
         attempts: dict[tuple[int, int], int] = {}
-        whole_done: set[int] = set()
+        whole_done: set[tuple[int, bool]] = set()
         for nodes, low, high in strips:
             for node in nodes:
                 run = self.nodes[node]
@@ -480,9 +479,9 @@ class RunMachine:
                 for edge in run.spec.inputs:
                     source = self.nodes[edge.source]
                     if edge.kind is EdgeKind.NODE:
-                        if edge.source in whole_done:
+                        if (edge.source, edge.data) in whole_done:
                             continue
-                        whole_done.add(edge.source)
+                        whole_done.add((edge.source, edge.data))
                         first, last = 0, len(source.states)
                         if source.spec.mapped and source.width is not None:
                             widths[edge.source] = source.width
@@ -505,4 +504,3 @@ class RunMachine:
         deciding = [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
         failed = any(run.failed for run in deciding)
         self.state = move_run(self.state, State.FAILED if failed else State.SUCCESS)
-

@@ -26,6 +26,8 @@ class NodeRun:
         Its task's policy.
     width : int or None
         How many task runs it has; None while unknown.
+    widthless : bool
+        Whether its width cannot be known; then its one task run stands for all that there would have been.
     waiting : int
         How many NODE edges lead here from nodes that are not finished.
     opened : bool
@@ -50,13 +52,14 @@ class NodeRun:
 
     __slots__ = (
         "attempts", "failed", "failures", "holders", "opened", "policy", "seconds", "sizes", "skipped", "spec",
-        "states", "unfinished", "waiting", "width",
+        "states", "unfinished", "waiting", "width", "widthless",
     )  # fmt: skip
 
     def __init__(self, spec: PlanNode, policy: Policy, waiting: int) -> None:
         self.spec = spec
         self.policy = policy
         self.width: int | None = None
+        self.widthless = False
         self.waiting = waiting
         self.opened = False
         self.unfinished = 0
@@ -98,6 +101,11 @@ class NodeRun:
     def all_final(self, low: int, high: int) -> bool:
         """Whether the task runs ``[low, high)`` are all final."""
         return not self.states[low:high].translate(None, _FINAL)
+
+    def release(self, low: int, high: int) -> None:
+        """Move ``[low, high)`` back to PENDING: no batch holds, or will hold, their values."""
+        move(self.states, low, high, State.PENDING)
+        self.holders[low:high] = array("i", (NO_BATCH,)) * (high - low)
 
     def settle(self, low: int, high: int, state: State) -> None:
         """Move ``[low, high)`` to a final state and count them."""

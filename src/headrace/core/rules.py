@@ -75,6 +75,11 @@ def decide(trigger: str, skip_on_upstream_skip: bool, up: Upstream) -> Decision:
     return Decision.RUN if TRIGGERS[trigger](up) else Decision.TRIGGER_FAIL
 
 
+def runs_after_success(trigger: str) -> bool:
+    """Whether a task with this trigger runs wherever all upstream succeeded, so that nobody need count."""
+    return TRIGGERS[trigger](Upstream(1, 0, 0))
+
+
 def upstream_of(whole: Upstream, by_child: Iterable[State]) -> Upstream:
     """Add the child-by-child upstream of one task run to what it waits for as a whole.
 

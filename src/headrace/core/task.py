@@ -49,9 +49,7 @@ class Policy:
         if not isinstance(self.name, str) or not self.name:
             raise FlowError(f"a task needs a name, got {self.name!r}")
         if self.trigger not in TRIGGERS:
-            raise FlowError(
-                f"task {self.name!r}: unknown trigger {self.trigger!r}; known are {', '.join(TRIGGERS)}"
-            )
+            raise FlowError(f"task {self.name!r}: unknown trigger {self.trigger!r}; known are {', '.join(TRIGGERS)}")
         if not isinstance(self.retries, int) or self.retries < 0:
             raise FlowError(f"task {self.name!r}: retries must be a whole number from 0 on, got {self.retries!r}")
         if not isinstance(self.retry_delay, (int, float)) or not 0 <= self.retry_delay < math.inf:

@@ -23,7 +23,7 @@ def local_cluster(options: dict[str, Any]) -> Any:
     if getattr(multiprocessing.current_process(), "_inheriting", False):
         raise SetupError(
             "this process is being started as a worker of a local cluster, and ran the script's main part again, which "
-            "would start another cluster; put that part below `if __name__ == \"__main__\":`"
+            'would start another cluster; put that part below `if __name__ == "__main__":`'
         )
     defaults: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
     if options.get("processes", True):

@@ -95,8 +95,7 @@ class DaskEnvironment(Environment):
         except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
             self.close()
             raise SetupError(
-                f"the cluster {self._kind()!r} could not be brought up within {self.deadline:g} s: "
-                f"{_root(error)}"
+                f"the cluster {self._kind()!r} could not be brought up within {self.deadline:g} s: {_root(error)}"
             ) from error
         except BaseException:
             self.close()

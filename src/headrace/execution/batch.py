@@ -12,19 +12,22 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
 from headrace.core.events import Dispatch, Ended, Event, Exceptional, Size
 from headrace.core.plan import Edge, EdgeKind, Plan, PlanNode
-from headrace.core.rules import Decision, Upstream, decide, upstream_of
+from headrace.core.rules import Decision, Upstream, decide, runs_after_success, upstream_of
 from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, build, follow
 from headrace.core.state import State
 from headrace.core.strips import count, cut
 from headrace.core.task import Policy
-from headrace.errors import TriggerFailed
+from headrace.errors import FlowError, TaskCrashed, TriggerFailed
 from headrace.execution.failure import capture
+
+#: Types that have a length but no elements in order; the same as for constants that are mapped over.
+NO_SEQUENCE = (str, bytes, Mapping, set, frozenset)
 
 Values = dict[int, dict[int, Any]]
 Getter = Callable[["Execution", int], Any]
@@ -55,12 +58,13 @@ class Control:
 class LoadedNode:
     """A node of the plan, ready to be called."""
 
-    __slots__ = ("args", "function", "inputs", "kwargs", "measures", "policy", "spec")
+    __slots__ = ("args", "function", "inputs", "kwargs", "measures", "picky", "policy", "spec")
 
     def __init__(self, plan: Plan, spec: PlanNode) -> None:
         task = plan.tasks[spec.task]
         self.function: Callable[..., Any] = task.function
         self.policy: Policy = task.policy
+        self.picky = not runs_after_success(task.policy.trigger)
         self.spec = spec
         self.args = tuple(_getter(plan, slot) for slot in spec.args)
         self.kwargs = {key: _getter(plan, slot) for key, slot in spec.kwargs.items()}
@@ -155,15 +159,15 @@ class Execution:
         self.sizes: list[Size] = []
         self.odd: dict[tuple[int, int], State] = {}
         self.large = 0
-        self._flat: dict[tuple[int, tuple[Any, ...]], list[Any]] = {}
+        self._flat: dict[tuple[int, str], list[Any]] = {}
         for node, child, state in order.outside:
             self.odd[node, child] = state
             if child not in values.setdefault(node, {}):
-                values[node][child] = None if state is State.SKIPPED else _trigger_failed(plan.plan.nodes[node])
+                values[node][child] = _stand_in(plan.plan.nodes[node], state)
 
     def run(self) -> Ended:
         """Execute the batch, and report."""
-        control, lock, values = self.control, self.control.lock, self.values
+        control, lock, values, behind = self.control, self.control.lock, self.values, self.order.attempts
         seconds = control.seconds
         for nodes, low, high in self.order.strips:
             column = [(number, self.plan[number], values.setdefault(number, {})) for number in nodes]
@@ -175,12 +179,14 @@ class Execution:
                         control.position += 1
                     began = perf_counter()
                     try:
-                        if self.odd and not self._may_run(number, node, child):
+                        if (self.odd or node.picky) and not self._may_run(number, node, child):
                             continue
                         mine[child] = node.function(
                             *[get(self, child) for get in node.args],
                             **{key: get(self, child) for key, get in node.kwargs.items()},
                         )
+                        if behind and (number, child) in behind:
+                            self._note(number, child, State.SUCCESS, behind[number, child] + 1)
                     except self.interrupts:
                         raise
                     except BaseException as error:  # noqa: BLE001 - whatever a task raises is its own state
@@ -203,10 +209,11 @@ class Execution:
 
     def flat(self, node: int, path: tuple[Any, ...], mapped: bool) -> list[Any]:
         """The elements of the elements of a node's value; made once per batch."""
-        known = self._flat.get((node, path))
+        key = node, repr(path)  # a path may hold a slice, which has no hash
+        known = self._flat.get(key)
         if known is None:
             value = self.children(node) if mapped else follow(self.values[node][0], path)
-            known = self._flat[node, path] = [element for part in value for element in part]
+            known = self._flat[key] = [element for part in value for element in part]
         return known
 
     def _measure(self, number: int, node: LoadedNode, child: int) -> None:
@@ -215,8 +222,8 @@ class Execution:
         for measure, (path, flat) in enumerate(node.measures):
             try:
                 value = follow(self.values[number][child], path)
-                size = sum(map(len, value)) if flat else len(value)
-            except (TypeError, LookupError):
+                size = -1 if isinstance(value, NO_SEQUENCE) else sum(map(len, value)) if flat else len(value)
+            except Exception:  # noqa: BLE001 - a user's type may refuse in any way
                 size = -1
             self.sizes.append(Size(self.control.position - 1, measure, size))
 
@@ -249,10 +256,10 @@ class Execution:
                 return True
             case Decision.SKIP:
                 self._note(number, child, State.SKIPPED)
-                self.values[number][child] = None
+                self.values[number][child] = _stand_in(node.spec, State.SKIPPED)
             case Decision.TRIGGER_FAIL:
                 self._note(number, child, State.TRIGGER_FAILED)
-                self.values[number][child] = _trigger_failed(node.spec)
+                self.values[number][child] = _stand_in(node.spec, State.TRIGGER_FAILED)
         return False
 
     def _width(self, node: int) -> int:
@@ -262,9 +269,11 @@ class Execution:
             return 1
         return self.order.widths[node]
 
-    def _note(self, number: int, child: int, state: State) -> None:
-        self.odd[number, child] = state
-        attempts = self.order.attempts.get((number, child), 0)
+    def _note(self, number: int, child: int, state: State, attempts: int | None = None) -> None:
+        if state is not State.SUCCESS:
+            self.odd[number, child] = state
+        if attempts is None:
+            attempts = self.order.attempts.get((number, child), 0)
         self.exceptional.append(Exceptional(self.control.position - 1, state, attempts))
 
     def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
@@ -285,10 +294,12 @@ class Execution:
                     *[get(self, child) for get in node.args],
                     **{key: get(self, child) for key, get in node.kwargs.items()},
                 )
+            except self.interrupts:
+                raise
             except BaseException as again:  # noqa: BLE001 - as above
                 error = again
             else:
-                self.exceptional.append(Exceptional(position, State.SUCCESS, attempts))
+                self._note(number, child, State.SUCCESS, attempts)
                 return
         failure, self.values[number][child] = capture(error)
         self.odd[number, child] = State.FAILED
@@ -303,6 +314,8 @@ class Execution:
     def kept(self) -> Values:
         """The values that somebody outside needs, and small ones for people to look at."""
         done = list(cut(self.order.strips, 0, self.control.position))
+        # What is to run again elsewhere will need its arguments there.
+        deferred = any(not state.is_final for state in self.odd.values())
         inside: dict[int, list[tuple[int, int]]] = {}
         for nodes, low, high in done:
             for number in nodes:
@@ -312,7 +325,7 @@ class Execution:
         for nodes, low, high in done:
             for number in nodes:
                 mine, target = self.values[number], kept.setdefault(number, {})
-                if self.size_of is None or self._needed_outside(number, low, high, inside):
+                if self.size_of is None or deferred or self._needed_outside(number, low, high, inside):
                     target.update((child, mine[child]) for child in range(low, high) if child in mine)
                     continue
                 for child in range(low, high):
@@ -340,8 +353,15 @@ class Execution:
         return False
 
 
-def _trigger_failed(spec: PlanNode) -> TriggerFailed:
-    return TriggerFailed(
-        f"task {spec.name!r} did not run: its upstream did not satisfy its trigger", task=spec.name
-    )
-
+def _stand_in(spec: PlanNode, state: State) -> Any:
+    """What a task receives in the place of the value of one that did not run to its end."""
+    match state:
+        case State.SKIPPED:
+            return None
+        case State.CRASHED:
+            return TaskCrashed(f"task {spec.name!r} was lost with the process that ran it", task=spec.name)
+        case State.FAILED:
+            return FlowError(f"node {spec.name!r} could not be mapped: what it maps over has no common length")
+        case _:
+            text = f"task {spec.name!r} did not run: its upstream did not satisfy its trigger"
+            return TriggerFailed(text, task=spec.name)

@@ -201,4 +201,3 @@ def _drop_topic(name: str, dask_scheduler: Any = None) -> None:
 def _safe(name: str) -> str:
     """A node's name as the prefix of a Dask key: letters only, or Dask would cut it off."""
     return re.sub(r"[^A-Za-z]+", "_", name).strip("_") or "batch"
-

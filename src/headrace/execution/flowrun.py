@@ -178,9 +178,7 @@ class FlowRun:
                 return self._error(run, min(run.failures))
             seen.add(run.spec.index)
             queue.extend(
-                nodes[edge.source]
-                for edge in run.spec.inputs
-                if nodes[edge.source].failed and edge.source not in seen
+                nodes[edge.source] for edge in run.spec.inputs if nodes[edge.source].failed and edge.source not in seen
             )
         return RunError(f"run {self.run_id} of flow {self.flow_name!r} ended as {self.state}")
 

@@ -78,4 +78,3 @@ class InlineExecutor(Executor):
 
     def release(self) -> None:  # noqa: D102 - inherited
         self._values.clear()
-

@@ -253,4 +253,3 @@ class Drive:
                 None,
             )
             self._end()
-
