@@ -177,22 +177,24 @@ class Execution:
                         if control.position >= control.stop:
                             return self._report()
                         control.position += 1
-                    began = perf_counter()
+                    if (self.odd or node.picky) and not self._may_run(number, node, child):
+                        seconds.append(0.0)
+                        continue
+                    began, error = perf_counter(), None
                     try:
-                        if (self.odd or node.picky) and not self._may_run(number, node, child):
-                            continue
                         mine[child] = node.function(
                             *[get(self, child) for get in node.args],
                             **{key: get(self, child) for key, get in node.kwargs.items()},
                         )
-                        if behind and (number, child) in behind:
-                            self._note(number, child, State.SUCCESS, behind[number, child] + 1)
                     except self.interrupts:
                         raise
-                    except BaseException as error:  # noqa: BLE001 - whatever a task raises is its own state
+                    except BaseException as caught:  # noqa: BLE001 - whatever a task raises is its own state
+                        error = caught
+                    if error is not None:  # out here, so that no attempt's exception becomes the next one's context
                         self._failed(number, node, child, error)
-                    finally:
-                        seconds.append(perf_counter() - began)
+                    elif behind and (number, child) in behind:
+                        self._note(number, child, State.SUCCESS, behind[number, child] + 1)
+                    seconds.append(perf_counter() - began)
                     if node.measures:
                         self._measure(number, node, child)
                     if self.size_of is not None:
