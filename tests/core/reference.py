@@ -1,0 +1,169 @@
+"""What a run must come to: a naive interpreter of graphs, one task run after the other.
+
+It knows neither plans, nor batches, nor the machine: it walks the drawn graph in order, asks the world what each
+task run does, and applies the rules as users read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.core.graph import Graph, NodeSpec
+from headrace.core.rules import Decision, Upstream, decide
+from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, refs
+from headrace.core.state import State
+from headrace.errors import FlowError, TaskCrashed, TriggerFailed
+
+
+class Skip(Exception):
+    """What a worker of the simulation raises to skip a task run."""
+
+
+class Kill(Exception):
+    """What kills the worker that executes it."""
+
+
+@dataclass
+class Came:
+    """What became of a node."""
+
+    states: list[State] = field(default_factory=list)
+    values: list[Any] = field(default_factory=list)
+    attempts: list[int] = field(default_factory=list)
+    widthless: bool = False
+
+    def add(self, state: State, value: Any, attempts: int = 0) -> None:
+        self.states.append(state)
+        self.values.append(value)
+        self.attempts.append(attempts)
+
+    @property
+    def upstream(self) -> Upstream:
+        return counts(self.states)
+
+    @property
+    def clean(self) -> bool:
+        return set(self.states) <= {State.SUCCESS}
+
+
+def counts(states: list[State]) -> Upstream:
+    successful = states.count(State.SUCCESS)
+    skipped = states.count(State.SKIPPED)
+    return Upstream(successful, len(states) - successful - skipped, skipped)
+
+
+class Problem(Exception):
+    """A mapped node has no width."""
+
+    def __init__(self, state: State, value: Any = None) -> None:
+        self.state, self.value = state, value
+
+
+def interpret(graph: Graph, call: Callable[[int, int, int, tuple[Any, ...]], Any]) -> list[Came]:
+    """Run a graph; ``call(node, child, attempt, args)`` returns a task run's value or raises."""
+    came = [Came() for _ in graph.nodes]
+    for index in graph.order():
+        spec, mine = graph.nodes[index], came[index]
+        try:
+            width = width_of(graph, spec, came) if spec.mapped else 1
+        except Problem as problem:
+            mine.widthless = True
+            mine.add(problem.state, problem.value)
+            continue
+        for child in range(width):
+            states = []
+            for source in spec.sources():
+                states += [came[source].states[child]] if by_child(graph, spec, source) else came[source].states
+            match decide(spec.task.policy.trigger, spec.task.policy.skip_on_upstream_skip, counts(states)):
+                case Decision.SKIP:
+                    mine.add(State.SKIPPED, None)
+                case Decision.TRIGGER_FAIL:
+                    mine.add(State.TRIGGER_FAILED, TriggerFailed(""))
+                case Decision.RUN:
+                    mine.add(*attempted(graph, spec, index, child, came, call))
+    return came
+
+
+def attempted(graph: Graph, spec: NodeSpec, index: int, child: int, came: list[Came], call: Any) -> tuple[Any, ...]:
+    calls = 0
+    for attempt in range(1, spec.task.policy.retries + 2):
+        try:
+            args = tuple(resolve(graph, slot, child, came) for slot in spec.args)
+            calls += 1
+            return State.SUCCESS, call(index, child, attempt, args), attempt
+        except Skip:
+            return State.SKIPPED, None, 0
+        except Kill:
+            return State.CRASHED, TaskCrashed(""), 0
+        except Exception as error:
+            last = error
+    return State.FAILED, last, attempt
+
+
+def by_child(graph: Graph, spec: NodeSpec, source: int) -> bool:
+    if source in spec.upstream or not graph.nodes[source].mapped:
+        return False
+    return all(ref.how is How.EACH for slot in spec.slots() for ref in refs(slot) if ref.node == source)
+
+
+def width_of(graph: Graph, spec: NodeSpec, came: list[Came]) -> int:
+    widths: list[int] = []
+    for slot in spec.slots():
+        match slot:
+            case EachConst(values):
+                widths.append(len(values))
+            case EachOf(items):
+                widths.append(len(items))
+            case Ref(how=How.EACH | How.FLAT):
+                widths.append(width_of_ref(graph, spec, slot, came[slot.node]))
+    if len(set(widths)) > 1:
+        raise Problem(State.FAILED, FlowError(""))
+    return widths[0]
+
+
+def width_of_ref(graph: Graph, spec: NodeSpec, ref: Ref, source: Came) -> int:
+    mapped = graph.nodes[ref.node].mapped
+    if mapped and ref.how is How.EACH and not source.widthless:
+        return len(source.states)
+    if not source.clean:
+        policy = spec.task.policy
+        if decide(policy.trigger, policy.skip_on_upstream_skip, source.upstream) is Decision.SKIP:
+            raise Problem(State.SKIPPED)
+        raise Problem(State.TRIGGER_FAILED, TriggerFailed(""))
+    try:
+        if ref.how is How.EACH:
+            return len(item(source.values[0], ref.path))
+        return sum(map(len, source.values if mapped else item(source.values[0], ref.path)))
+    except (TypeError, LookupError):
+        raise Problem(State.FAILED, FlowError("")) from None
+
+
+def resolve(graph: Graph, slot: Slot, child: int, came: list[Came]) -> Any:
+    match slot:
+        case Const(value):
+            return value
+        case EachConst(values):
+            return values[child]
+        case EachOf(items):
+            return resolve(graph, items[child], 0, came)
+        case Slotted(kind, items):
+            return kind(resolve(graph, part, child, came) for part in items)
+        case Ref(node, path, how):
+            mapped, values = graph.nodes[node].mapped, came[node].values
+            if how is How.EACH and mapped:
+                return values[child]
+            value = values if mapped else values[0]
+            if how is How.WHOLE:
+                return item(value, path)
+            if how is How.EACH:
+                return item(value, path)[child]
+            return [part for group in item(value, path) for part in group][child]
+    raise AssertionError(slot)
+
+
+def item(value: Any, path: tuple[Any, ...]) -> Any:
+    for key in path:
+        value = value[key]
+    return value

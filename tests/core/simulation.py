@@ -1,0 +1,407 @@
+"""A small virtual cluster: it drives the real machine and the real execution loop on a virtual clock.
+
+Durations, failures, skips and killers are fixed per task run by a seed, so that what a run must come to does not
+depend on how it was executed. Latency, the order of events, repeated events, lost workers and hand-backs are drawn
+anew for each run.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from headrace.core.events import (
+    CancelRequested,
+    Command,
+    Dispatch,
+    Ended,
+    Event,
+    Failure,
+    HandedBack,
+    Lost,
+    Progressed,
+    Resized,
+    Stop,
+    Wake,
+)
+from headrace.core.graph import Graph, GraphDrawing
+from headrace.core.machine import RunMachine
+from headrace.core.node import Node, flatten, unmapped
+from headrace.core.plan import Plan, make_plan
+from headrace.core.state import State
+from headrace.core.strips import count, cut, locate, runs
+from headrace.core.task import Policy, Task
+from headrace.execution import batch as batch_module
+from headrace.execution.batch import Control, Execution, LoadedNode, LoadedPlan, Values
+from headrace.execution.watchdog import LOOK
+from tests.core.reference import Kill, Skip
+
+KILLED = Failure("distributed.scheduler.KilledWorker", "the worker died")
+
+
+@dataclass(frozen=True)
+class World:
+    """What each task run does; a pure function of a seed, and of rates in per mille."""
+
+    seed: int = 0
+    failing: int = 0
+    flaky: int = 0
+    skipping: int = 0
+    killing: int = 0
+    large: int = 0
+    slow: float = 1e-3
+
+    def draw(self, *key: Any) -> int:
+        """A number from 0 to 999 that depends on the key alone."""
+        return zlib.crc32(repr((self.seed, key)).encode()) % 1000
+
+    def seconds(self, node: int, child: int) -> float:
+        scale = (1e-5, 1e-3, 2e-2, 3e-1, 3.0)[self.draw("scale", node) % 5]
+        return min(scale, self.slow) * (0.5 + self.draw("seconds", node, child) / 1000)
+
+    def call(self, lists: set[int], node: int, child: int, attempt: int, args: tuple[Any, ...]) -> Any:
+        if self.draw("kill", node, child) < self.killing:
+            raise Kill
+        if self.draw("skip", node, child) < self.skipping:
+            raise Skip
+        if self.draw("fail", node, child) < self.failing:
+            raise ValueError(f"{node} {child}")
+        if self.draw("flaky", node, child) < self.flaky and attempt <= 1 + self.draw("times", node, child) % 2:
+            raise OSError(f"{node} {child} at attempt {attempt}")
+        value = self.draw("value", node, child, plain(args))
+        return [value + more for more in range(value % 4)] if node in lists else value
+
+    def size_of(self, value: Any) -> int:
+        return (1 << 21) if self.draw("large", plain(value)) < self.large else 32
+
+
+def plain(value: Any) -> Any:
+    """A value for comparison: exceptions by their type alone."""
+    if isinstance(value, BaseException):
+        return type(value).__name__
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    return value
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """A node to draw; sources are counted from the newest node backwards, modulo what there is."""
+
+    args: tuple[tuple[str, int], ...]
+    upstream: tuple[int, ...] = ()
+    returns_list: bool = False
+    width: int = 3
+    policy: Policy = field(default_factory=lambda: Policy(name="t"))
+
+
+def noop(*args: Any) -> None:
+    """Stands in for every task's function; the world says what it does."""
+
+
+def draw_graph(nodes: list[NodePlan]) -> tuple[Graph, set[int]]:
+    """Draw with the real authoring interface; also return which nodes return lists."""
+    drawing, made, lists = GraphDrawing(), [], set()
+    with drawing.active():
+        for spec in nodes:
+            task = Task(noop, spec.policy)
+            if not made:
+                spec = NodePlan((("const", 1),), (), spec.returns_list, spec.width, spec.policy)
+            args, mapped = [], False
+            for kind, pick in spec.args:
+                source = made[-1 - pick % len(made)] if made else None
+                value, spreads = argument(kind, source, made, pick, spec.width, drawing)
+                args.append((value, spreads))
+                mapped = mapped or spreads
+            upstream = [made[-1 - pick % len(made)] for pick in spec.upstream] if made else []
+            if mapped:
+                values = [value if spreads else unmapped(value) for value, spreads in args]
+                node = task.map(*values, upstream=upstream)
+            else:
+                node = task(*(value for value, _ in args), upstream=upstream)
+            if spec.returns_list:
+                lists.add(len(made))
+            made.append(node)
+    return drawing.finish("simulated", made[-1]), lists
+
+
+def argument(
+    kind: str, source: Node | None, made: list[Node], pick: int, width: int, drawing: GraphDrawing
+) -> tuple[Any, bool]:
+    """An argument, and whether it is mapped over."""
+    match kind:
+        case "each_const":
+            return list(range(width)), True
+        case "const":
+            return pick, False
+        case _ if source is None:
+            return pick, False
+        case "whole":
+            return source, False
+        case "nested":
+            return [pick, (source, 1)], False
+        case "item":
+            return source[0], False
+        case "each":
+            return source, True
+        case "flat":
+            return flatten(source), True
+        case "each_of":
+            return [made[-1 - (pick + more) % len(made)] for more in range(width)], True
+    raise AssertionError(kind)
+
+
+class _Clock:
+    now = 0.0
+
+
+CLOCK = _Clock()
+
+
+@contextmanager
+def virtual_clock() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_module, "perf_counter", lambda: CLOCK.now)
+        yield
+
+
+class _Lock:
+    """Stands where a batch's lock is: a claim of a position is the moment to see whether the watchdog came by."""
+
+    def __init__(self, on_claim: Any) -> None:
+        self.on_claim = on_claim
+
+    def __enter__(self) -> None:
+        self.on_claim()
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+class SimulatedExecution(Execution):
+    """The real loop; the world stands in for the tasks' functions, and may skip."""
+
+    def __init__(self, cluster: Cluster, order: Dispatch, values: Values, control: Control) -> None:
+        super().__init__(cluster.loaded, order, values, control, cluster.world.size_of, interrupts=(Kill,))
+        self.calls: dict[tuple[int, int], int] = {}
+        self.cluster = cluster
+
+    def call(self, *args: Any) -> Any:
+        node, child = locate(self.order.strips, self.control.position - 1)
+        calls = self.calls[node, child] = self.calls.get((node, child), 0) + 1
+        attempt = self.order.attempts.get((node, child), 0) + calls
+        CLOCK.now += self.cluster.world.seconds(node, child)
+        return self.cluster.world.call(self.cluster.lists, node, child, attempt, args)
+
+    def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
+        if isinstance(error, Skip):
+            self._note(number, child, State.SKIPPED)
+            self.values[number][child] = None
+        else:
+            super()._failed(number, node, child, error)
+
+
+class Cluster:
+    """Threads that execute batches, and messages that take their time.
+
+    Parameters
+    ----------
+    graph : Graph
+        What to run.
+    lists : set of int
+        Nodes whose task runs return lists.
+    world : World
+        What task runs do.
+    seed : int
+        Of everything that is not the world.
+    threads : int
+        How many batches execute at once.
+    trouble : bool
+        Whether workers die, and messages are repeated, late and out of order.
+    cancel_at : float, optional
+        When to ask for the end.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        lists: set[int],
+        world: World,
+        *,
+        seed: int = 0,
+        threads: int = 2,
+        trouble: bool = False,
+        cancel_at: float | None = None,
+    ) -> None:
+        self.plan: Plan = make_plan(graph)
+        self.loaded = LoadedPlan(self.plan)
+        for index in range(len(self.plan.nodes)):
+            self.loaded[index].function = self._call
+        self.lists, self.world, self.trouble = lists, world, trouble
+        self.random = random.Random(seed)
+        self.threads, self.free = threads, threads
+        self.machine = RunMachine(self.plan, threads)
+        self.now = 0.0
+        self.queue: deque[Dispatch] = deque()
+        self.arrivals: list[tuple[float, int, Event | None, int]] = []
+        self.sequence = 0
+        self.stored: dict[int, Values] = {}
+        self.orders: dict[int, Dispatch] = {}
+        self.live: dict[tuple[int, int], int] = {}
+        self.recording: list[tuple[float, list[Event]]] = []
+        self.answers: list[list[Command]] = []
+        self.wake: float | None = None
+        self.running: SimulatedExecution | None = None
+        if cancel_at is not None:
+            self._arrive(cancel_at, CancelRequested())
+
+    def _call(self, *args: Any) -> Any:
+        assert self.running is not None
+        return self.running.call(*args)
+
+    # -- time ----------------------------------------------------------------------------------------------------
+
+    def run(self) -> RunMachine:
+        """Drive the machine to its end."""
+        with virtual_clock():
+            self._obey(self.machine.start(0.0))
+            while not self.machine.finished:
+                assert self.arrivals or self.wake is not None, "stalled: nothing runs, nothing is due"
+                self._step()
+        return self.machine
+
+    def _step(self) -> None:
+        at = min([arrival[0] for arrival in self.arrivals[:1]] + ([self.wake] if self.wake is not None else []))
+        self.now = max(self.now, at)
+        window = self.random.choice((0.0, 0.01))
+        events: list[Event] = []
+        while self.arrivals and self.arrivals[0][0] <= self.now + window:
+            at, _, event, freed = heapq.heappop(self.arrivals)
+            self.now = max(self.now, at)
+            self.free += freed
+            if event is not None:
+                self._note(event)
+                events.append(event)
+        self._start_batches()
+        self.recording.append((self.now, events))
+        self._obey(self.machine.handle(self.now, events))
+
+    def _arrive(self, at: float, event: Event | None, freed: int = 0) -> None:
+        self.sequence += 1
+        heapq.heappush(self.arrivals, (at, self.sequence, event, freed))
+
+    def _latency(self) -> float:
+        return self.random.choice((0.001, 0.005, 0.3)) if self.trouble else 0.001
+
+    def _note(self, event: Event) -> None:
+        """Keep the book of live dispatches, as the machine comes to know of their ends."""
+        if isinstance(event, HandedBack):
+            gone = set(runs(cut(self.orders[event.batch].strips, event.stop, 1 << 30)))
+            self.live = {run: batch for run, batch in self.live.items() if batch != event.batch or run not in gone}
+        elif isinstance(event, (Ended, Lost)):
+            self.live = {run: batch for run, batch in self.live.items() if batch != event.batch}
+
+    # -- orders --------------------------------------------------------------------------------------------------
+
+    def _obey(self, commands: list[Command]) -> None:
+        self.answers.append(commands)
+        self.wake = None
+        for command in commands:
+            match command:
+                case Dispatch(batch, strips):
+                    assert batch not in self.orders, "a batch number was used twice"
+                    for run in runs(strips):
+                        assert run not in self.live, f"{run} is in batch {batch} and still live in {self.live[run]}"
+                        self.live[run] = batch
+                    self.orders[batch] = command
+                    self.queue.append(command)
+                case Stop(batches):
+                    self.queue = deque(order for order in self.queue if order.batch not in batches)
+                case Wake(time):
+                    self.wake = time
+        self._start_batches()
+
+    def _start_batches(self) -> None:
+        while self.free > 0 and self.queue:
+            self.free -= 1
+            self._execute(self.queue.popleft())
+        if self.trouble and self.random.random() < 0.05:
+            self._arrive(self.now + 0.1, Resized(self.random.choice((1, self.threads, 3))))
+
+    def _execute(self, order: Dispatch) -> None:
+        """Execute a batch, ahead of time, and let its messages arrive when they are due."""
+        chance = self.random.random() if self.trouble else 1.0
+        start = self.now
+        if chance < 0.1:  # a worker dies, Dask runs the batch again elsewhere; its hand-back is on its way already
+            start, _, events = self._execute_at(order, start)
+            for at, event in events:
+                if isinstance(event, HandedBack):
+                    self._arrive(at + self._latency(), event)
+        end, execution, events = self._execute_at(order, start)
+        innocent_loss = 0.1 <= chance < 0.15 and execution is not None and execution.control.stop > 1
+        if innocent_loss:
+            del events[-1]
+        for at, event in events:
+            self._arrive(at + self._latency(), event)
+        if execution is None or innocent_loss:
+            self._arrive(end + self._latency(), Lost(order.batch, True, KILLED))
+        else:
+            self.stored[order.batch] = execution.kept()
+            ended = events[-1][1]
+            if 0.15 <= chance < 0.3:
+                self._arrive(end + 1.0, ended)
+        self._arrive(end, None, freed=1)
+
+    def _execute_at(
+        self, order: Dispatch, start: float
+    ) -> tuple[float, SimulatedExecution | None, list[tuple[float, Event]]]:
+        events: list[tuple[float, Event]] = []
+        values: Values = {}
+        for batch in order.inputs:
+            for node, children in self.stored[batch].items():
+                values.setdefault(node, {}).update(children)
+        CLOCK.now = start
+        control = Control(order, lambda event: events.append((CLOCK.now, event)))
+        control.lock = _Lock(lambda: self._look(control, events))  # type: ignore[assignment]
+        execution = SimulatedExecution(self, order, values, control)
+        self.running = execution
+        try:
+            ended = execution.run()
+        except Kill:
+            return CLOCK.now, None, events
+        assert len(ended.seconds) == ended.stop
+        events.append((CLOCK.now, ended))
+        return CLOCK.now, execution, events
+
+    def _look(self, control: Control, events: list[tuple[float, Event]]) -> None:
+        """Do what the watchdog did while the last task run was running."""
+        if CLOCK.now - control.began <= control.limit + LOOK * self.random.random():
+            return
+        if control.position >= control.stop:
+            return
+        stop = control.stop = control.position
+        when = control.began + control.limit
+        seconds = control.seconds[: max(stop - 1, 0)]
+        events.append((when, Progressed(control.batch, stop)))
+        events.append((when, HandedBack(control.batch, stop, seconds, when - control.began - sum(seconds))))
+
+
+def replay(cluster: Cluster) -> list[list[Command]]:
+    """Give what was recorded to a new machine."""
+    machine = RunMachine(make_plan_again(cluster), cluster.threads)
+    return [machine.start(0.0), *(machine.handle(now, events) for now, events in cluster.recording)]
+
+
+def make_plan_again(cluster: Cluster) -> Plan:
+    return cluster.plan
+
+
+__all__ = ["Cluster", "NodePlan", "World", "count", "draw_graph", "plain", "replay"]

@@ -1,0 +1,129 @@
+"""The real machine and the real execution loop, on a virtual cluster, against a naive interpreter."""
+
+from __future__ import annotations
+
+import hypothesis.strategies as st
+from hypothesis import HealthCheck, Phase, given, settings
+
+from headrace.core.events import Stop
+from headrace.core.noderun import NO_BATCH
+from headrace.core.rules import TRIGGERS
+from headrace.core.state import State
+from headrace.core.task import Policy
+from headrace.errors import FlowError
+from tests.core.reference import interpret
+from tests.core.simulation import Cluster, NodePlan, World, draw_graph, plain, replay
+
+policies = st.builds(
+    Policy,
+    name=st.just("t"),
+    retries=st.sampled_from((0, 0, 0, 1, 2)),
+    retry_delay=st.sampled_from((0.0, 0.0, 0.5)),
+    trigger=st.one_of(st.just("all_successful"), st.sampled_from(sorted(TRIGGERS))),
+    skip_on_upstream_skip=st.sampled_from((True, True, False)),
+)
+kinds = st.sampled_from(("each", "each", "each", "whole", "each_const", "nested", "item", "flat", "each_of", "const"))
+picks = st.integers(0, 4)
+nodes = st.builds(
+    NodePlan,
+    args=st.lists(st.tuples(kinds, picks), min_size=1, max_size=3).map(tuple),
+    upstream=st.lists(picks, max_size=1).map(tuple),
+    returns_list=st.booleans(),
+    width=st.sampled_from((3, 3, 3, 1, 0, 40)),
+    policy=policies,
+)
+graphs = st.lists(nodes, min_size=1, max_size=10)
+rates = st.sampled_from((0, 0, 60, 300))
+worlds = st.builds(
+    World,
+    seed=st.integers(0, 1000),
+    failing=rates,
+    flaky=rates,
+    skipping=st.sampled_from((0, 0, 60)),
+    killing=st.sampled_from((0, 0, 0, 40)),
+    large=st.sampled_from((0, 0, 200, 1000)),
+    slow=st.sampled_from((1e-5, 1e-3, 3.0)),
+)
+thorough = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, phases=(Phase.explicit, Phase.generate))
+
+
+def cluster_of(plans: list[NodePlan], world: World, **options: object) -> tuple[Cluster, list] | None:
+    try:
+        graph, lists = draw_graph(plans)
+        cluster = Cluster(graph, lists, world, **options)
+    except FlowError:  # e.g. maps over constants of two lengths: refused when it is drawn
+        return None
+    return cluster, interpret(graph, lambda *args: world.call(lists, *args))
+
+
+def check(cluster: Cluster, expected: list) -> None:
+    machine = cluster.run()
+    assert [[State(state).label for state in run.states] for run in machine.nodes] == [
+        [state.label for state in came.states] for came in expected
+    ]
+    for run, came in zip(machine.nodes, expected, strict=True):
+        for child, holder in enumerate(run.holders):
+            state = came.states[child]
+            kept = cluster.stored[holder].get(run.spec.index, {}) if holder != NO_BATCH else {}
+            if child in kept:
+                assert plain(kept[child]) == plain(came.values[child])
+            elif run.spec.returned and not run.spec.outputs:
+                assert state is not State.SUCCESS, "a value that the flow returns was dropped"
+            if state is State.SUCCESS or (state is State.FAILED and holder != NO_BATCH):
+                assert run.attempts.get(child, 1) == came.attempts[child]
+            if state in (State.CRASHED, State.TRIGGER_FAILED, State.SKIPPED) and holder != NO_BATCH:
+                assert child in kept, "what is said to hold a value does not"
+    assert machine.state is (
+        State.FAILED
+        if any(
+            state.is_failure
+            for run, came in zip(machine.nodes, expected, strict=True)
+            if run.spec.returned or not run.spec.outputs
+            for state in came.states
+        )
+        else State.SUCCESS
+    )
+
+
+@thorough
+@given(graphs, worlds, st.integers(1, 4))
+def test_a_calm_cluster_gives_what_the_interpreter_gives(plans: list[NodePlan], world: World, threads: int) -> None:
+    if (pair := cluster_of(plans, world, threads=threads)) is not None:
+        check(*pair)
+
+
+@thorough
+@given(graphs, worlds, st.integers(0, 10_000))
+def test_trouble_changes_nothing_but_the_time(plans: list[NodePlan], world: World, seed: int) -> None:
+    if (pair := cluster_of(plans, world, seed=seed, trouble=True)) is not None:
+        check(*pair)
+
+
+@thorough
+@given(graphs, worlds, st.integers(0, 10_000))
+def test_recorded_events_replay_to_the_same_commands(plans: list[NodePlan], world: World, seed: int) -> None:
+    if (pair := cluster_of(plans, world, seed=seed, trouble=True)) is not None:
+        cluster, _ = pair
+        cluster.run()
+        assert replay(cluster) == cluster.answers
+
+
+@thorough
+@given(graphs, worlds, st.integers(0, 10_000), st.sampled_from((0.0, 0.002, 0.1, 1.0)))
+def test_a_cancel_settles_everything_at_once(plans: list[NodePlan], world: World, seed: int, at: float) -> None:
+    if (pair := cluster_of(plans, world, seed=seed, trouble=True, cancel_at=at)) is None:
+        return
+    cluster, expected = pair
+    machine = cluster.run()
+    assert all(State(state).is_final for run in machine.nodes for state in run.states)
+    assert not machine.live_batches or machine.state is not State.CANCELLED
+    if machine.state is State.CANCELLED:
+        stopped = [batch for command in cluster.answers[-1] if isinstance(command, Stop) for batch in command.batches]
+        assert set(cluster.live.values()) <= set(stopped)
+        before = [bytes(run.states) for run in machine.nodes]
+        late = [event for _, _, event, _ in cluster.arrivals if event is not None]
+        assert machine.handle(cluster.now + 10, late) == []
+        assert before == [bytes(run.states) for run in machine.nodes]
+    for run, came in zip(machine.nodes, expected, strict=True):
+        for child, state in enumerate(run.states):
+            assert state == State.CANCELLED or state == came.states[child]
