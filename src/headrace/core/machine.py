@@ -44,6 +44,7 @@ from headrace.core.rules import Decision, Upstream, decide, runs_after_success, 
 from headrace.core.state import State, move, move_run
 from headrace.core.strips import Strip, count, cut, locate, runs
 from headrace.core.summary import NodeSummary
+from headrace.errors import FlowError
 
 #: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
 #: round trip.
@@ -355,7 +356,7 @@ class RunMachine:
                 widths.add(width)
             if problem is None and len(widths) > 1:
                 text = f"node {run.spec.name!r} maps over sequences of different lengths: {sorted(widths)}"
-                problem = State.FAILED, Failure("headrace.errors.FlowError", text)
+                problem = State.FAILED, _refusal(text)
             run.widthless = problem is not None
             run.resize(1 if run.widthless else widths.pop())
         run.opened = True
@@ -390,7 +391,7 @@ class RunMachine:
                 f"node {run.spec.name!r} maps over the value of {source.spec.name!r}, which is not a sequence; "
                 "return a list from that task"
             )
-            return None, (State.FAILED, Failure("headrace.errors.FlowError", text))
+            return None, (State.FAILED, _refusal(text))
         return sum(sizes.values()), None
 
     def _offer(self, node: int, low: int, high: int) -> None:
@@ -504,3 +505,8 @@ class RunMachine:
         deciding = [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
         failed = any(run.failed for run in deciding)
         self.state = move_run(self.state, State.FAILED if failed else State.SUCCESS)
+
+
+def _refusal(text: str) -> Failure:
+    """Why the machine itself lets a task run fail."""
+    return Failure("headrace.errors.FlowError", text, exception=FlowError(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import weakref
 from collections.abc import Iterator
+from types import TracebackType
 from typing import Any
 
 from headrace.core.events import Failure
@@ -42,6 +43,7 @@ class FlowRun:
         self.elapsed = elapsed
         self._machine = machine
         self._executor = executor
+        self._tracebacks: dict[str, TracebackType | None] = {}
         self._names = {node.name: node.index for node in machine.plan.nodes}
         self._finalizer = weakref.finalize(self, executor.release)
         self._finalizer.atexit = False
@@ -171,7 +173,8 @@ class FlowRun:
     def _first_error(self) -> BaseException:
         """The error that decided: of a node that decides and failed itself, else of what it waited for."""
         nodes = self._machine.nodes
-        queue = [run for run in nodes if run.failed and (run.spec.returned or not run.spec.outputs)]
+        deciding = [run for run in nodes if run.failed and (run.spec.returned or not run.spec.outputs)]
+        queue = list(deciding)
         seen: set[int] = set()
         for run in queue:
             if run.failures:
@@ -180,6 +183,8 @@ class FlowRun:
             queue.extend(
                 nodes[edge.source] for edge in run.spec.inputs if nodes[edge.source].failed and edge.source not in seen
             )
+        for run in deciding:  # nothing raised: a trigger asked for failures, and there were none
+            return self._error(run, next(child for child, state in enumerate(run.states) if State(state).is_failure))
         return RunError(f"run {self.run_id} of flow {self.flow_name!r} ended as {self.state}")
 
     def _error(self, run: NodeRun, child: int) -> BaseException:
@@ -195,7 +200,8 @@ class FlowRun:
         note = f"in task {_label(run, child)!r} of flow {self.flow_name!r}, run {self.run_id}"
         if note not in getattr(error, "__notes__", []):
             error.add_note(note)
-        return error
+        # Each time it is raised, Python lengthens its traceback; people want the one that it came with.
+        return error.with_traceback(self._tracebacks.setdefault(note, error.__traceback__))
 
     def release(self) -> None:
         """Let go of all values; also happens when the run is no longer referred to."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import cloudpickle
 
+from headrace.core.state import State
 from headrace.errors import HeadraceError
 from headrace.execution.flowrun import FlowRun
 
@@ -53,7 +54,7 @@ def outcome_of(run: FlowRun) -> tuple[dict[str, Any], bytes | None]:
         "errors": errors,
         "n_errors": len(failures),
     }
-    return outcome, _small_result(run) if not failures or run.state.label == "Success" else None
+    return outcome, _small_result(run) if run.state is State.SUCCESS else None
 
 
 def _small_result(run: FlowRun) -> bytes | None:
