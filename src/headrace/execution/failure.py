@@ -2,7 +2,8 @@
 
 Pickle drops an exception's traceback, so it travels beside it, by ``tblib``, which Dask uses for the same purpose.
 An exception that cannot be pickled, or not be unpickled again, arrives as ``TaskFailed`` with its type's name, its
-message and the text of its traceback.
+message and the text of its traceback. Many exceptions cannot be unpickled only because their constructor takes other
+arguments than their ``args``; these are put together again without calling it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import pickle
 import traceback
 from types import TracebackType
+from typing import Any
 
 import cloudpickle
 import tblib
@@ -45,9 +47,12 @@ def capture(error: BaseException) -> tuple[Failure, BaseException]:
     except Exception as broken:  # noqa: BLE001 - a user's __str__ may raise anything
         message = f"<its text could not be made: {type(broken).__name__}>"
     text = "".join(traceback.format_exception(error))
-    failure = Failure(type_name, message, text, _pickled(error), error)
-    value = error if failure.pickled is not None else TaskFailed(str(failure), type_name=type_name, traceback=text)
-    return failure, value
+    frames = tblib.Traceback(error.__traceback__).to_dict() if error.__traceback__ is not None else None
+    pickled, travels = _pickled(error, message, frames), True
+    if pickled is None:
+        pickled, travels = _pickled(_Parts(error), message, frames), False
+    failure = Failure(type_name, message, text, pickled, error)
+    return failure, error if travels else TaskFailed(str(failure), type_name=type_name, traceback=text)
 
 
 def restore(failure: Failure) -> BaseException:
@@ -76,11 +81,28 @@ def _users_frames(frames: TracebackType | None) -> TracebackType | None:
     return frames if frames is not None else first
 
 
-def _pickled(error: BaseException) -> bytes | None:
-    frames = tblib.Traceback(error.__traceback__).to_dict() if error.__traceback__ is not None else None
+class _Parts:
+    """An exception taken apart; a pickle of it is the exception, put together without its constructor."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _together, (type(self.error), self.error.args, self.error.__dict__)
+
+
+def _together(kind: type[BaseException], args: tuple[Any, ...], attributes: dict[str, Any]) -> BaseException:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
+
+
+def _pickled(error: BaseException | _Parts, message: str, frames: dict[str, Any] | None) -> bytes | None:
+    """An exception with its frames, if it arrives as what it was."""
     try:
         data: bytes = cloudpickle.dumps((error, frames))
-        pickle.loads(data)
+        arrived, _ = pickle.loads(data)
+        kind = type(error.error if isinstance(error, _Parts) else error)
+        return data if type(arrived).__qualname__ == kind.__qualname__ and str(arrived) == message else None
     except Exception:  # noqa: BLE001 - a user's exception may refuse in any way; then its text travels
         return None
-    return data
