@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import headrace as hr
+from tests.semantics.rows import ROWS, Row
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_row(row: Row, place: hr.Environment, tmp_path: Path) -> None:
+    parameters = {name: str(tmp_path / "count") if value == "?" else value for name, value in row.parameters.items()}
+    run = row.flow.run(environment=place, **parameters)
+    assert {name: [state.label for state in run[name].states] for name in row.states} == row.states
+    assert {name: [one.attempts for one in run[name]] for name in row.attempts} == row.attempts
+    assert run.state.label == row.state
+    if row.error is None:
+        assert run.result() == row.result
+        assert type(run.result()) is type(row.result)
+        return
+    kind, message = row.error
+    with pytest.raises(kind) as caught:
+        run.result()
+    assert type(caught.value) is kind
+    assert re.search(message, str(caught.value))
