@@ -154,6 +154,6 @@ def move_run(source: State, to: State) -> State:
     IllegalMove
         If the table does not hold the move.
     """
-    if to not in RUN_MOVES[source]:
+    if to not in RUN_MOVES.get(source, ()):
         raise IllegalMove(f"a run cannot move from {source} to {to}", source=int(source), target=int(to))
     return to
