@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import logging
 import os
+import reprlib
 import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +38,9 @@ DEADLINE = 10.0
 MOST_ERRORS, MOST_LINES = 3, 24
 #: Bytes up to which a result is brought here to be shown, and characters of it.
 SMALL, SHORT = 1 << 16, 500
+_SHORT = reprlib.Repr()
+_SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 20
+_SHORT.maxstring, _SHORT.maxother = 200, SHORT
 
 _HERE = str(Path(__file__).parent)
 #: typer brings its own click, or uses click's; either way this is the base of errors in what was typed.
@@ -217,9 +223,7 @@ def stored_flow(target: Target, options: Sequence[str] | None) -> tuple[Storage,
     raise NotFound(f"{target.place} does not say which flow is meant, so give {target.place}#FLOW; known are {known}")
 
 
-def store_flow(
-    store: Storage, flow: Flow, *, replace: bool = False, example: Mapping[str, Any] | None = None
-) -> str:
+def store_flow(store: Storage, flow: Flow, *, replace: bool = False, example: Mapping[str, Any] | None = None) -> str:
     """Store a flow, and return its location.
 
     Parameters
@@ -325,7 +329,36 @@ def up(environment: Environment) -> Iterator[Environment]:
         Not set up yet.
     """
     with _ended_by_signals(), environment:
-        yield environment
+        try:
+            yield environment
+        except KeyboardInterrupt:
+            # Dask's warnings about what it must kill now are no news to who has just asked for it.
+            logging.getLogger("distributed").setLevel(logging.CRITICAL)
+            raise
+
+
+@contextmanager
+def _shielded_children(environment: Environment) -> Iterator[None]:
+    """Bring up processes of our own such that Ctrl-C, which a terminal sends to all of them, is for this one alone.
+
+    They are started with it blocked, for masks are inherited, and unblock it once they have a handler that does
+    nothing. Here it takes effect at the end of the block: processes on this machine are up in a moment. Elsewhere it
+    may take minutes, so there it is not held back.
+    """
+    if getattr(environment, "cluster", None) != "local":
+        yield
+        return
+    import dask
+    import distributed  # noqa: F401 - its defaults must be there before one is extended
+
+    resource_tracker.ensure_running()  # or it would be started inside the block, and end the blocking
+    preload = [*dask.config.get("distributed.worker.preload"), "headrace.execution.own_worker"]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with dask.config.set({"distributed.worker.preload": preload}):
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -378,7 +411,7 @@ def run_shown(
 
     # Told before a cluster is brought up in vain.
     parameters.validate(store.load(location), values, strings=strings)
-    with err_console().status(f"bringing up {environment!r} …", spinner="dots"):
+    with err_console().status(f"bringing up {environment!r} …", spinner="dots"), _shielded_children(environment):
         environment.setup(store)
     with ConsoleObserver() as observer:
         run = environment.execute(store, location, values, observers=[observer], strings=strings, run_id=run_id)
@@ -448,8 +481,9 @@ def short_result(run: FlowRun) -> str:
         return f"not kept: {error}"
     if found is None:
         return f"larger than {SMALL // 1024} kB, so it was not brought here; let the last task write it somewhere"
-    text = repr(found[0])
-    return text if len(text) <= SHORT else f"{text[: SHORT - 1]}…"
+    text = _SHORT.repr(found[0])
+    text = text if len(text) <= SHORT else f"{text[: SHORT - 1]}…"
+    return f"\n{text}" if "\n" in text else text
 
 
 def record_of(store: Storage, run: FlowRun) -> str:

@@ -1,0 +1,515 @@
+"""The command line, in this process where that is enough and as real processes where it is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import cloudpickle
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from headrace import Storage
+from headrace.cli import app
+
+FLOWS = """
+    import os, threading
+    import headrace as hr
+
+    @hr.task(retries=1)
+    def add(a, b):
+        return a + b
+
+    @hr.task
+    def divide(a, b):
+        return a / b
+
+    @hr.task
+    def wait(path):
+        if path:
+            with open(path, "w") as fifo:
+                fifo.write("here")
+        threading.Event().wait(100)
+
+    @hr.flow
+    def etl(a: int, b: int = 2, tags: list[str] = ["x"]):
+        '''Add two numbers.'''
+        return add(add(a, b), 0)
+
+    @hr.flow
+    def broken(n: int = 3):
+        return divide.map([1] * n, range(n))
+
+    @hr.flow
+    def endless(path: str = ""):
+        return wait(path)
+
+    @hr.flow
+    def undrawable(n: int = 0):
+        return add(1 // n, 1)
+"""
+
+
+class Said:
+    """What a command answered, on both channels."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def __repr__(self) -> str:
+        return f"code {self.code}\n{self.out}\n{self.err}"
+
+
+def call(*args: str, **env: str) -> Said:
+    result = CliRunner().invoke(app, list(args), env=env, prog_name="headrace")
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Said(result.exit_code, result.stdout, result.stderr)
+
+
+def process(*args: str, cwd: Path, **env: str) -> Said:
+    done = subprocess.run(
+        [sys.executable, "-m", "headrace", *args], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}
+    )
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def refused(said: Said, *words: str) -> None:
+    """It ended before it began, with one paragraph that says these words."""
+    assert said.code == 2, said
+    paragraph = said.err.strip()
+    assert paragraph.startswith("headrace: "), said
+    assert "\n" not in paragraph
+    assert "Traceback" not in said.err
+    for word in words:
+        assert word in paragraph
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A current folder with a file of flows; what loading it leaves in this process is taken back."""
+    path, modules, by_value = sys.path[:], set(sys.modules), set(cloudpickle.list_registry_pickle_by_value())
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "some_flows.py").write_text(dedent(FLOWS))
+    yield tmp_path
+    for name in set(cloudpickle.list_registry_pickle_by_value()) - by_value:
+        cloudpickle.unregister_pickle_by_value(sys.modules[name])
+    for name in set(sys.modules) - modules:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+    sys.path[:] = path
+
+
+def facts(text: str) -> dict[str, str]:
+    return dict(re.findall(r"^(\w+)\s+(.+?)\s*$", text, re.MULTILINE))
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------
+
+
+def test_version_and_help() -> None:
+    assert re.fullmatch(r"headrace \d+\.\d+.*\n", call("--version").out)
+    said = call("--help")
+    assert said.code == 0
+    for command in ("demo", "run", "execute", "add", "ls", "show", "--traceback"):
+        assert command in said.out
+
+
+def test_help_imports_neither_dask_nor_a_cloud_library(folder: Path) -> None:
+    code = (
+        "import sys; from headrace import cli; sys.argv[1:] = ['--help']\n"
+        "try: cli.main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'dask', 'distributed', 'fsspec', 's3fs', 'pydantic'} & set(sys.modules)\n"
+        "print('heavy:', sorted(heavy))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("heavy: []\n")
+
+
+def test_shells_complete_commands(folder: Path) -> None:
+    said = process(cwd=folder, _HEADRACE_COMPLETE="complete_bash", COMP_WORDS="headrace sh", COMP_CWORD="1")
+    assert said.out.split() == ["show"]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["rnu"], ["'rnu'", "'run'"]),
+        (["run"], ["Missing argument", "headrace run --help"]),
+        (["run", "some_flows.py#etl", "--onn", "local"], ["--onn", "--on"]),
+        (["run", "some_flows.py#etl", "-p", "a"], ["KEY=VALUE", "'a'"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "-p", "a=2"], ["a is given twice"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--workers", "0"], ["--workers"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "inline", "-n", "2"], ["--workers", "this process"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "tcp://127.0.0.1:1", "-n", "2"], ["--workers"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "lcoal"], ["'lcoal'", "did you mean 'local'", "'inline'"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "no_such.Cluster"], ["no_such.Cluster", "pip install"]),
+        (["run", "some_flows.py#etl", "--storage-option", "x=1"], ["--storage URL"]),
+        (["run", "some_flows.py#elt"], ["'elt'", "did you mean 'etl'", "'broken'"]),
+        (["run", "some_flows.py"], ["which flow", "'etl'", "'broken'"]),
+        (["run", "other.py#etl"], ["no Python file other.py"]),
+        (["run", "nowhere#etl"], ["no folder", "nowhere"]),
+        (["run", "some_flows.py#etl"], ["'a'", "int", "missing"]),
+        (["run", "some_flows.py#etl", "-p", "a=one"], ["'a'", "'one'", "int"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "-p", "tag=1"], ["'tag'", "did you mean 'tags'"]),
+        (["run", "some_flows.py#undrawable"], ["ZeroDivisionError", "line", "some_flows.py", "--traceback"]),
+        (["run", "s3://#etl"], ["names no bucket"]),
+        (["run", "nope://x/flows#etl"], ["'nope'"]),
+        (["add", "some_flows.py:elt", "store"], ["did you mean 'etl'"]),
+        (["add", "no_module_here:etl", "store"], ["no module 'no_module_here'"]),
+        (["add", "some_flows.py:etl", "store", "--example", "c=1"], ["'c'"]),
+        (["ls", "nowhere"], ["no folder"]),
+        (["ls", "gs://bucket/flows"], ["pip install 'headrace[gcs]'"]),
+        (["show", "nowhere#etl"], ["no folder"]),
+        (["execute"], ["HEADRACE_STORAGE", "not set"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_what_cannot_be_is_told_in_one_paragraph(
+    args: list[str], words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "gs://bucket/flows" in args:
+        monkeypatch.setitem(sys.modules, "gcsfs", None)
+    said = call(*args)
+    refused(said, *words)
+    assert not Path("store").exists()
+
+
+def test_traceback_shows_more_wherever_it_stands() -> None:
+    command = ["run", "some_flows.py#undrawable"]
+    for args in (["--traceback", *command], [*command, "--traceback"]):
+        said = call(*args)
+        assert said.code == 2
+        assert "Traceback (most recent call last)" in said.err
+        assert "in undrawable" in said.err
+
+
+# -- run ---------------------------------------------------------------------------------------------------------
+
+
+def test_run_from_a_file_answers_on_standard_output() -> None:
+    said = call("run", "some_flows.py#etl", "-p", "a=40", "-p", 'tags=["y", "z"]')
+    assert said.code == 0, said
+    assert facts(said.out)["result"] == "42"
+    assert "not kept" in facts(said.out)["record"]
+    assert "etl Success" in said.err
+    assert not Path("store").exists()
+
+
+def test_run_from_a_file_keeps_flow_and_record_where_it_is_told() -> None:
+    said = call("run", "some_flows:etl", "-p", "a=40", "--storage", "store")
+    assert said.code == 0, said
+    storage = Storage("store")
+    [record] = storage.runs()
+    assert facts(said.out)["record"] == f"{storage.url}/runs/{record.run_id}"
+    assert (record.state, record.result(), record.parameters["a"]) == ("Success", 42, 40)
+    assert record.location == storage.flows["etl"]
+
+
+def test_a_large_result_is_not_brought_here(folder: Path) -> None:
+    Path("large.py").write_text(
+        "import headrace as hr\n@hr.task\ndef t(): return b'x' * 10**6\n@hr.flow\ndef large(): return t()\n"
+    )
+    said = process("run", "large.py", "--workers", "1", cwd=folder)
+    assert said.code == 0, said
+    assert "larger than 64 kB" in said.out
+    said = call("run", "large.py")
+    assert said.code == 0, said
+    assert len(facts(said.out)["result"]) < 1000
+
+
+def test_a_failed_run_shows_errors_with_the_users_frames() -> None:
+    said = call("run", "some_flows.py#broken")
+    assert said.code == 1, said
+    assert "result" not in facts(said.out)
+    assert "divide[0] failed with ZeroDivisionError: division by zero" in said.err
+    assert "return a / b" in said.err
+    assert "headrace/execution" not in said.err
+
+
+def test_equal_errors_are_shown_once() -> None:
+    Path("alike.py").write_text(
+        "import headrace as hr\n"
+        "@hr.task\ndef t(n): raise ValueError(n)\n"
+        "@hr.flow\ndef alike(): return t.map(range(50))\n"
+    )
+    said = call("run", "alike.py")
+    assert said.code == 1
+    assert said.err.count("Traceback") == 1
+    assert "t[0] and 49 more like it failed with ValueError: 0" in said.err
+
+
+def test_run_by_url() -> None:
+    call("add", "some_flows.py:etl", "store")
+    Path("some_flows.py").unlink()  # the storage is enough
+    said = call("run", "store#etl", "-p", "a=1")
+    assert said.code == 0, said
+    assert facts(said.out)["result"] == "3"
+    assert call("run", "store", "-p", "a=1").code == 0  # the only one there is meant
+    refused(call("run", "store#etl", "-p", "b=1"), "'a'", "missing")
+    refused(call("run", "store#etll", "-p", "a=1"), "'etll'", "did you mean 'etl'")
+    refused(call("run", "store#etl", "-p", "a=1", "--storage", "other"), "--storage is for flows from code")
+    assert len(Storage("store").runs()) == 2
+
+
+def test_a_flow_runs_on_the_environment_that_it_carries() -> None:
+    with open("some_flows.py", "a") as file:
+        file.write("\netl.environment = hr.DaskEnvironment('local', n_workers=1, processes=False)\n")
+    call("add", "some_flows.py:etl", "store")
+    assert call("run", "store#etl", "-p", "a=1").code == 0
+    assert call("run", "store#etl", "-p", "a=1", "--on", "inline").code == 0
+    assert call("run", "some_flows.py#etl", "-p", "a=1", "--storage", "store").code == 0
+    kinds = [record.environment["type"] for record in sorted(Storage("store").runs(), key=lambda run: run.start)]
+    assert kinds == ["DaskEnvironment", "LocalEnvironment", "DaskEnvironment"]
+
+
+def test_a_refused_port_is_told_within_15_seconds() -> None:
+    refused(call("run", "some_flows.py#etl", "-p", "a=1", "--on", "tcp://127.0.0.1:1"), "tcp://127.0.0.1:1", "address")
+
+
+def test_run_on_a_running_cluster_whose_workers_lack_the_file(folder: Path) -> None:
+    from distributed import LocalCluster
+
+    quiet = {"dashboard_address": None, "worker_dashboard_address": None}
+    with LocalCluster(n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", **quiet) as cluster:
+        said = process("run", "some_flows.py#etl", "-p", "a=40", "--on", cluster.scheduler_address, cwd=folder)
+        assert said.code == 0, said
+        assert facts(said.out)["result"] == "42"
+
+
+# -- add, ls, show -----------------------------------------------------------------------------------------------
+
+
+def test_add_prints_location_and_the_next_line() -> None:
+    said = call("add", "some_flows.py:etl", "store")
+    assert said.code == 0, said
+    location = said.out.strip()
+    assert Storage("store").flows == {"etl": location}
+    assert "headrace run store#etl -p a=…" in said.err
+    assert call("add", "some_flows.py:etl", "store").out.strip() == location
+
+
+def test_add_of_other_code_under_a_taken_name_needs_replace() -> None:
+    first = call("add", "some_flows.py:etl", "store").out.strip()
+    Path("another.py").write_text(Path("some_flows.py").read_text())
+    refused(call("add", "another.py:etl", "store"), "some_flows:etl", "another:etl", "--replace")
+    assert Storage("store").flows["etl"] == first
+    said = call("add", "another.py:etl", "store", "--replace")
+    assert said.code == 0, said
+    assert Storage("store").flows["etl"] == said.out.strip() != first
+
+
+def test_ls_lists_flows_and_runs() -> None:
+    Path("store").mkdir()
+    assert "no flows in" in call("ls", "store").err
+    assert "no runs in" in call("ls", "store", "--runs").err
+    call("add", "some_flows.py:etl", "store")
+    call("add", "some_flows.py:broken", "store")
+    said = call("ls", "store")
+    rows = said.out.splitlines()
+    assert [row.split()[0] for row in rows] == ["Flow", "broken", "etl"]
+    assert 'a: int, b: int = 2, tags: list[str] = ["x"]' in rows[2]
+    assert "Add two numbers." in rows[2]
+    call("run", "store#etl", "-p", "a=1")
+    call("run", "store#broken")
+    said = call("ls", "store", "--runs")
+    assert sorted(row.split()[1:3] for row in said.out.splitlines()[1:]) == [["broken", "Failed"], ["etl", "Success"]]
+    said = call("ls", "store", "--runs", "--limit", "1")
+    assert len(said.out.splitlines()) == 2
+    assert "1 older" in said.err
+
+
+def test_show_tells_all_about_a_flow() -> None:
+    call("add", "some_flows.py:etl", "store", "--example", "a=7")
+    for said in (call("show", "store#etl"), call("show", "store")):
+        assert said.code == 0, said
+        text = re.sub(r" +", " ", said.out)
+        assert "etl from some_flows:etl" in text
+        assert "Add two numbers." in text
+        assert re.search(r"a int required\s", text)
+        assert 'tags list[str] = ["x"]' in text
+        assert "add retries=1" in text
+        assert "as drawn for a=7, b=2" in text
+        assert "add\n └─ add-2" in text
+    assert "not drawn" in call("show", "some_flows.py#etl").out  # `a` has no default, and no example was given
+
+
+def test_show_unpickles_nothing(folder: Path) -> None:
+    Path("trap.py").write_text(
+        dedent("""
+            import headrace as hr
+
+            class Trap:
+                def __reduce__(self):
+                    return open, ("sprung", "w")
+
+            TRAP = Trap()
+
+            @hr.task
+            def look(what=TRAP):
+                return TRAP
+
+            @hr.flow
+            def trapped():
+                return look()
+        """)
+    )
+    assert call("add", "trap.py:trapped", "store").code == 0
+    Storage("store").load("trapped")
+    assert Path("sprung").exists()  # so the trap works
+    Path("sprung").unlink()
+    assert "look" in call("show", "store#trapped").out
+    assert "trapped" in call("ls", "store").out
+    assert not Path("sprung").exists()
+
+
+def test_show_of_a_run() -> None:
+    call("run", "some_flows.py#broken", "--storage", "store")
+    [record] = Storage("store").runs()
+    said = call("show", "store", "--run", record.run_id)
+    assert said.code == 0, said
+    assert "broken" in facts(said.out)["flow"]
+    assert "divide" in said.out
+    assert "Failed" in said.out
+    assert "ZeroDivisionError: division by zero" in said.err
+    refused(call("show", "store", "--run", "20000101T000000-00000000"), "no run")
+
+
+# -- execute -----------------------------------------------------------------------------------------------------
+
+
+def execute_variables(storage: Storage, name: str, **more: Any) -> dict[str, str]:
+    return storage.get_env_runner(name).variables(**more)
+
+
+def test_execute_in_this_process(folder: Path) -> None:
+    call("add", "some_flows.py:etl", "store")
+    storage = Storage("store")
+    said = call("execute", **execute_variables(storage, "etl", parameters={"a": 40}, run_id="mine"))
+    assert said.code == 0, said
+    assert said.out == "mine Success\n"
+    assert storage.get_run("mine").result() == 42
+    said = call("execute", **execute_variables(storage, "etl", parameters={"a": 40}, run_id="mine"))
+    refused(said, "mine")
+    refused(call("execute", HEADRACE_STORAGE="{"), "HEADRACE_STORAGE", "JSON")
+    refused(call("execute", HEADRACE_STORAGE="[]"), "HEADRACE_STORAGE", "object")
+    refused(call("execute", HEADRACE_STORAGE="{}", HEADRACE_FLOW="etl"), "url")
+    refused(call("execute", HEADRACE_STORAGE=json.dumps(storage.serialize())), "HEADRACE_FLOW")
+    refused(call("execute", **execute_variables(storage, "etl", environment={"type": "Moon"})), "'Moon'")
+
+
+def test_env_runner_on_a_folder(folder: Path) -> None:
+    call("add", "some_flows.py:etl", "store")
+    call("add", "some_flows.py:broken", "store")
+    storage = Storage("store")
+    record = storage.get_env_runner("etl").run(parameters={"a": 40})
+    assert (record.state, record.result()) == ("Success", 42)
+    where = {"type": "DaskEnvironment", "cluster": "local", "n_workers": 1}
+    record = storage.get_env_runner("broken").run(environment=where)
+    assert record.state == "Failed"
+    assert record.environment == where
+    # another process reads the outcome
+    said = process("ls", "store", "--runs", cwd=folder)
+    assert sorted(row.split()[1:3] for row in said.out.splitlines()[1:]) == [["broken", "Failed"], ["etl", "Success"]]
+
+
+def test_s3_from_add_to_execute(folder: Path, s3: Any) -> None:
+    url = f"{s3.new_bucket()}/flows"
+    options = {"HEADRACE_STORAGE_OPTIONS": json.dumps(s3.storage_options)}
+    given = [f"--storage-option={key}={value}" for key, value in s3.storage_options.items()]
+    said = process("add", "some_flows.py:etl", url, *given, cwd=folder)
+    assert said.code == 0, said
+    storage = Storage(url, s3.storage_options)
+    assert said.out.strip() == storage.flows["etl"]
+    record = storage.get_env_runner("etl").run(env={**options, "HEADRACE_PARAMETERS": '{"a": 40}'})
+    assert (record.state, record.result()) == ("Success", 42)
+    assert "test-secret-key" not in json.dumps(storage.get_env_runner("etl").variables())
+    (folder / "some_flows.py").unlink()
+    said = process("run", f"{url}#etl", "-p", "a=1", "--on", "local", "-n", "1", cwd=folder, **options)
+    assert said.code == 0, said
+    assert facts(said.out)["result"] == "3"
+    said = process("ls", url, "--runs", cwd=folder, **options)
+    assert len(said.out.splitlines()) == 3
+    missing = "s3://no-such-bucket-here/flows"
+    refused(process("ls", missing, cwd=folder, **options), missing, "bucket")
+    refused(process("run", f"{missing}#etl", cwd=folder, **options), missing, "bucket")
+
+
+# -- real processes ----------------------------------------------------------------------------------------------
+
+
+def test_exit_codes_of_processes(folder: Path) -> None:
+    said = process("run", "some_flows.py#etl", "-p", "a=40", "--on", "local", "-n", "2", cwd=folder)
+    assert said.code == 0, said
+    assert facts(said.out)["result"] == "42"
+    said = process("run", "some_flows.py#broken", "--on", "local", "-n", "1", cwd=folder)
+    assert said.code == 1, said
+    assert "return a / b" in said.err
+    refused(process("run", "some_flows.py#etl", cwd=folder), "missing")
+
+
+@pytest.mark.parametrize("on", ["inline", "local"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_is_recorded_and_leaves_nothing(
+    on: str, number: signal.Signals, code: int, folder: Path
+) -> None:
+    os.mkfifo("fifo")
+    command = ["run", "some_flows.py#endless", "-p", f"path={folder / 'fifo'}", "--storage", "store", "--on", on]
+    workers = ["-n", "2"] if on == "local" else []
+    running = subprocess.Popen(
+        [sys.executable, "-m", "headrace", *command, *workers],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert Path("fifo").read_text() == "here"  # blocks until the task writes
+    # A terminal sends Ctrl-C to all processes in its foreground, so the workers get it, too.
+    os.killpg(running.pid, number) if number == signal.SIGINT else running.send_signal(number)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == code, err
+    assert err.strip().splitlines()[-1] == "headrace: interrupted"
+    assert "KeyboardInterrupt" not in err  # of the command or of a worker
+    [record] = Storage("store").runs()
+    assert record.state == "Cancelled"
+    left = [one for one in psutil.process_iter() if _session(one.pid) == running.pid]
+    _, alive = psutil.wait_procs(left, timeout=10)  # the last of them end when they see that their parent has
+    assert not alive
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+@pytest.mark.slow
+def test_the_demo_writes_its_report(folder: Path) -> None:
+    said = process("demo", "--quick", "--folder", "out", "--workers", "2", cwd=folder)
+    assert said.code == 0, said
+    assert "cross_validate [map] 14/14" in said.err
+    told = json.loads(Path("out/report.json").read_text())
+    assert told["best"] in said.out
+    assert told["accuracy"] > 0.95
+    assert Path("out/confusion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "sklearn" else found(name, *more)
+    )
+    refused(call("demo"), "pip install 'headrace[demo]'")
