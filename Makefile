@@ -32,9 +32,8 @@ test-slow: $(VENV)/test.stamp  ## the slow ones
 
 test-oldest: pyproject.toml  ## all tests but the slow ones, with the oldest releases that pyproject.toml allows
 	$(PYTHON) -m venv $(VENV)-oldest
-	$(VENV)-oldest/bin/python -m pip install --quiet --upgrade pip
-	$(VENV)-oldest/bin/python tests/oldest.py pyproject.toml > $(VENV)-oldest/constraints.txt
-	$(VENV)-oldest/bin/python -m pip install --quiet --constraint $(VENV)-oldest/constraints.txt --editable '.[test]'
+	$(VENV)-oldest/bin/python -m pip install --quiet uv
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable '.[test]'
 	$(VENV)-oldest/bin/python -m pytest -m "not slow"
 
 lint: $(VENV)/test.stamp  ## style and types
