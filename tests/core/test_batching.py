@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+
+import headrace as hr
+from headrace.core import batching
+from headrace.core.batching import GRAIN, PATIENCE, TRIAL, grow
+from headrace.core.graph import draw
+from headrace.core.machine import RunMachine
+from headrace.core.plan import make_plan
+from headrace.core.state import State
+from headrace.core.strips import Strip, count
+
+
+@hr.task
+def a(*values):
+    return 1
+
+
+@hr.task
+def b(*values):
+    return 1
+
+
+@hr.task
+def c(*values):
+    return 1
+
+
+def ready_to_grow(function, costs: dict[str, float], threads: int = 1, suspects=None):
+    """The first batch of a flow whose tasks' costs are known, what is left of what was ready, and the limit."""
+    machine = RunMachine(make_plan(draw("f", function, {})), threads)
+    machine._to_open.extend(range(len(machine.nodes)))
+    machine._settle_down()
+    for number, task in enumerate(machine.plan.tasks):
+        if task.name in costs:
+            machine.costs.learn(number, costs[task.name], 1)
+    ready = deque(machine._ready)
+    strips, limit = grow(ready, machine.nodes, machine.costs, threads, threads, suspects or {})
+    return strips, limit, list(ready)
+
+
+def test_unknown_tasks_are_tried_in_a_fair_share():
+    strips, limit, rest = ready_to_grow(lambda: a.map(list(range(10))), {}, threads=3)
+    assert (strips, limit, rest) == ([Strip((0,), 0, 4)], TRIAL, [(0, 4, 10)])
+
+
+def test_known_tasks_fill_the_grain():
+    strips, limit, rest = ready_to_grow(lambda: a.map(list(range(100))), {"a": GRAIN / 10})
+    assert (count(strips), limit, rest) == (10, PATIENCE * GRAIN, [(0, 10, 100)])
+
+
+def test_little_work_is_spread_over_the_threads():
+    strips, _, _ = ready_to_grow(lambda: a.map(list(range(8))), {"a": GRAIN / 10}, threads=4)
+    assert count(strips) == 2
+
+
+def test_a_coarse_task_is_alone():
+    strips, _, rest = ready_to_grow(lambda: a.map([1, 2, 3]), {"a": 10 * GRAIN})
+    assert (strips, rest) == ([Strip((0,), 0, 1)], [(0, 1, 3)])
+
+
+def test_a_column_ends_where_it_would_be_longer_than_the_grain():
+    def function():
+        return c.map(b.map(a.map([1, 2, 3])))
+
+    strips, _, _ = ready_to_grow(function, {"a": GRAIN / 4, "b": GRAIN / 4, "c": GRAIN})
+    assert {strip.nodes for strip in strips} == {(0, 1)}
+
+
+def test_an_unknown_task_with_a_known_follower():
+    strips, limit, _ = ready_to_grow(lambda: b.map(a.map([1, 2, 3])), {"b": GRAIN / 4})
+    assert (strips, limit) == ([Strip((0, 1), 0, 3)], TRIAL)
+
+
+def test_a_diamond_of_maps_is_one_column():
+    def function():
+        top = a.map([1, 2])
+        return c.map(b.map(top), a.map(top))
+
+    strips, _, _ = ready_to_grow(function, {})
+    (strip,) = strips
+    assert (set(strip.nodes), strip.nodes[0], strip.nodes[-1]) == ({0, 1, 2, 3}, 0, 3)
+
+
+def test_a_reduction_follows_when_all_that_it_waits_for_is_inside():
+    def function():
+        return b(a.map([1, 2, 3]), a())
+
+    strips, _, rest = ready_to_grow(function, {})
+    assert strips == [Strip((0,), 0, 3), Strip((1,), 0, 1), Strip((2,), 0, 1)]
+    assert rest == []
+
+
+def test_a_reduction_does_not_follow_a_part():
+    strips, _, _ = ready_to_grow(lambda: b(a.map(list(range(100)))), {"a": GRAIN / 10, "b": GRAIN / 10})
+    assert {node for strip in strips for node in strip.nodes} == {0}
+
+
+def test_known_and_unknown_tasks_do_not_share_a_batch():
+    strips, limit, rest = ready_to_grow(lambda: [a.map([1, 2]), b.map([1, 2])], {"a": GRAIN / 100})
+    assert (strips, limit, rest) == ([Strip((0,), 0, 2)], PATIENCE * GRAIN, [(1, 0, 2)])
+
+
+def test_a_batch_is_never_longer_than_the_most(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(batching, "MOST", 5)
+    strips, _, _ = ready_to_grow(lambda: b.map(a.map(list(range(100)))), {})
+    assert 0 < count(strips) <= 5
+
+
+def test_suspects_stay_among_themselves():
+    def function():
+        return [b(a.map([1, 2, 3])), c()]
+
+    suspects = {(0, 0): 2, (0, 1): 2, (0, 2): 2}
+    strips, limit, rest = ready_to_grow(function, {}, suspects=suspects)
+    assert strips == [Strip((0,), 0, 1), Strip((0,), 1, 2)]
+    assert limit == float("inf")
+    assert rest[0] == (0, 2, 3)
+
+
+def test_only_pending_children_join():
+    machine = RunMachine(make_plan(draw("f", lambda: b.map(a.map([1, 2])), {})), 1)
+    machine._to_open.extend((0, 1))
+    machine._settle_down()
+    machine.nodes[1].states[1] = State.RETRYING
+    strips, _ = grow(deque([(0, 0, 2)]), machine.nodes, machine.costs, 1, 1, {})
+    assert strips == [Strip((0,), 0, 2)]
