@@ -1,116 +1,27 @@
-"""The command line, in this process where that is enough and as real processes where it is not."""
+"""The command line, called in this process wherever that is enough."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
-import cloudpickle
-import psutil
 import pytest
-from typer.testing import CliRunner
 
-from headrace import Storage
-from headrace.cli import app
-
-FLOWS = """
-    import os, threading
-    import headrace as hr
-
-    @hr.task(retries=1)
-    def add(a, b):
-        return a + b
-
-    @hr.task
-    def divide(a, b):
-        return a / b
-
-    @hr.task
-    def wait(path):
-        if path:
-            with open(path, "w") as fifo:
-                fifo.write("here")
-        threading.Event().wait(100)
-
-    @hr.flow
-    def etl(a: int, b: int = 2, tags: list[str] = ["x"]):
-        '''Add two numbers.'''
-        return add(add(a, b), 0)
-
-    @hr.flow
-    def broken(n: int = 3):
-        return divide.map([1] * n, range(n))
-
-    @hr.flow
-    def endless(path: str = ""):
-        return wait(path)
-
-    @hr.flow
-    def undrawable(n: int = 0):
-        return add(1 // n, 1)
-"""
-
-
-class Said:
-    """What a command answered, on both channels."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    def __repr__(self) -> str:
-        return f"code {self.code}\n{self.out}\n{self.err}"
-
-
-def call(*args: str, **env: str) -> Said:
-    result = CliRunner().invoke(app, list(args), env=env, prog_name="headrace")
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Said(result.exit_code, result.stdout, result.stderr)
-
-
-def process(*args: str, cwd: Path, **env: str) -> Said:
-    done = subprocess.run(
-        [sys.executable, "-m", "headrace", *args], cwd=cwd, capture_output=True, text=True, env={**os.environ, **env}
-    )
-    return Said(done.returncode, done.stdout, done.stderr)
-
-
-def refused(said: Said, *words: str) -> None:
-    """It ended before it began, with one paragraph that says these words."""
-    assert said.code == 2, said
-    paragraph = said.err.strip()
-    assert paragraph.startswith("headrace: "), said
-    assert "\n" not in paragraph
-    assert "Traceback" not in said.err
-    for word in words:
-        assert word in paragraph
+from headrace import Storage, cli_support
+from tests.cli_kit import FLOWS, call, facts, loading_undone, process, refused
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A current folder with a file of flows; what loading it leaves in this process is taken back."""
-    path, modules, by_value = sys.path[:], set(sys.modules), set(cloudpickle.list_registry_pickle_by_value())
+    """A current folder with a file of flows."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "some_flows.py").write_text(dedent(FLOWS))
-    yield tmp_path
-    for name in set(cloudpickle.list_registry_pickle_by_value()) - by_value:
-        cloudpickle.unregister_pickle_by_value(sys.modules[name])
-    for name in set(sys.modules) - modules:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-    sys.path[:] = path
-
-
-def facts(text: str) -> dict[str, str]:
-    return dict(re.findall(r"^(\w+)\s+(.+?)\s*$", text, re.MULTILINE))
+    with loading_undone(tmp_path):
+        yield tmp_path
 
 
 # -- the whole ---------------------------------------------------------------------------------------------------
@@ -273,7 +184,9 @@ def test_a_flow_runs_on_the_environment_that_it_carries() -> None:
     assert kinds == ["DaskEnvironment", "LocalEnvironment", "DaskEnvironment"]
 
 
-def test_a_refused_port_is_told_within_15_seconds() -> None:
+def test_a_refused_port_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert cli_support.DEADLINE < 15
+    monkeypatch.setattr(cli_support, "DEADLINE", 1.0)  # Dask tries again until then
     refused(call("run", "some_flows.py#etl", "-p", "a=1", "--on", "tcp://127.0.0.1:1"), "tcp://127.0.0.1:1", "address")
 
 
@@ -383,126 +296,6 @@ def test_show_of_a_run() -> None:
     assert "Failed" in said.out
     assert "ZeroDivisionError: division by zero" in said.err
     refused(call("show", "store", "--run", "20000101T000000-00000000"), "no run")
-
-
-# -- execute -----------------------------------------------------------------------------------------------------
-
-
-def execute_variables(storage: Storage, name: str, **more: Any) -> dict[str, str]:
-    return storage.get_env_runner(name).variables(**more)
-
-
-def test_execute_in_this_process(folder: Path) -> None:
-    call("add", "some_flows.py:etl", "store")
-    storage = Storage("store")
-    said = call("execute", **execute_variables(storage, "etl", parameters={"a": 40}, run_id="mine"))
-    assert said.code == 0, said
-    assert said.out == "mine Success\n"
-    assert storage.get_run("mine").result() == 42
-    said = call("execute", **execute_variables(storage, "etl", parameters={"a": 40}, run_id="mine"))
-    refused(said, "mine")
-    refused(call("execute", HEADRACE_STORAGE="{"), "HEADRACE_STORAGE", "JSON")
-    refused(call("execute", HEADRACE_STORAGE="[]"), "HEADRACE_STORAGE", "object")
-    refused(call("execute", HEADRACE_STORAGE="{}", HEADRACE_FLOW="etl"), "url")
-    refused(call("execute", HEADRACE_STORAGE=json.dumps(storage.serialize())), "HEADRACE_FLOW")
-    refused(call("execute", **execute_variables(storage, "etl", environment={"type": "Moon"})), "'Moon'")
-
-
-def test_env_runner_on_a_folder(folder: Path) -> None:
-    call("add", "some_flows.py:etl", "store")
-    call("add", "some_flows.py:broken", "store")
-    storage = Storage("store")
-    record = storage.get_env_runner("etl").run(parameters={"a": 40})
-    assert (record.state, record.result()) == ("Success", 42)
-    where = {"type": "DaskEnvironment", "cluster": "local", "n_workers": 1}
-    record = storage.get_env_runner("broken").run(environment=where)
-    assert record.state == "Failed"
-    assert record.environment == where
-    # another process reads the outcome
-    said = process("ls", "store", "--runs", cwd=folder)
-    assert sorted(row.split()[1:3] for row in said.out.splitlines()[1:]) == [["broken", "Failed"], ["etl", "Success"]]
-
-
-def test_s3_from_add_to_execute(folder: Path, s3: Any) -> None:
-    url = f"{s3.new_bucket()}/flows"
-    options = {"HEADRACE_STORAGE_OPTIONS": json.dumps(s3.storage_options)}
-    given = [f"--storage-option={key}={value}" for key, value in s3.storage_options.items()]
-    said = process("add", "some_flows.py:etl", url, *given, cwd=folder)
-    assert said.code == 0, said
-    storage = Storage(url, s3.storage_options)
-    assert said.out.strip() == storage.flows["etl"]
-    record = storage.get_env_runner("etl").run(env={**options, "HEADRACE_PARAMETERS": '{"a": 40}'})
-    assert (record.state, record.result()) == ("Success", 42)
-    assert "test-secret-key" not in json.dumps(storage.get_env_runner("etl").variables())
-    (folder / "some_flows.py").unlink()
-    said = process("run", f"{url}#etl", "-p", "a=1", "--on", "local", "-n", "1", cwd=folder, **options)
-    assert said.code == 0, said
-    assert facts(said.out)["result"] == "3"
-    said = process("ls", url, "--runs", cwd=folder, **options)
-    assert len(said.out.splitlines()) == 3
-    missing = "s3://no-such-bucket-here/flows"
-    refused(process("ls", missing, cwd=folder, **options), missing, "bucket")
-    refused(process("run", f"{missing}#etl", cwd=folder, **options), missing, "bucket")
-
-
-# -- real processes ----------------------------------------------------------------------------------------------
-
-
-def test_exit_codes_of_processes(folder: Path) -> None:
-    said = process("run", "some_flows.py#etl", "-p", "a=40", "--on", "local", "-n", "2", cwd=folder)
-    assert said.code == 0, said
-    assert facts(said.out)["result"] == "42"
-    said = process("run", "some_flows.py#broken", "--on", "local", "-n", "1", cwd=folder)
-    assert said.code == 1, said
-    assert "return a / b" in said.err
-    refused(process("run", "some_flows.py#etl", cwd=folder), "missing")
-
-
-@pytest.mark.parametrize("on", ["inline", "local"])
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_run_is_recorded_and_leaves_nothing(
-    on: str, number: signal.Signals, code: int, folder: Path
-) -> None:
-    os.mkfifo("fifo")
-    command = ["run", "some_flows.py#endless", "-p", f"path={folder / 'fifo'}", "--storage", "store", "--on", on]
-    workers = ["-n", "2"] if on == "local" else []
-    running = subprocess.Popen(
-        [sys.executable, "-m", "headrace", *command, *workers],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert Path("fifo").read_text() == "here"  # blocks until the task writes
-    # A terminal sends Ctrl-C to all processes in its foreground, so the workers get it, too.
-    os.killpg(running.pid, number) if number == signal.SIGINT else running.send_signal(number)
-    _, err = running.communicate(timeout=60)
-    assert running.returncode == code, err
-    assert err.strip().splitlines()[-1] == "headrace: interrupted"
-    assert "KeyboardInterrupt" not in err  # of the command or of a worker
-    [record] = Storage("store").runs()
-    assert record.state == "Cancelled"
-    left = [one for one in psutil.process_iter() if _session(one.pid) == running.pid]
-    _, alive = psutil.wait_procs(left, timeout=10)  # the last of them end when they see that their parent has
-    assert not alive
-
-
-def _session(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return None
-
-
-@pytest.mark.slow
-def test_the_demo_writes_its_report(folder: Path) -> None:
-    said = process("demo", "--quick", "--folder", "out", "--workers", "2", cwd=folder)
-    assert said.code == 0, said
-    assert "cross_validate [map] 14/14" in said.err
-    told = json.loads(Path("out/report.json").read_text())
-    assert told["best"] in said.out
-    assert told["accuracy"] > 0.95
-    assert Path("out/confusion.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ import pytest
 from headrace import Storage
 from headrace.errors import FlowError, MissingModule, NotFound
 from headrace.loading import Target, load_file, load_flow, parse_target
+from headrace.parameters import validate
+from tests.cli_kit import loading_undone
 
 FLOW = """
     import headrace as hr
@@ -31,16 +33,10 @@ FLOW = """
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty current folder; what loading leaves in this process is taken back."""
-    path, modules, by_value = sys.path[:], set(sys.modules), set(cloudpickle.list_registry_pickle_by_value())
+    """An empty current folder."""
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
-    for name in set(cloudpickle.list_registry_pickle_by_value()) - by_value:
-        cloudpickle.unregister_pickle_by_value(sys.modules[name])
-    for name in set(sys.modules) - modules:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
-    sys.path[:] = path
+    with loading_undone(tmp_path):
+        yield tmp_path
 
 
 def write(path: Path, text: str) -> Path:
@@ -113,6 +109,7 @@ def test_a_file_named_like_another_module_hides_nothing(folder: Path) -> None:
 
 def test_types_of_the_file_are_known_to_its_parameters(folder: Path) -> None:
     text = """
+        from __future__ import annotations
         from dataclasses import dataclass
         import headrace as hr
 
@@ -130,7 +127,7 @@ def test_types_of_the_file_are_known_to_its_parameters(folder: Path) -> None:
     """
     write(folder / "typed_flow.py", text)
     flow = load_flow(Target("typed_flow.py", "etl", True))
-    assert flow.run(point={"x": "3"}).result() == 3
+    assert validate(flow, {"point": '{"x": 3}'}, strings=True)["point"].x == 3
 
 
 def test_others_need_neither_the_file_nor_what_lies_beside_it(
