@@ -329,7 +329,8 @@ class GraphDrawing:
             args = tuple(constant(replace(slot, change)) for slot in node.args)
             kwargs = {key: constant(replace(slot, change)) for key, slot in node.kwargs.items()}
             upstream = tuple(source + shift for source in node.upstream)
-            self.nodes.append(NodeSpec(self.unique_name(node.task.name), node.task, args, kwargs, upstream, node.mapped))
+            name = self.unique_name(node.task.name)
+            self.nodes.append(NodeSpec(name, node.task, args, kwargs, upstream, node.mapped))
         return self.unslot(replace(graph.result, change))
 
     def unslot(self, slot: Slot) -> Any:
