@@ -45,7 +45,7 @@ worlds = st.builds(
     slow=st.sampled_from((1e-5, 1e-3, 3.0)),
 )
 thorough = settings(
-    max_examples=150,
+    max_examples=300,
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),

@@ -204,8 +204,8 @@ def test_a_dropped_run_leaves_nothing_on_the_cluster(dask_place):
     del run
     gc.collect()
     eventually(
-        lambda: not client.run_on_scheduler(
-            lambda dask_scheduler: [key for key in dask_scheduler.tasks if run_id in key]
+        lambda: (
+            not client.run_on_scheduler(lambda dask_scheduler: [key for key in dask_scheduler.tasks if run_id in key])
         ),
         "no task of the run on the scheduler",
     )
