@@ -1,0 +1,50 @@
+"""What a worker's death must not change."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+import headrace as hr
+
+
+@hr.task
+def part(i, flag):
+    """Quick before the death; afterwards slow enough for the watchdog to give back the rest of its batch."""
+    time.sleep(0.1 if os.path.exists(flag) else 0.002)
+    return i
+
+
+@hr.task
+def kill_one(flag, pids):
+    Path(flag).touch()
+    os.kill(next(pid for pid in pids if pid != os.getpid()), signal.SIGKILL)
+    return [0]
+
+
+@hr.task
+def total(_, parts):
+    return sum(parts)
+
+
+@hr.flow
+def survivor(flag: str, pids: list[int], n: int = 100):
+    parts = part.map(list(range(n)), hr.unmapped(flag))
+    killed = kill_one(flag, pids, upstream=parts)
+    return total.map(killed, hr.unmapped(parts))
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(
+    strict=True, reason="Dask computes a lost batch again; the watchdog cuts it short, and its consumers miss values"
+)
+def test_values_that_died_with_a_worker_are_computed_again(tmp_path):
+    with hr.DaskEnvironment("local", n_workers=2) as environment:
+        environment.setup(None)
+        pids = list(environment.client.run(os.getpid).values())
+        run = survivor.run(environment=environment, flag=str(tmp_path / "flag"), pids=pids)
+        assert run.result() == [sum(range(100))]
