@@ -14,7 +14,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -338,30 +337,6 @@ def up(environment: Environment) -> Iterator[Environment]:
 
 
 @contextmanager
-def _shielded_children(environment: Environment) -> Iterator[None]:
-    """Bring up processes of our own such that Ctrl-C, which a terminal sends to all of them, is for this one alone.
-
-    They are started with it blocked, for masks are inherited, and unblock it once they have a handler that does
-    nothing. Here it takes effect at the end of the block: processes on this machine are up in a moment. Elsewhere it
-    may take minutes, so there it is not held back.
-    """
-    if getattr(environment, "cluster", None) != "local":
-        yield
-        return
-    import dask
-    import distributed  # noqa: F401 - its defaults must be there before one is extended
-
-    resource_tracker.ensure_running()  # or it would be started inside the block, and end the blocking
-    preload = [*dask.config.get("distributed.worker.preload"), "headrace.execution.own_worker"]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        with dask.config.set({"distributed.worker.preload": preload}):
-            yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
 def _ended_by_signals() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         raise Terminated
@@ -411,7 +386,7 @@ def run_shown(
 
     # Told before a cluster is brought up in vain.
     parameters.validate(store.load(location), values, strings=strings)
-    with err_console().status(f"bringing up {environment!r} …", spinner="dots"), _shielded_children(environment):
+    with err_console().status(f"bringing up {environment!r} …", spinner="dots"):
         environment.setup(store)
     with ConsoleObserver() as observer:
         run = environment.execute(store, location, values, observers=[observer], strings=strings, run_id=run_id)

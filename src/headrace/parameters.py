@@ -11,12 +11,12 @@ import inspect
 import json
 import re
 import reprlib
-import types
 import typing
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.core.annotations import resolve
 from headrace.core.flow import FlowDefinition
 from headrace.errors import ParameterError
 
@@ -29,8 +29,7 @@ def validate(flow: FlowDefinition, given: Mapping[str, Any], *, strings: bool = 
     """Return the values of all parameters of a flow: those given, converted, and defaults for the rest.
 
     Conversion is lenient: ``"3"`` becomes ``3`` where an ``int`` is expected, an ISO text a date. Defaults
-    are taken as they are. Parameters without an annotation, or with one that cannot be resolved, take
-    anything.
+    are taken as they are. Parameters without an annotation take anything.
 
     Parameters
     ----------
@@ -45,7 +44,8 @@ def validate(flow: FlowDefinition, given: Mapping[str, Any], *, strings: bool = 
     Raises
     ------
     ParameterError
-        If one is unknown, missing or of the wrong type. One error names them all.
+        If one is unknown, missing or of the wrong type, or has an annotation that tells no type. One error names
+        them all.
     """
     declared = flow.signature.parameters
     annotations = resolved_annotations(flow)
@@ -154,41 +154,46 @@ def _plain_repr(value: Any) -> str:
 
 
 def resolved_annotations(flow: FlowDefinition) -> dict[str, Any]:
-    """Return each parameter's annotation as an object; ``Any`` where there is none or it cannot be resolved.
+    """Return each parameter's annotation as a type; ``Any`` where there is none.
 
     Parameters
     ----------
     flow : FlowDefinition
         The flow.
+
+    Raises
+    ------
+    ParameterError
+        If nobody can tell what an annotation means, so that values could be neither checked nor converted.
     """
-    parameters = flow.signature.parameters
-    hints: dict[str, Any] = {}
-    if flow.function is not None:
-        # One bad annotation must not spoil the others: then each is evaluated alone, below.
-        with contextlib.suppress(Exception):
-            hints = typing.get_type_hints(flow.function, include_extras=True)
     found: dict[str, Any] = {}
-    for name, parameter in parameters.items():
-        annotation = hints.get(name, parameter.annotation)
-        if isinstance(annotation, str):
-            annotation = _evaluated(annotation, flow.function)
-        found[name] = Any if annotation is _EMPTY else annotation
+    problems = []
+    for name, parameter in flow.signature.parameters.items():
+        annotation = found[name] = Any if parameter.annotation is _EMPTY else parameter.annotation
+        try:
+            _adapter(resolve(annotation, flow.function) if isinstance(annotation, str) else annotation)
+        except Exception as error:  # noqa: BLE001 - an annotation is an expression: it can raise anything
+            problems.append(_meaningless(name, annotation, error))
+    if problems:
+        raise ParameterError(f"flow {flow.name!r}: {'; '.join(problems)}", flow=flow.name, problems=problems)
     return found
 
 
-def _evaluated(text: str, function: Any) -> Any:
-    """The object that an annotation's text means where the function was defined."""
-    function = inspect.unwrap(function) if function is not None else None
-    if not isinstance(function, types.FunctionType):
-        return Any
-    names: dict[str, Any] = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        with contextlib.suppress(ValueError):
-            names[name] = cell.cell_contents
-    try:
-        return eval(text, function.__globals__, names)
-    except Exception:  # noqa: BLE001 - e.g. imported for type checkers only, or local to a function that is gone
-        return Any
+def _meaningless(name: str, annotation: Any, error: Exception) -> str:
+    told = str(error).strip().partition("\n")[0].rstrip(".")
+    begin = f"the annotation {annotation_text(annotation)} of parameter {name!r}"
+    free = "or leave the annotation out, and any value is taken as it is"
+    if isinstance(annotation, str):
+        return (
+            f"{begin} tells no type ({type(error).__name__}: {told}); import or define what it names at the top level "
+            f"of the flow's module, not below `if TYPE_CHECKING:` nor inside a function, {free}"
+        )
+    if getattr(error, "code", None) == "class-not-fully-defined":
+        return (
+            f"{begin} refers to types that cannot be found here ({told}); if it is a class of a script or notebook, "
+            f"define it without `from __future__ import annotations` or in a module that the flow imports, {free}"
+        )
+    return f"values cannot be checked by {begin} ({told}); change it, {free}"
 
 
 def annotation_text(annotation: Any) -> str:
@@ -209,34 +214,35 @@ def annotation_text(annotation: Any) -> str:
 
 
 def _adapter(annotation: Any) -> Any:
-    """A pydantic adapter, or None where pydantic can make nothing of the annotation."""
-    from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter
+    """A pydantic adapter.
+
+    Raises
+    ------
+    PydanticUserError, TypeError, NameError
+        If the annotation names a type that pydantic knows, and cannot make out.
+    """
+    from pydantic import ConfigDict, PydanticSchemaGenerationError, TypeAdapter
 
     try:
-        return TypeAdapter(annotation)
-    except PydanticSchemaGenerationError:
-        pass
-    except (PydanticUserError, TypeError, NameError):
-        return None
-    try:  # types that pydantic does not know are checked with isinstance
+        adapter = TypeAdapter(annotation)
+        if not getattr(adapter, "pydantic_complete", True):  # since 2.10 it would complain at the first value only
+            adapter.rebuild()
+        return adapter
+    except PydanticSchemaGenerationError:  # types that pydantic does not know are checked with isinstance
         with warnings.catch_warnings():  # what is no type at all takes anything: documented, so not worth a word
             warnings.simplefilter("ignore")
             return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except (PydanticUserError, PydanticSchemaGenerationError, TypeError, NameError):
-        return None
 
 
 def _convert(value: Any, annotation: Any, *, strings: bool) -> Any:
     """Convert one value; pydantic's ``ValidationError`` is a ``ValueError``."""
     adapter = _adapter(annotation)
     if not strings or not isinstance(value, str) or annotation is str:
-        return value if adapter is None else adapter.validate_python(value)
+        return adapter.validate_python(value)
     try:
         parsed = json.loads(value)
     except ValueError:
-        return value if adapter is None else adapter.validate_python(value)
-    if adapter is None:
-        return parsed
+        return adapter.validate_python(value)
     try:
         return adapter.validate_python(parsed)
     except ValueError:
@@ -249,11 +255,8 @@ def _convert(value: Any, annotation: Any, *, strings: bool) -> Any:
 
 
 def _schema(annotation: Any) -> dict[str, Any] | None:
-    adapter = _adapter(annotation)
-    if adapter is None:
-        return None
     try:
-        schema = adapter.json_schema()
+        schema = _adapter(annotation).json_schema()
         json.dumps(schema)
     except Exception:  # noqa: BLE001 - a schema is an extra; many types have none
         return None

@@ -7,6 +7,8 @@ it is the message.
 
 from __future__ import annotations
 
+import copyreg
+import dataclasses
 import dis
 import functools
 import inspect
@@ -28,6 +30,12 @@ _MAX_DEPTH = 16
 _MAX_PARTS = 2_000
 _LOST_ATTRIBUTE = re.compile(r"Can't get attribute '(?P<name>[^']+)' on (?:<module '(?P<module>[^']+)')?")
 _GLOBAL_READS = {"LOAD_GLOBAL", "LOAD_NAME"}
+
+# A dataclass of a script or notebook travels by value, and its fields tell "no default" by the identity of this
+# object, which pickles otherwise replace by another one of its type; pydantic then cannot read the class. It is
+# told to all pickles of the process, not to ours alone, because Dask's pickles carry values of such classes back,
+# and cloudpickle then writes what they hold into the class that is there already.
+copyreg.pickle(type(dataclasses.MISSING), lambda _: "MISSING")
 
 Part = tuple[str, Any]
 _REFERENCES = ("closure variable", "global variable", "task ", "flow ")

@@ -7,10 +7,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from headrace.core.annotations import resolved_signature
 from headrace.core.drawing import CURRENT, current_drawing
 from headrace.core.graph import Graph, GraphDrawing, draw
 from headrace.core.node import Node, ParameterNode
 from headrace.errors import FlowError, ParameterError, UnstableFlow
+
+#: Graphs with more nodes are drawn once only: a second drawing would cost more than some 20 ms.
+MOST_TWICE = 500
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\- ]*")
 
@@ -43,6 +47,9 @@ class FlowDefinition:
     name : str
         Names the flow in a storage.
     """
+
+    #: what the flow's signature was when it was pickled: only then are the types that it names at hand for certain.
+    _kept_signature: inspect.Signature | None = None
 
     def __init__(self, name: str, function: Callable[..., Any] | None = None) -> None:
         self.name = check_name(name)
@@ -85,7 +92,8 @@ class FlowDefinition:
 
     def __getstate__(self) -> dict[str, Any]:
         """What travels: not the drawing, whose nodes were for the author's hands only."""
-        return {**self.__dict__, "_drawing": None, "_token": None, "_returned": None}
+        kept = self.signature if self.function is not None else None
+        return {**self.__dict__, "_drawing": None, "_token": None, "_returned": None, "_kept_signature": kept}
 
     def returns(self, value: Any) -> None:
         """Say what a flow built by hand returns.
@@ -104,9 +112,11 @@ class FlowDefinition:
 
     @property
     def signature(self) -> inspect.Signature:
-        """The parameters, as a signature."""
+        """The parameters, as a signature; annotations are types, but for those that nobody can resolve."""
+        if self._kept_signature is not None:
+            return self._kept_signature
         if self.function is not None:
-            return inspect.signature(self.function)
+            return resolved_signature(self.function)
         return inspect.Signature(list(self.own_parameters.values()))
 
     @property
@@ -155,15 +165,15 @@ class FlowDefinition:
 
 
 def draw_twice(flow: FlowDefinition, values: Mapping[str, Any]) -> Graph:
-    """Draw a flow, twice, and return the graph.
+    """Draw a flow, twice if that is quick, and return the graph.
 
     Raises
     ------
     UnstableFlow
         If the two differ.
     """
-    graph, again = flow.draw(values), flow.draw(values)
-    if graph.digest() != again.digest():
+    graph = flow.draw(values)
+    if len(graph) <= MOST_TWICE and flow.draw(values).digest() != graph.digest():
         raise unstable(flow.name, "was drawn twice with the same parameters and gave two graphs")
     return graph
 

@@ -205,6 +205,7 @@ class GraphDrawing:
     def __init__(self) -> None:
         self.nodes: list[NodeSpec] = []
         self._names: dict[str, int] = {}
+        self._backward = False  # whether a node waits for a later one; without that there is no cycle
 
     @contextmanager
     def active(self) -> Any:
@@ -310,6 +311,7 @@ class GraphDrawing:
                     f"node {spec.name!r}: upstream must be nodes of the same flow, got {type(node).__name__}"
                 )
         spec.upstream = tuple(sorted({*spec.upstream, *(node._index for node in nodes)}))
+        self._backward = self._backward or (bool(spec.upstream) and spec.upstream[-1] >= index)
 
     def include(self, graph: Graph, arguments: Mapping[str, Any]) -> Any:
         """Inline a graph that was built by hand; its parameters take the given values or nodes."""
@@ -331,6 +333,7 @@ class GraphDrawing:
             upstream = tuple(source + shift for source in node.upstream)
             name = self.unique_name(node.task.name)
             self.nodes.append(NodeSpec(name, node.task, args, kwargs, upstream, node.mapped))
+        self._backward = True  # the built graph may say so, and its numbers were shifted
         return self.unslot(replace(graph.result, change))
 
     def unslot(self, slot: Slot) -> Any:
@@ -358,7 +361,8 @@ class GraphDrawing:
             raise FlowError(f"flow {flow_name!r} drew no node: call at least one @hr.task inside it")
         self._check_own(f"the result of flow {flow_name!r}", result)
         graph = Graph(self.nodes, slot_of(result))
-        graph.order()
+        if self._backward:
+            graph.order()
         return graph
 
 

@@ -19,7 +19,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from headrace.core.graph import Graph, NodeSpec
-from headrace.core.slots import EachConst, EachOf, How, Ref, Slot, refs
+from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, refs
 from headrace.core.task import Policy, Task
 from headrace.errors import FlowError
 
@@ -125,6 +125,61 @@ class Plan:
     def policy(self, node: int) -> Policy:
         """The policy of a node's task."""
         return self.tasks[self.nodes[node].task].policy
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel as rows of plain data: pickling and loading cost microseconds per node, and every run pays them."""
+        return _from_rows, (self.tasks, [_row(node) for node in self.nodes], self.result)
+
+
+def _row(node: PlanNode) -> tuple[Any, ...]:
+    """A node as plain data; what most nodes have none of stands together at the end, or not at all."""
+    args = tuple(_short(slot) for slot in node.args)
+    inputs = tuple(edge.source if edge.kind is EdgeKind.NODE and edge.data else tuple(edge) for edge in node.inputs)
+    row = (node.name, node.task, args, inputs, node.returned)
+    if not (node.mapped or node.kwargs or node.measures):
+        return row
+    kwargs = {key: _short(slot) for key, slot in node.kwargs.items()}
+    return (*row, node.mapped, kwargs, node.widths, node.widths_from, node.measures)
+
+
+def _short(slot: Slot) -> Any:
+    """The two most common slots without their class: a reference to a whole value, and a constant."""
+    if type(slot) is Ref and slot.how is How.WHOLE and not slot.path:
+        return slot.node
+    return (slot.value,) if type(slot) is Const else slot
+
+
+def _long(short: Any) -> Slot:
+    kind = type(short)
+    if kind is int:
+        return Ref(short)
+    return Const(short[0]) if kind is tuple else short
+
+
+def _from_rows(tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot) -> Plan:
+    """Make the plan again."""
+    nodes: list[PlanNode] = []
+    outputs: list[list[Edge]] = [[] for _ in rows]
+    for index, (name, task, args, inputs, returned, *rest) in enumerate(rows):
+        mapped, kwargs, widths, widths_from, measures = rest or (False, {}, (1,), (), ())
+        edges = tuple(
+            Edge(entry, index, EdgeKind.NODE, True)
+            if type(entry) is int
+            else Edge(entry[0], index, EdgeKind(entry[2]), entry[3])
+            for entry in inputs
+        )
+        for edge in edges:
+            outputs[edge.source].append(edge)
+        slots = tuple(map(_long, args))
+        named = {key: _long(slot) for key, slot in kwargs.items()}
+        nodes.append(
+            PlanNode(
+                index, name, task, mapped, slots, named, edges, (), widths, widths_from, measures, returned
+            )
+        )  # fmt: skip
+    for node, out in zip(nodes, outputs, strict=True):
+        node.outputs = tuple(out)
+    return Plan(tasks, nodes, result)
 
 
 def make_plan(graph: Graph) -> Plan:

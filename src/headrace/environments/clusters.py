@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import Any
 
 from headrace.errors import MissingPackage, SetupError
@@ -29,7 +32,29 @@ def local_cluster(options: dict[str, Any]) -> Any:
     if options.get("processes", True):
         # Python tasks hold the GIL: a process for each core keeps all of them busy.
         defaults |= {"host": "127.0.0.1", "threads_per_worker": 1}
-    return LocalCluster(**{**defaults, **options})
+    with _interrupts_stay_here():
+        return LocalCluster(**{**defaults, **options})
+
+
+@contextmanager
+def _interrupts_stay_here() -> Iterator[None]:
+    """Start processes such that Ctrl-C, which a terminal sends to all of them, is for this one alone.
+
+    They are started with it blocked, for masks are inherited, and unblock it once they have a handler that does
+    nothing (``own_worker``). The cluster's own thread, which starts workers again that died, keeps it blocked. Here
+    it takes effect at the end of the block.
+    """
+    import dask
+    import distributed  # noqa: F401 - its defaults must be there before one is extended
+
+    resource_tracker.ensure_running()  # or it would be started inside the block, and end the blocking
+    preload = [*dask.config.get("distributed.worker.preload"), "headrace.environments.own_worker"]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        with dask.config.set({"distributed.worker.preload": preload}):
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 #: name → how to make a cluster of that kind.

@@ -184,13 +184,12 @@ class DaskEnvironment(Environment):
         from headrace.execution.dask import DaskExecutor
 
         runner = storage.get_runner(location)
+        prepared = runner.prepare(parameters, strings=strings)  # a typing error costs no cluster
         self.setup(storage)
-        return runner.run(
-            parameters,
+        return prepared.run(
             executor=DaskExecutor(self._client),
             environment=self._describe(),
             observers=observers,
-            strings=strings,
             run_id=run_id,
         )
 

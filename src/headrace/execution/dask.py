@@ -50,6 +50,7 @@ class DaskExecutor(Executor):
         self._looked = 0.0
         self._threads = self._told = 0
         self._counting = False
+        self._registered = False
         self._run_id = ""
         self._names: list[str] = []
 
@@ -58,6 +59,7 @@ class DaskExecutor(Executor):
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
             self.client.register_plugin(PlanPlugin(run_id, plan))
+            self._registered = True
         except HeadraceError:
             raise
         except ImportError as error:
@@ -178,7 +180,9 @@ class DaskExecutor(Executor):
         """Take the plan from the workers: should one of them die later, Dask shall not run a task a second time."""
         if self.client.status == "running" and self.client.loop is not None:
             self.client.unsubscribe_topic(topic(self._run_id))
-            self.client.loop.add_callback(_forget, self.client, topic(self._run_id))  # not waited for
+            if self._registered:
+                self._registered = False
+                self.client.loop.add_callback(_forget, self.client, topic(self._run_id))  # not waited for
 
     def release(self) -> None:  # noqa: D102 - inherited
         self._futures.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -64,12 +65,13 @@ class InlineExecutor(Executor):
         self._events.append(ended)
 
     def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:  # noqa: D102
-        return {
+        found = {
             (node, child): self._values[batch][node][child]
             for batch, keys in wanted.items()
             for node, child in keys
             if child in self._values.get(batch, {}).get(node, {})
         }
+        return None if most is not None and sum(map(_at_least, found.values())) > most else found
 
     def finish(self) -> None:  # noqa: D102 - inherited
         self._queue.clear()
@@ -78,3 +80,8 @@ class InlineExecutor(Executor):
 
     def release(self) -> None:  # noqa: D102 - inherited
         self._values.clear()
+
+
+def _at_least(value: Any) -> int:
+    """Bytes of a value, not looking into it: quick, and never too many."""
+    return int(getattr(value, "nbytes", 0)) or sys.getsizeof(value, 0)

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from headrace import errors
+from headrace import errors, parameters
 from headrace.core.flow import unstable
 from headrace.errors import FlowError, HeadraceError
 from headrace.storage.capture import Captured, load_example, load_flow, open_flow
@@ -110,6 +110,7 @@ def check_one(location: str, data: bytes) -> dict[str, Any] | None:
         envelope = open_flow(data, location)
         name = envelope.header["name"]
         flow = load_flow(envelope)
+        parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
         example = load_example(envelope)
         if example is not None:
             _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])

@@ -1,7 +1,7 @@
-"""Preloaded by the workers that a command brings up: Ctrl-C is for the command, which then takes them down.
+"""Preloaded by the workers of a local cluster: Ctrl-C is for the process that owns it, which then takes them down.
 
-A terminal sends Ctrl-C to all processes in its foreground. Workers would die of it with a traceback each, while the
-command still talks to them.
+A terminal sends Ctrl-C to all processes in its foreground, and a notebook to the kernel's whole group. Workers would
+die of it with a traceback each, while their owner still talks to them.
 """
 
 from __future__ import annotations
