@@ -5,6 +5,8 @@ import enum
 import json
 import subprocess
 import sys
+import types
+import typing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -136,7 +138,6 @@ def test_no_parameters():
         (Box, '{"width": "2"}', Box(2)),
         (Annotated[int, Field(gt=0)], "5", 5),
         ("list[int]", "[1]", [1]),
-        ("NotThere", "[1]", [1]),
     ],
 )
 def test_texts_of_a_command_line(annotation, text, value):
@@ -158,17 +159,50 @@ def test_arbitrary_types_are_checked_by_class():
     assert validate(flow_of(list[Opaque]), {"x": [opaque]})["x"] == [opaque]
 
 
-def test_annotations_that_mean_nothing_take_anything():
+def test_what_is_no_type_at_all_takes_anything():
     marker = object()
-    for annotation in ("some words", 3, "NotThere"):
-        assert validate(flow_of(annotation), {"x": marker})["x"] is marker
+    assert validate(flow_of(3), {"x": marker})["x"] is marker
 
 
-def test_an_annotation_for_type_checkers_spoils_no_other():
+@pytest.mark.parametrize(
+    ("annotation", "told"),
+    [
+        ("some words", "the annotation some words of parameter 'x' tells no type (SyntaxError"),
+        ("NotThere", "the annotation NotThere of parameter 'x' tells no type (NameError: name 'NotThere'"),
+        ("list[NotThere]", "at the top level of the flow's module"),
+        (list["NotThere"], "refers to types that cannot be found here"),  # noqa: F821
+        (typing.TypedDict("Plain", {"a": int}), "values cannot be checked by the annotation Plain"),
+    ],
+)
+def test_annotations_that_mean_nothing_are_refused(annotation, told):
+    if annotation.__class__ not in (str, types.GenericAlias) and sys.version_info >= (3, 12):
+        pytest.skip("pydantic takes the typed dicts of `typing` from Python 3.12 on")
+    text = refused(flow_of(annotation), {"x": {"a": 1}})
+    assert told in text
+    assert "leave the annotation out" in text
+
+
+def test_an_annotation_for_type_checkers_is_named():
     def function(a: Decimal, b: int):
         return show(a)
 
-    assert validate(FlowDefinition("f", function), {"a": "x", "b": "3"}) == {"a": "x", "b": 3}
+    flow = FlowDefinition("f", function)
+    assert str(flow.signature) == "(a: 'Decimal', b: int)"
+    text = refused(flow, {"a": "x", "b": "3"})
+    assert "the annotation Decimal of parameter 'a'" in text
+    assert "TYPE_CHECKING" in text
+    assert "'b'" not in text
+
+
+def test_what_a_flow_returns_need_not_be_known():
+    def function(b: int) -> Decimal:
+        return show(b)
+
+    assert validate(FlowDefinition("f", function), {"b": "3"}) == {"b": 3}
+
+
+def test_annotations_are_types_in_the_signature():
+    assert str(ETL.signature).startswith("(day: datetime.date, urls: list[str], n: int = 3")
 
 
 def test_annotations_local_to_a_function():

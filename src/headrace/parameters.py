@@ -188,7 +188,7 @@ def _meaningless(name: str, annotation: Any, error: Exception) -> str:
             f"{begin} tells no type ({type(error).__name__}: {told}); import or define what it names at the top level "
             f"of the flow's module, not below `if TYPE_CHECKING:` nor inside a function, {free}"
         )
-    if getattr(error, "code", None) == "class-not-fully-defined":
+    if isinstance(error, NameError) or getattr(error, "code", None) == "class-not-fully-defined":
         return (
             f"{begin} refers to types that cannot be found here ({told}); if it is a class of a script or notebook, "
             f"define it without `from __future__ import annotations` or in a module that the flow imports, {free}"

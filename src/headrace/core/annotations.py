@@ -60,7 +60,7 @@ def _names_of(function: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         function = function.func
     function = inspect.unwrap(function) if function is not None else None
     if not isinstance(function, types.FunctionType):
-        function = getattr(function, "__func__", getattr(type(function), "__call__", None))
+        function = getattr(function, "__func__", None) or inspect.getattr_static(type(function), "__call__", None)
     if not isinstance(function, types.FunctionType):
         return {}, {}
     local = {}
