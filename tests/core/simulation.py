@@ -26,6 +26,7 @@ from headrace.core.events import (
     Event,
     Failure,
     HandedBack,
+    Loss,
     Lost,
     Progressed,
     Resized,
@@ -352,7 +353,7 @@ class Cluster:
         for at, event in events:
             self._arrive(at + self._latency(), event)
         if execution is None or innocent_loss:
-            self._arrive(end + self._latency(), Lost(order.batch, True, KILLED))
+            self._arrive(end + self._latency(), Lost(order.batch, Loss.KILLED, KILLED))
         else:
             self.stored[order.batch] = execution.kept()
             ended = events[-1][1]

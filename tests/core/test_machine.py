@@ -15,6 +15,7 @@ from headrace.core.events import (
     Failure,
     HandedBack,
     Input,
+    Loss,
     Lost,
     Resized,
     Size,
@@ -98,7 +99,7 @@ def test_repeated_and_late_messages_change_nothing(again):
     back = HandedBack(first.batch, 1, array("f"), 0.01)
     (second,) = orders(machine.handle(0.1, [back]))
     machine.handle(0.2, [ended(first, stop=1)])
-    late = [back, ended(first, stop=1), Lost(first.batch, True, FAILURE)]
+    late = [back, ended(first, stop=1), Lost(first.batch, Loss.KILLED, FAILURE)]
     assert machine.handle(0.3, [late[again]]) == []
     assert states(machine, 0) == [State.SUCCESS] + [State.RUNNING] * 3
     machine.handle(0.4, [ended(second)])
@@ -151,7 +152,7 @@ def test_a_killed_batch_is_split_until_the_culprit_is_alone():
         now += 1.0
         _, order = live.popitem()
         kills = culprit in list(runs(order.strips))
-        event = Lost(order.batch, True, FAILURE) if kills else ended(order, seconds=0.001)
+        event = Lost(order.batch, Loss.KILLED, FAILURE) if kills else ended(order, seconds=0.001)
         live |= {new.batch: new for new in orders(machine.handle(now, [event]))}
     assert machine.state is State.FAILED
     assert [child for child, state in enumerate(states(machine, 0)) if state is not State.SUCCESS] == [37]
@@ -164,7 +165,7 @@ def test_a_batch_that_is_lost_without_a_death_is_not_tried_again():
     (first,) = machine.start(0.0)
     only_map = HandedBack(first.batch, 2, array("f"), 0.0)
     machine.handle(0.1, [only_map])
-    (second,) = orders(machine.handle(0.2, [Lost(first.batch, False, FAILURE)]))
+    (second,) = orders(machine.handle(0.2, [Lost(first.batch, Loss.BROKEN, FAILURE)]))
     assert states(machine, 0) == [State.CRASHED] * 2
     assert second.inputs == ()  # nobody holds a value of what was lost
     assert second.outside == (Input(0, 0, State.CRASHED), Input(0, 1, State.CRASHED))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from array import array
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any, NamedTuple
 
 from headrace.core.state import State
@@ -143,6 +144,17 @@ class Ended:
     returned: dict[int, bytes] = field(default_factory=dict)
 
 
+class Loss(Enum):
+    """Why a batch ended without a report."""
+
+    #: the process that ran it died, perhaps by the fault of one of its task runs
+    KILLED = "killed"
+    #: values that it needed are gone, or the cluster dropped it; it may be dispatched again
+    DROPPED = "dropped"
+    #: the executor cannot execute it, and would not the next time
+    BROKEN = "broken"
+
+
 @dataclass(slots=True)
 class Lost:
     """A batch ended without a report.
@@ -151,15 +163,22 @@ class Lost:
     ----------
     batch : int
         Which batch.
-    killed : bool
-        Whether the processes that ran it died. Then it may be the fault of one of its task runs.
+    loss : Loss
+        Why.
     failure : Failure
         What the executor says.
     """
 
     batch: int
-    killed: bool
+    loss: Loss
     failure: Failure
+
+
+@dataclass(slots=True)
+class Vanished:
+    """The values of an ended batch are gone with the worker that held them."""
+
+    batch: int
 
 
 @dataclass(slots=True)
@@ -174,7 +193,7 @@ class CancelRequested:
     """Somebody wants the run cancelled."""
 
 
-Event = Progressed | HandedBack | Ended | Lost | Resized | CancelRequested
+Event = Progressed | HandedBack | Ended | Lost | Vanished | Resized | CancelRequested
 
 
 class Input(NamedTuple):
@@ -224,10 +243,17 @@ class Stop:
 
 
 @dataclass(slots=True)
+class Release:
+    """Let go of the values of these batches: nothing that is to come needs them."""
+
+    batches: tuple[int, ...]
+
+
+@dataclass(slots=True)
 class Wake:
     """Call ``handle`` again at this time, even if nothing happens."""
 
     time: float
 
 
-Command = Dispatch | Stop | Wake
+Command = Dispatch | Stop | Release | Wake

@@ -17,7 +17,7 @@ PENDING just what the worker promised not to start.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 
 from headrace.core import batching
@@ -32,35 +32,44 @@ from headrace.core.events import (
     Failure,
     HandedBack,
     Input,
+    Loss,
     Lost,
     Progressed,
+    Release,
     Resized,
     Stop,
+    Vanished,
     Wake,
 )
+from headrace.core.ledger import Ledger
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, Plan, WidthFrom
 from headrace.core.rules import Decision, Upstream, decide, runs_after_success, upstream_of
 from headrace.core.state import State, move, move_run
 from headrace.core.strips import Strip, count, cut, locate, runs
 from headrace.core.summary import NodeSummary
-from headrace.errors import FlowError
+from headrace.errors import FlowError, TaskCrashed
 
 #: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
 #: round trip.
 QUEUED = 2
-#: Into how many parts a batch is split that killed its workers. Dask gives a batch up only after several workers
-#: died of it, each of which takes seconds to replace, while a small batch costs milliseconds: so split finely.
+#: Into how many parts a batch is split that killed its worker. A worker takes seconds to replace, while a small batch
+#: costs milliseconds: so split finely.
 SPLIT = 64
+#: A task run that was alone in a batch, and at this many deaths of a worker, crashed them.
+MOST_DEATHS = 3
+#: How often in a row, with no report in between, batches may be dropped by the cluster before the run gives up.
+MOST_DROPS = 100
 
 
 class _Batch:
     """A dispatched batch."""
 
-    __slots__ = ("learnt", "position", "stop", "strips")
+    __slots__ = ("learnt", "position", "replay", "stop", "strips")
 
-    def __init__(self, strips: tuple[Strip, ...]) -> None:
+    def __init__(self, strips: tuple[Strip, ...], replay: bool) -> None:
         self.strips = strips
+        self.replay = replay  # makes values anew; the states of its task runs are final
         self.stop = count(strips)
         self.position = 0
         self.learnt = 0  # positions whose durations the costs have seen
@@ -89,10 +98,14 @@ class RunMachine:
             if spec.widths and not spec.widths_from:
                 run.resize(spec.widths[0])
             self.nodes.append(run)
+        self.ledger = Ledger(self.nodes)
         self.returned: dict[int, bytes] = {}
+        self.trouble: Failure | None = None
         self._unfinished_nodes = len(self.nodes)
         self._ready: deque[batching.Segment] = deque()
         self._suspects: dict[tuple[int, int], int] = {}
+        self._deaths: Counter[tuple[int, int]] = Counter()
+        self._drops = 0
         self._batches: dict[int, _Batch] = {}
         self._next_batch = 0
         self._due: list[tuple[float, int, int]] = []
@@ -140,14 +153,20 @@ class RunMachine:
                         batch.position = max(batch.position, position)
                 case Lost():
                     self._lost(event)
+                case Vanished(number):
+                    self.ledger.vanish(number)
                 case Resized(threads):
                     self.threads = max(1, threads)
                 case CancelRequested():
                     self._cancel()
         self._wake_due(now)
         self._settle_down()
+        self._replay()
         self._fill()
         self._finish()
+        if self.ledger.released:
+            self._commands.append(Release(tuple(self.ledger.released)))
+            self.ledger.released.clear()
         if self._due and not self.finished:
             self._commands.append(Wake(self._due[0][0]))
         commands, self._commands = self._commands, []
@@ -172,8 +191,12 @@ class RunMachine:
     def _ended(self, event: Ended, now: float) -> None:
         batch = self._batches.pop(event.batch, None)
         if batch is None:
-            return  # a repeated report: another worker computed the same batch again
+            return  # a repeated report
+        self._drops = 0
         self._give_back(batch, event.stop)
+        if batch.replay:
+            self._replayed(event, batch)
+            return
         self.returned.update(event.returned)
         odd: dict[tuple[int, int], Exceptional] = {}
         for entry in event.exceptional:
@@ -190,6 +213,7 @@ class RunMachine:
             for at, node in enumerate(strip.nodes):
                 self.nodes[node].seconds[strip.low : strip.high] = seconds[at::depth]
                 self._apply(node, strip.low, strip.high, odd, now)
+        self.ledger.store(event.batch, cut(batch.strips, 0, batch.stop))
 
     def _apply(self, node: int, low: int, high: int, odd: dict[tuple[int, int], Exceptional], now: float) -> None:
         """Move the task runs of a range to where the report says they ended."""
@@ -211,12 +235,13 @@ class RunMachine:
     def _apply_one(self, node: int, child: int, entry: Exceptional, now: float) -> None:
         run = self.nodes[node]
         if entry.state is State.PENDING:
-            run.release(child, child + 1)
+            run.give_back(child, child + 1)
             self._to_offer.append((node, child, child + 1))
             return
         run.attempts[child] = entry.attempts
         if entry.state is State.RETRYING:
             move(run.states, child, child + 1, State.RETRYING)
+            run.holders[child] = NO_BATCH
             heapq.heappush(self._due, (now + entry.delay, node, child))
             return
         if entry.failure is not None:
@@ -241,9 +266,12 @@ class RunMachine:
             return
         rest = list(cut(batch.strips, stop, batch.stop))
         batch.stop = stop
+        if batch.replay:
+            self.ledger.lost.update(runs(rest))
+            return
         for nodes, low, high in rest:
             for node in nodes:
-                self.nodes[node].release(low, high)
+                self.nodes[node].give_back(low, high)
         for nodes, low, high in reversed(rest):
             for node in reversed(nodes):
                 self._to_offer.appendleft((node, low, high))
@@ -252,21 +280,63 @@ class RunMachine:
         batch = self._batches.pop(event.batch, None)
         if batch is None:
             return
-        whole = list(cut(batch.strips, 0, batch.stop))
-        if not event.killed or batch.stop == 1:
-            for node, child in runs(whole):
-                self.nodes[node].failures[child] = event.failure
-                self.nodes[node].holders[child] = NO_BATCH
-                self._conclude(node, child, child + 1, State.CRASHED)
+        whole = list(runs(cut(batch.strips, 0, batch.stop)))
+        if event.loss is Loss.DROPPED:
+            self._drops += 1
+        if event.loss is Loss.KILLED:
+            self._deaths.update(whole)
+        hopeless = event.loss is Loss.BROKEN or self._drops > MOST_DROPS
+        if hopeless or (len(whole) == 1 and self._deaths[whole[0]] >= MOST_DEATHS):
+            self._crash(batch, whole, event.failure)
+        elif batch.replay:
+            self.ledger.lost.update(whole)
+        else:
+            most = max(1, len(whole) // SPLIT)
+            for node, child in whole:
+                self.nodes[node].give_back(child, child + 1)
+                if event.loss is Loss.KILLED:
+                    self._suspects[node, child] = most
+                self._to_offer.append((node, child, child + 1))
+
+    def _crash(self, batch: _Batch, whole: list[tuple[int, int]], failure: Failure) -> None:
+        """Settle task runs that cannot be executed."""
+        if batch.replay:
+            self._give_up(failure)
             return
-        most = max(1, batch.stop // SPLIT)
-        for node, child in runs(whole):
-            self.nodes[node].release(child, child + 1)
-            self._suspects[node, child] = most
-            self._to_offer.append((node, child, child + 1))
+        for node, child in whole:
+            self.nodes[node].failures[child] = failure
+            self.nodes[node].holders[child] = NO_BATCH
+            self._conclude(node, child, child + 1, State.CRASHED)
+
+    def _replayed(self, event: Ended, batch: _Batch) -> None:
+        """Take in values that were made anew. They must have ended as they did the first time."""
+        odd = {locate(batch.strips, entry.position): entry for entry in event.exceptional}
+        for node, child in runs(cut(batch.strips, 0, batch.stop)):
+            entry = odd.get((node, child))
+            ended = State.SUCCESS if entry is None else entry.state
+            if not ended.is_final:
+                self.ledger.lost.add((node, child))
+            elif ended != self.nodes[node].states[child]:
+                told = f": {entry.failure}" if entry is not None and entry.failure is not None else ""
+                text = (
+                    f"the value of {self.nodes[node].spec.name}[{child}] was lost with the worker that held it, and when "
+                    f"it was computed again the task ended as {ended}{told}; a task that may have to run again must do "
+                    "the same again"
+                )
+                self._give_up(Failure("headrace.errors.TaskCrashed", text, exception=TaskCrashed(text)))
+                return
+        self.ledger.store(event.batch, cut(batch.strips, 0, batch.stop))
+
+    def _give_up(self, failure: Failure) -> None:
+        """End the run at once, because it could go on only with wrong values."""
+        self.trouble = failure
+        self._settle_all(State.CRASHED)
 
     def _cancel(self) -> None:
-        """Settle everything that is not final; what runs is stopped."""
+        self._settle_all(State.CANCELLED)
+
+    def _settle_all(self, state: State) -> None:
+        """End the run; what is not final is cancelled, and what runs is stopped."""
         if self._batches:
             self._commands.append(Stop(tuple(self._batches)))
         self._batches.clear()
@@ -283,7 +353,7 @@ class RunMachine:
                     run.settle(child, child + 1, State.CANCELLED)
         self._unfinished_nodes = 0
         if not self.finished:
-            self.state = move_run(self.state, State.CANCELLED)
+            self.state = move_run(self.state, state)
 
     def _wake_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
@@ -317,6 +387,7 @@ class RunMachine:
             for child in range(low, high):
                 self._suspects.pop((node, child), None)
         finished = run.unfinished == 0
+        self.ledger.settled(node, low, high, finished)
         if finished:
             run.opened = True  # a batch may have carried it together with all that it waits for
             self._unfinished_nodes -= 1
@@ -441,9 +512,15 @@ class RunMachine:
 
     # -- dispatch ------------------------------------------------------------------------------------------------
 
+    def _replay(self) -> None:
+        """Compute lost values again."""
+        if self.ledger.lost and not self.finished:
+            for strips in self.ledger.replays(self._batches, self.costs, batching.GRAIN):
+                self._dispatch(tuple(strips), float("inf"), replay=True)
+
     def _fill(self) -> None:
         """Dispatch batches while there is something ready and room for them."""
-        while self._ready and len(self._batches) < self.threads * QUEUED:
+        while self._ready and len(self._batches) < self._room():
             optimistic = self.costs.estimate(self.nodes[self._ready[0][0]].spec.task) is None
             idle = self.threads - len(self._batches)
             if optimistic and self._batches and idle < 1:
@@ -451,14 +528,25 @@ class RunMachine:
             strips, limit = batching.grow(self._ready, self.nodes, self.costs, idle, self.threads, self._suspects)
             self._dispatch(tuple(strips), limit)
 
-    def _dispatch(self, strips: tuple[Strip, ...], limit: float) -> None:
+    def _room(self) -> int:
+        """How many batches may be out: while a killer is at large, none waits behind another, where it would die too.
+
+        A task run that was there at two deaths goes out alone: a third then is its own.
+        """
+        if not self._suspects:
+            return self.threads * QUEUED
+        node, low, _ = self._ready[0]
+        return 1 if self._deaths[node, low] >= MOST_DEATHS - 1 else self.threads
+
+    def _dispatch(self, strips: tuple[Strip, ...], limit: float, replay: bool = False) -> None:
         number = self._next_batch
         self._next_batch += 1
-        self._batches[number] = _Batch(strips)
+        self._batches[number] = _Batch(strips, replay)
         for nodes, low, high in strips:
             for node in nodes:
                 run = self.nodes[node]
-                move(run.states, low, high, State.RUNNING)
+                if not replay:
+                    move(run.states, low, high, State.RUNNING)
                 for child in range(low, high) if high - low < 8 else ():
                     run.holders[child] = number
                 if high - low >= 8:
@@ -500,7 +588,8 @@ class RunMachine:
         return Dispatch(number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit)
 
     def _finish(self) -> None:
-        if self._unfinished_nodes or self.finished:
+        replaying = self.ledger.lost or any(batch.replay for batch in self._batches.values())
+        if self._unfinished_nodes or self.finished or replaying:
             return
         deciding = [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
         failed = any(run.failed for run in deciding)

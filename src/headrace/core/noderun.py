@@ -102,7 +102,12 @@ class NodeRun:
         """Whether the task runs ``[low, high)`` are all final."""
         return not self.states[low:high].translate(None, _FINAL)
 
-    def release(self, low: int, high: int) -> None:
+    def final_in(self, low: int, high: int) -> int:
+        """How many of the task runs ``[low, high)`` are final; of a node without a width, none is."""
+        part = self.states[low:high]
+        return len(part) - len(part.translate(None, _FINAL))
+
+    def give_back(self, low: int, high: int) -> None:
         """Move ``[low, high)`` back to PENDING: no batch holds, or will hold, their values."""
         move(self.states, low, high, State.PENDING)
         self.holders[low:high] = array("i", (NO_BATCH,)) * (high - low)

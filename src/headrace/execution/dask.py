@@ -11,6 +11,7 @@ import pickle
 import queue
 import re
 import time
+import uuid
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,17 +19,20 @@ from dask._task_spec import Task as DaskTask
 from dask._task_spec import TaskRef
 from distributed import CancelledError, Client, Future, KilledWorker
 
-from headrace.core.events import Command, Dispatch, Ended, Event, Lost, Resized, Stop
-from headrace.errors import ClusterLost, HeadraceError, MissingModule, RunError, TaskCrashed, ValueReleased
+from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Release, Resized, Stop, Vanished
+from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.failure import capture
-from headrace.execution.worker import PlanPlugin, pick, run_batch, topic
+from headrace.execution.scheduler import MARK, RecoveryPlugin
+from headrace.execution.worker import PlanPlugin, pick, pick_kept, run_batch, topic
 
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
 #: or when the cluster grows, so this bounds how long that goes unnoticed.
 LOOK = 0.25
 #: Seconds without an answer from the scheduler after which it counts as lost.
 SILENCE = 30.0
+#: Seconds without any worker after which a run gives up. Adaptive clusters may need minutes to bring the first one.
+DESERTED = 600.0
 
 
 class DaskExecutor(Executor):
@@ -47,10 +51,10 @@ class DaskExecutor(Executor):
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: dict[int, Future[Any]] = {}
         self._live: set[int] = set()
-        self._looked = 0.0
+        self._looked = self._peopled = 0.0
         self._threads = self._told = 0
         self._counting = False
-        self._registered = False
+        self._registered = self._released = False
         self._run_id = ""
         self._names: list[str] = []
 
@@ -58,6 +62,7 @@ class DaskExecutor(Executor):
         self._run_id = run_id
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
+            self.client.register_plugin(RecoveryPlugin())
             self.client.register_plugin(PlanPlugin(run_id, plan))
             self._registered = True
         except HeadraceError:
@@ -70,6 +75,7 @@ class DaskExecutor(Executor):
         self._names = [_safe(node.name) for node in pickle.loads(plan).nodes]
         self._threads = max(1, sum(self.client.nthreads().values()))
         self._told = self._threads
+        self._peopled = time.monotonic()
         return self._threads
 
     def _on_event(self, event: tuple[float, bytes]) -> None:
@@ -78,23 +84,28 @@ class DaskExecutor(Executor):
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
         graph: dict[Any, DaskTask] = {}
         keys: dict[int, str] = {}
+        released: list[int] = []
         for command in commands:
             if isinstance(command, Dispatch):
                 key = self._key(command)
-                inputs = [TaskRef(self._futures[batch].key) for batch in command.inputs]
+                inputs = [TaskRef(keys.get(batch) or self._futures[batch].key) for batch in command.inputs]
                 graph[key] = DaskTask(key, run_batch, self._run_id, pickle.dumps(command, protocol=5), *inputs)
                 keys[command.batch] = key
+            elif isinstance(command, Release):
+                released.extend(command.batches)
             elif isinstance(command, Stop):
-                self.client.cancel([self._futures[batch] for batch in command.batches], force=True)
+                self.client.cancel([self._futures[b] for b in command.batches if b in self._futures], force=True)
                 self._live.difference_update(command.batches)
         if graph:
             futures = self.client.get(graph, list(keys.values()), sync=False)
             self._futures.update(zip(keys, futures, strict=True))
             self._live.update(keys)
+        for batch in released:  # only now: what was just sent may need them
+            self._futures.pop(batch, None)
 
     def _key(self, order: Dispatch) -> str:
-        """A key of its own group, or Dask would take batches for root tasks and hold them back on the scheduler."""
-        return f"{self._names[order.strips[0].nodes[0]]}-{self._run_id}-{order.batch}"
+        """Begins with the name of the first node, which Dask's dashboard shows."""
+        return f"{self._names[order.strips[0].nodes[0]]}{MARK}{self._run_id}-{order.batch}"
 
     def wait(self, timeout: float | None) -> list[Event]:
         """Wait for the first event, and return it with all that came meanwhile."""
@@ -120,6 +131,11 @@ class DaskExecutor(Executor):
         """Find batches that were lost, and a cluster that changed its size or is gone."""
         if self.client.status not in ("running", "connecting"):
             raise ClusterLost(f"the scheduler of run {self._run_id} is gone (client status: {self.client.status})")
+        if time.monotonic() - self._peopled > DESERTED:
+            raise ClusterLost(
+                f"the cluster of run {self._run_id} has had no worker for {DESERTED:g} s, and batches are waiting; start "
+                "workers, or look why they die, and run the flow again"
+            )
         events: list[Event] = []
         if not self._counting and self.client.loop is not None:
             self._counting = True
@@ -127,11 +143,15 @@ class DaskExecutor(Executor):
         if (threads := self._threads) != self._told:
             self._told = threads
             events.append(Resized(threads))
-        for batch in list(self._live):
-            status = self._futures[batch].status
-            if status in ("error", "cancelled"):
+        for batch, future in list(self._futures.items()):
+            if (status := future.status) not in ("error", "cancelled"):
+                continue
+            if batch in self._live:
                 self._live.discard(batch)
                 events.append(self._lost(batch, status))
+            else:
+                events.insert(0, Vanished(batch))
+            del self._futures[batch]
         return events
 
     async def _count_threads(self) -> None:
@@ -140,6 +160,7 @@ class DaskExecutor(Executor):
             assert self.client.scheduler is not None
             nthreads = await self.client.scheduler.ncores()
             self._threads = max(1, sum(nthreads.values()))
+            self._peopled = time.monotonic() if nthreads else self._peopled
         except OSError:
             pass  # the client notices by itself that the scheduler is gone, and `_look` with it
         finally:
@@ -148,44 +169,55 @@ class DaskExecutor(Executor):
     def _lost(self, batch: int, status: str) -> Lost:
         error = self._futures[batch].exception(timeout=SILENCE) if status == "error" else None
         if error is None:
-            error = ClusterLost("the cluster cancelled it, for instance because its scheduler was restarted")
-        killed = isinstance(error, KilledWorker)
-        if killed:
+            error = ClusterLost("the cluster dropped it, again and again; is somebody restarting it?")
+        loss = Loss.DROPPED if isinstance(error, (ClusterLost, CancelledError)) else Loss.BROKEN
+        if isinstance(error, KilledWorker):
+            loss = Loss.KILLED
             error = TaskCrashed(
                 "the process that ran it died, each time it was tried: it was killed (perhaps for using too much "
-                f"memory), or it crashed in native code. Dask says: {error}"
+                f"memory), or it crashed in native code. The last one was {error.last_worker.address}"
             )
         failure, _ = capture(error)
-        return Lost(batch, killed, failure)
+        return Lost(batch, loss, failure)
 
     def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:  # noqa: D102
-        if not wanted:
-            return {}
-        futures = [self._futures.get(batch) for batch in wanted]
-        if None in futures:
+        if self._released:
             raise ValueReleased(f"run {self._run_id} was released, so its values are gone; run the flow again")
-        future = self.client.submit(
-            pick, list(wanted.values()), most, *futures, key=f"headrace-fetch-{self._run_id}-{id(wanted)}", pure=False
-        )
+        owed = {batch: keys for batch, keys in wanted.items() if batch in self._futures}
+        kept = {batch: keys for batch, keys in wanted.items() if batch not in self._futures}
+        parts = [self._pick(owed, most)] if owed else []
+        if kept:
+            parts += self.client.run(pick_kept, self._run_id, kept, most).values()
+        found: dict[tuple[int, int], Any] = {}
+        for part in parts:
+            if part is None:
+                return None
+            found.update(pickle.loads(part))
+        return found
+
+    def _pick(self, wanted: Wanted, most: int | None) -> bytes | None:
+        """Collect values on a worker, so that only what is wanted comes here."""
+        futures = [self._futures[batch] for batch in wanted]
+        key = f"headrace-fetch-{uuid.uuid4().hex}"
         try:
-            data = future.result()
-        except (RunError, KilledWorker, CancelledError) as error:
+            return self.client.submit(pick, list(wanted.values()), most, *futures, key=key).result()  # type: ignore[no-any-return]
+        except (KilledWorker, CancelledError) as error:
             raise ValueReleased(
                 f"a worker that held values of run {self._run_id} is gone, and with it the values; a run that is over "
                 "is not run again by itself. Run the flow again, or let its last task write what shall outlive it"
             ) from error
-        return None if data is None else pickle.loads(data)
 
-    def finish(self) -> None:
-        """Take the plan from the workers: should one of them die later, Dask shall not run a task a second time."""
-        if self.client.status == "running" and self.client.loop is not None:
+    def finish(self) -> None:  # noqa: D102 - inherited
+        if self.client.status == "running":
             self.client.unsubscribe_topic(topic(self._run_id))
-            if self._registered:
-                self._registered = False
-                self.client.loop.add_callback(_forget, self.client, topic(self._run_id))  # not waited for
 
     def release(self) -> None:  # noqa: D102 - inherited
+        self._released = True
         self._futures.clear()
+        if self._registered and self.client.status == "running" and self.client.loop is not None:
+            self._registered = False
+            # Not waited for: this may be called by the garbage collector, in any thread.
+            self.client.loop.add_callback(_forget, self.client, topic(self._run_id))
 
 
 async def _forget(client: Client, name: str) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from headrace import pickling
-from headrace.core.events import Command, Dispatch, Event, Stop
+from headrace.core.events import Command, Dispatch, Event, Release, Stop
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.batch import Control, Execution, LoadedPlan, Values
+from headrace.execution.shelf import Shelf
 from headrace.execution.watchdog import WATCHDOG
 
 
@@ -25,6 +26,7 @@ class InlineExecutor(Executor):
         self._queue: deque[Dispatch] = deque()
         self._events: deque[Event] = deque()
         self._values: dict[int, Values] = {}
+        self._shelf = Shelf(_at_least)
 
     def start(self, run_id: str, plan: bytes) -> int:  # noqa: D102 - inherited
         self._plan = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"))
@@ -34,6 +36,9 @@ class InlineExecutor(Executor):
         for command in commands:
             if isinstance(command, Dispatch):
                 self._queue.append(command)
+            elif isinstance(command, Release):
+                for batch in command.batches:
+                    self._shelf.put(batch, self._values.pop(batch))
             elif isinstance(command, Stop):
                 self._queue = deque(order for order in self._queue if order.batch not in command.batches)
 
@@ -66,10 +71,11 @@ class InlineExecutor(Executor):
 
     def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:  # noqa: D102
         found = {
-            (node, child): self._values[batch][node][child]
+            (node, child): held[node][child]
             for batch, keys in wanted.items()
+            if (held := self._values.get(batch) or self._shelf.get(batch))
             for node, child in keys
-            if child in self._values.get(batch, {}).get(node, {})
+            if child in held.get(node, {})
         }
         return None if most is not None and sum(map(_at_least, found.values())) > most else found
 
@@ -80,6 +86,7 @@ class InlineExecutor(Executor):
 
     def release(self) -> None:  # noqa: D102 - inherited
         self._values.clear()
+        self._shelf.clear()
 
 
 def _at_least(value: Any) -> int:

@@ -20,6 +20,7 @@ from headrace import pickling
 from headrace.core.events import Dispatch, Ended, Event
 from headrace.errors import RunError
 from headrace.execution.batch import Control, Execution, LoadedPlan, Values
+from headrace.execution.shelf import Shelf
 from headrace.execution.watchdog import WATCHDOG
 
 #: Largest pickled value that travels with the report of the batch that made it.
@@ -28,15 +29,23 @@ SMALL = 1 << 14
 _PLAIN = frozenset({int, float, bool, complex, type(None)})
 
 
-class _Shelf:
-    """The plans of this process. Several workers may share it, so each plan counts those that brought it."""
+def size_of(value: Any) -> int:
+    """Bytes of a value in memory, roughly; quick for numbers."""
+    if type(value) in _PLAIN:
+        return 32
+    return int(sizeof(value))
+
+
+class _Process:
+    """What this process holds of runs. Several workers may share it, so each plan counts those that brought it."""
 
     def __init__(self) -> None:
         self.plans: dict[str, LoadedPlan] = {}
         self.users: dict[str, int] = {}
+        self.kept = Shelf(size_of)
 
 
-SHELF = _Shelf()
+PROCESS = _Process()
 
 
 def topic(run_id: str) -> str:
@@ -64,17 +73,18 @@ class PlanPlugin(WorkerPlugin):
 
     async def setup(self, worker: Any) -> None:
         """Load the plan, away from the event loop, because importing what it needs may take seconds."""
-        SHELF.users[self.run_id] = SHELF.users.get(self.run_id, 0) + 1
-        if self.run_id not in SHELF.plans:
+        PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) + 1
+        if self.run_id not in PROCESS.plans:
             plan = await asyncio.to_thread(pickling.loads, self.plan, f"the plan of run {self.run_id}")
-            SHELF.plans.setdefault(self.run_id, LoadedPlan(plan))
+            PROCESS.plans.setdefault(self.run_id, LoadedPlan(plan))
 
     def teardown(self, worker: Any) -> None:
         """Drop the plan."""
-        SHELF.users[self.run_id] = SHELF.users.get(self.run_id, 0) - 1
-        if SHELF.users[self.run_id] <= 0:
-            SHELF.users.pop(self.run_id, None)
-            SHELF.plans.pop(self.run_id, None)
+        PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) - 1
+        if PROCESS.users[self.run_id] <= 0:
+            PROCESS.users.pop(self.run_id, None)
+            PROCESS.plans.pop(self.run_id, None)
+            PROCESS.kept.clear(self.run_id)
 
 
 def run_batch(run_id: str, order_bytes: bytes, *inputs: Values) -> Values:
@@ -94,7 +104,7 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: Values) -> Values:
     dict of node to dict of child to value
         The values that others need.
     """
-    plan = SHELF.plans.get(run_id)
+    plan = PROCESS.plans.get(run_id)
     if plan is None:
         raise RunError(f"run {run_id} is over, so its batches are not executed again")
     order: Dispatch = pickle.loads(order_bytes)
@@ -111,6 +121,7 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: Values) -> Values:
     finally:
         WATCHDOG.unwatch(control)
     kept = execution.kept()
+    PROCESS.kept.put((run_id, order.batch), kept)
     _add_returned(plan, kept, ended)
     send(ended)
     return kept
@@ -131,13 +142,6 @@ def _add_returned(plan: LoadedPlan, kept: Values, ended: Ended) -> None:
                 continue
             if len(data) <= SMALL:
                 ended.returned[node] = data
-
-
-def size_of(value: Any) -> int:
-    """Bytes of a value in memory, roughly; quick for numbers."""
-    if type(value) in _PLAIN:
-        return 32
-    return int(sizeof(value))
 
 
 def pick(wanted: Sequence[Sequence[tuple[int, int]]], most: int | None, *parts: Values) -> bytes | None:
@@ -162,3 +166,19 @@ def pick(wanted: Sequence[Sequence[tuple[int, int]]], most: int | None, *parts: 
         return None
     data: bytes = cloudpickle.dumps(found)
     return None if most is not None and len(data) > most else data
+
+
+def pick_kept(run_id: str, wanted: dict[int, Sequence[tuple[int, int]]], most: int | None) -> bytes | None:
+    """Collect values off this process's shelf; as ``pick``.
+
+    Parameters
+    ----------
+    run_id : str
+        Which run.
+    wanted : dict of batch to sequence of (node, child)
+        Which values.
+    most : int or None
+        Largest number of bytes.
+    """
+    parts = [PROCESS.kept.get((run_id, batch)) or {} for batch in wanted]
+    return pick(list(wanted.values()), most, *parts)

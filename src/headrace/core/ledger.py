@@ -1,0 +1,206 @@
+"""The ledger: which batch holds which values, who still needs them, and what to compute again when they are lost.
+
+A batch's values are *owed* to the consumers that are not final yet. When nothing is owed any more, they are released,
+so memory holds what is needed and no more. Values that the flow returns are owed for ever.
+
+When a worker dies, the values that it held alone vanish. Those that are still owed are computed again: the task runs
+keep their final states, and only their values are made anew, in *replay* batches, together with whatever of their
+own inputs was released or lost before. Dask could do that by itself, but it would run whole batches again, with task
+runs that were given back and ran elsewhere, and it knows nothing of what is still needed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Container, Iterable, Sequence
+
+from headrace.core.costs import Costs
+from headrace.core.noderun import NO_BATCH, NodeRun
+from headrace.core.plan import EdgeKind
+from headrace.core.state import State
+from headrace.core.strips import Strip
+
+_WITH_VALUE = (State.SUCCESS, State.FAILED)
+
+
+class _Stored:
+    """An ended batch whose values are held."""
+
+    __slots__ = ("kept", "owed", "strips")
+
+    def __init__(self, strips: list[Strip]) -> None:
+        self.strips = strips
+        self.owed = 0
+        self.kept = False  # holds something that the flow returns
+
+
+class Ledger:
+    """Where the values of a run are.
+
+    Parameters
+    ----------
+    nodes : sequence of NodeRun
+        The run.
+    """
+
+    def __init__(self, nodes: Sequence[NodeRun]) -> None:
+        self.nodes = nodes
+        self.stored: dict[int, _Stored] = {}
+        self.released: list[int] = []
+        self.lost: set[tuple[int, int]] = set()
+
+    def store(self, batch: int, strips: Iterable[Strip]) -> None:
+        """Note that a batch ended and holds the values of these strips.
+
+        Parameters
+        ----------
+        batch : int
+            Its number; the holders of the task runs name it already.
+        strips : iterable of Strip
+            What it executed. The states of its task runs are final.
+        """
+        stored = self.stored[batch] = _Stored(list(strips))
+        seen: set[tuple[int, int]] = set()
+        for nodes, low, high in stored.strips:
+            for node in nodes:
+                spec = self.nodes[node].spec
+                stored.kept = stored.kept or spec.returned
+                for edge in spec.outputs:
+                    if not edge.data:
+                        continue
+                    target = self.nodes[edge.target]
+                    if edge.kind is EdgeKind.CHILD:
+                        stored.owed += self._children_owed(batch, node, target, low, high)
+                    elif not target.finished and (node, edge.target) not in seen:
+                        seen.add((node, edge.target))
+                        stored.owed += 1
+        if not stored.owed and not stored.kept:
+            self._release(batch)
+
+    def _children_owed(self, batch: int, node: int, target: NodeRun, low: int, high: int) -> int:
+        """How many children of a target wait for values of a range that this batch really holds."""
+        holders = self.nodes[node].holders
+        if holders[low:high].count(batch) == high - low:
+            return (high - low) - target.final_in(low, high)
+        return sum(holders[child] == batch and not target.final_in(child, child + 1) for child in range(low, high))
+
+    def settled(self, node: int, low: int, high: int, finished: bool) -> None:
+        """Note that task runs became final, so they need no values any more.
+
+        Parameters
+        ----------
+        node, low, high : int
+            Which.
+        finished : bool
+            Whether the whole node is finished by that.
+        """
+        for edge in self.nodes[node].spec.inputs:
+            if not edge.data:
+                continue
+            holders = self.nodes[edge.source].holders
+            if edge.kind is EdgeKind.CHILD:
+                if high - low == 1:
+                    self._pay(holders[low], 1)
+                    continue
+                for batch, number in Counter(holders[low:high]).items():
+                    self._pay(batch, number)
+            elif finished:
+                for batch in set(holders) if len(holders) > 1 else holders:
+                    self._pay(batch, 1)
+
+    def _pay(self, batch: int, number: int) -> None:
+        stored = self.stored.get(batch)
+        if stored is None:
+            return
+        stored.owed -= number
+        if stored.owed <= 0 and not stored.kept:
+            self._release(batch)
+
+    def _release(self, batch: int) -> None:
+        del self.stored[batch]
+        self.released.append(batch)
+
+    def vanish(self, batch: int) -> None:
+        """Note that the values of an ended batch are gone; those still owed are to be computed again."""
+        stored = self.stored.pop(batch, None)
+        if stored is None:
+            return
+        for nodes, low, high in stored.strips:
+            for node in nodes:
+                run = self.nodes[node]
+                for child in range(low, high):
+                    if run.holders[child] == batch:
+                        self.lose(node, child)
+
+    def lose(self, node: int, child: int) -> None:
+        """Note that one value is gone."""
+        run = self.nodes[node]
+        if run.states[child] not in _WITH_VALUE:
+            run.holders[child] = NO_BATCH  # it only ever had a stand-in, which is made where it is needed
+        elif self._needed(node, child):
+            self.lost.add((node, child))
+
+    def _needed(self, node: int, child: int) -> bool:
+        spec = self.nodes[node].spec
+        return spec.returned or any(
+            edge.data
+            and (
+                not self.nodes[edge.target].finished
+                if edge.kind is EdgeKind.NODE
+                else not self.nodes[edge.target].final_in(child, child + 1)
+            )
+            for edge in spec.outputs
+        )
+
+    def replays(self, live: Container[int], costs: Costs, grain: float) -> list[list[Strip]]:
+        """Return batches that compute again what was lost, with all that they need; nothing is lost afterwards.
+
+        Parameters
+        ----------
+        live : container of int
+            Batches that are being executed, and will hold their values.
+        costs : Costs
+            What is known of costs.
+        grain : float
+            Expected seconds of a batch.
+
+        Returns
+        -------
+        list of list of Strip
+            In an order in which each comes after those that it needs.
+        """
+        wanted, todo = set(self.lost), list(self.lost)
+        self.lost.clear()
+        while todo:
+            node, child = todo.pop()
+            for edge in self.nodes[node].spec.inputs:
+                if not edge.data:
+                    continue
+                source = self.nodes[edge.source]
+                for index in range(len(source.states)) if edge.kind is EdgeKind.NODE else (child,):
+                    held = source.holders[index]
+                    key = edge.source, index
+                    if held != NO_BATCH and held not in self.stored and held not in live and key not in wanted:
+                        wanted.add(key)
+                        todo.append(key)
+        return _chunks(sorted(wanted), self.nodes, costs, grain)
+
+
+def _chunks(
+    wanted: list[tuple[int, int]], nodes: Sequence[NodeRun], costs: Costs, grain: float
+) -> list[list[Strip]]:
+    """Cut task runs into batches of about a grain; values only flow from lower to higher numbers of nodes."""
+    found: list[list[Strip]] = []
+    room = 0.0
+    for node, child in wanted:
+        cost = costs.estimate(nodes[node].spec.task) or 0.0
+        if not found or room < cost:
+            found.append([])
+            room = grain
+        room -= cost
+        strips = found[-1]
+        if strips and strips[-1].nodes == (node,) and strips[-1].high == child:
+            strips[-1] = Strip((node,), strips[-1].low, child + 1)
+        else:
+            strips.append(Strip((node,), child, child + 1))
+    return found
