@@ -139,3 +139,10 @@ def test_boxes_do_not_overlap_and_lines_go_down(data):
         assert all(a.x + a.width / 2 <= b.x - b.width / 2 for a, b in pairwise(row))
     for line in layout.lines:
         assert all(layout.boxes[a].y < layout.boxes[b].y for a, b in pairwise(line))
+
+
+def test_states_are_told_in_words():
+    row = NodeSummary("a", True, 5, {State.TRIGGER_FAILED: 2, State.SUCCESS: 3}, 0.0)
+    text = " ".join(parsed(run_html("run-1", "etl", State.FAILED, [row], 1.0, [])).text)
+    assert "2 Trigger failed" in text
+    assert "TriggerFailed" not in text

@@ -161,7 +161,7 @@ def run_html(
 
 def _row(row: NodeSummary) -> str:
     others = [
-        f"{count:,} {state.label}"
+        f"{count:,} {state.words}"
         for state, count in sorted(row.counts.items(), reverse=True)
         if row.width != 1 and state != State.SUCCESS and state not in WAITING
     ]
@@ -183,7 +183,7 @@ def _chip(state: State) -> str:
     """A state's word on a tint of its colour; the text keeps the page's colour, so it is readable on any."""
     return (
         f'<span class="hr-chip" style="background:{state.tone}2b"><i style="background:{state.tone}"></i>'
-        f"{state.label}</span>"
+        f"{state.words}</span>"
     )
 
 
