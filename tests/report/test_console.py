@@ -141,3 +141,10 @@ def test_states_are_told_in_words():
     assert "trigger failed" in text
     assert "2 trigger failed" in text
     assert "triggerfailed" not in text.lower()
+
+
+def test_what_was_cancelled_did_not_fail():
+    console = file()
+    row = NodeSummary("parse", True, 5, {State.CANCELLED: 4, State.SUCCESS: 1}, 0.0)
+    print_outcome(console, [row], State.CANCELLED, 1.0)
+    assert "Cancelled in 1.0 s, 4 of 5 task runs did not succeed" in console.file.getvalue()

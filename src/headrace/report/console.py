@@ -224,7 +224,8 @@ def print_outcome(
     line = Text.assemble((f" {_glyph(state, console)} {what}{state.words}", f"bold {state.tone}"))
     line.append(f" in {duration(elapsed)}")
     if sum_up.failures:
-        line.append(f", {sum_up.failures:,} of {sum_up.width:,} task runs failed", style=State.FAILED.tone)
+        what = "did not succeed" if state is State.CANCELLED else "failed"
+        line.append(f", {sum_up.failures:,} of {sum_up.width:,} task runs {what}", style=state.tone)
     else:
         line.append(f", {sum_up.done:,} task runs")
     if elapsed > 0 and sum_up.seconds >= max(0.05 * elapsed, 0.001):
