@@ -111,7 +111,8 @@ class ConsoleObserver:
         self._heading, self._nodes, self._named = flow_name, nodes, set()
         self._started = self._said = self._clock()
         if not self._console.is_interactive:
-            self._console.out(f"{flow_name}: run {run_id} started, {len(nodes):,} nodes", highlight=False)
+            what = "1 node" if len(nodes) == 1 else f"{len(nodes):,} nodes"
+            self._console.out(f"{flow_name}: run {run_id} started, {what}", highlight=False)
             return
         self._live = Live(
             get_renderable=self._picture,
