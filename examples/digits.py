@@ -40,10 +40,7 @@ def grid(count: int) -> list[Facts]:
         "Gradient boosting": {"learning_rate": [0.1, 0.2, 0.4], "max_leaf_nodes": [6, 12]},
     }
     families = [
-        [
-            {"family": family, "options": dict(zip(axis, each, strict=True))}
-            for each in product(*axis.values())
-        ]
+        [{"family": family, "options": dict(zip(axis, each, strict=True))} for each in product(*axis.values())]
         for family, axis in axes.items()
     ]
     turns = [candidate for candidate in chain.from_iterable(zip_longest(*families)) if candidate is not None]

@@ -71,6 +71,7 @@ def test_shells_complete_commands(folder: Path) -> None:
         (["run", "other.py#etl"], ["no Python file other.py"]),
         (["run", "nowhere#etl"], ["no folder", "nowhere"]),
         (["run", "some_flows.py#etl"], ["'a'", "int", "missing"]),
+        (["run", "some_flows.py#etl", "a=1"], ["unexpected", "-p a=1"]),
         (["run", "some_flows.py#etl", "-p", "a=one"], ["'a'", "'one'", "int"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-p", "tag=1"], ["'tag'", "did you mean 'tags'"]),
         (["run", "some_flows.py#undrawable"], ["ZeroDivisionError", "line", "some_flows.py", "--traceback"]),

@@ -215,3 +215,9 @@ def test_a_file_that_failed_leaves_no_module(folder: Path) -> None:
 def test_places_that_are_not_there(target: Target, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         load_flow(target)
+
+
+def test_a_folder_is_no_module(folder: Path) -> None:
+    (folder / "only_stored").mkdir()
+    with pytest.raises(NotFound, match=r"only_stored is a folder, not a module.*: only_stored#etl"):
+        load_flow(Target("only_stored", "etl", True))

@@ -73,7 +73,7 @@ def test_the_flow_is_stored_and_executed_on_a_cluster(cells):
 
 def test_a_failed_task_is_told_with_its_own_error(cells):
     html = outputs_of(cells, "failed = inverses.run(")["text/html"]
-    assert "TriggerFailed" in html
+    assert "Trigger failed" in html
     assert "ZeroDivisionError" in html
     states = outputs_of(cells, 'failed["invert"].states')["text/plain"]
     assert [word in states for word in ("FAILED", "SUCCESS")] == [True, True]

@@ -230,16 +230,13 @@ def ls(
     storage_option: StorageOptions = None,
 ) -> None:
     """List the flows in a storage, or its runs."""
-    from headrace.report.stored import parse_moment, print_flows
+    from headrace.report.stored import print_flows
 
     store = support.storage_of(url, storage_option, must_exist=True)
     if runs:
         _list_runs(store, limit)
         return
-    flows = [
-        (name, parse_moment(store._versions(name)[-1][0]), store.manifest(location))
-        for name, location in store.flows.items()
-    ]
+    flows = [(name, store.versions(name)[-1].time, store.manifest(at)) for name, at in store.flows.items()]
     if flows:
         print_flows(support.console(), flows)
     else:

@@ -7,6 +7,7 @@ import difflib
 import json
 import logging
 import os
+import re
 import reprlib
 import shlex
 import signal
@@ -72,12 +73,17 @@ class Commands(TyperGroup):
             if isinstance(error, _UsageError):
                 told = error.format_message()
                 asked = error.ctx.command_path if error.ctx is not None else ctx.command_path
-                complain(f"{told.rstrip('.')} ({asked} --help tells more)")
+                complain(f"{told.rstrip('.')}{_hint(told)} ({asked} --help tells more)")
             else:
                 if ctx.params.get("traceback"):
                     traceback.print_exception(error)
                 complain(_paragraph(error))
             raise typer.Exit(2) from None
+
+
+def _hint(told: str) -> str:
+    stray = re.search(r"unexpected extra arguments?.*?\((\w+=\S*)", told)
+    return f"; a parameter is given with -p, as in -p {stray[1].rstrip(')')}" if stray else ""
 
 
 def _paragraph(error: Exception) -> str:

@@ -12,6 +12,7 @@ from headrace.core.graph import Graph
 from headrace.core.summary import Observer
 from headrace.environments.base import Environment
 from headrace.environments.local import LocalEnvironment
+from headrace.errors import FlowError
 from headrace.execution.flowrun import FlowRun
 from headrace.report.html import graph_html
 from headrace.report.text import graph_tree
@@ -19,6 +20,9 @@ from headrace.storage.capture import capture
 from headrace.storage.envelope import read_header
 from headrace.storage.media import private_memory
 from headrace.store import Storage
+
+#: what `Flow.run` takes for itself.
+_RESERVED = frozenset({"environment", "observers"})
 
 
 class DrawnGraph(Graph):
@@ -98,7 +102,15 @@ class Flow(FlowDefinition):
             If a parameter is unknown, missing or wrong.
         NotPicklable
             If a task or a constant cannot travel.
+        FlowError
+            If the flow has a parameter ``environment`` or ``observers``: it can be executed from a storage only.
         """
+        for name in _RESERVED.intersection(self.signature.parameters):
+            raise FlowError(
+                f"flow {self.name!r} has a parameter {name!r}, and {self.name}.run(...) has an argument of that name; "
+                f"rename the parameter, or execute the flow from a storage: environment.execute(storage, location, "
+                f"{{{name!r}: ...}})"
+            )
         storage = self.storage or Storage("memory://run", name="run", filesystem=private_memory())
         location = storage.add_flow(self, replace=True)
         where = environment or self.environment or LocalEnvironment()

@@ -154,6 +154,8 @@ def pick_flow(module: ModuleType, name: str, place: str) -> Flow:
     by_name = {flow.name: flow for flow in flows.values()}
     if name in flows or name in by_name:
         return flows[name] if name in flows else by_name[name]
+    if not flows and getattr(module, "__file__", None) is None and Path(place).is_dir():
+        raise NotFound(f"{place} is a folder, not a module; a flow stored there is named with #: {place}#{name}")
     if not flows:
         raise NotFound(f"there is no flow in {place}; write a function with @hr.flow, or a block `with hr.Flow(...)`")
     known = ", ".join(map(repr, flows))

@@ -96,8 +96,8 @@ def missing_module(module: str, what: str, told: str) -> MissingModule:
     """Return the error for code that is not where it is needed."""
     return MissingModule(
         f"{what} needs module {module!r}, which cannot be imported here as it was where it was pickled "
-        f"({told}); install the module where the flow runs, or define what the flow uses in the script or "
-        "notebook itself",
+        f"({told}); install the module where the flow runs, define what the flow uses in the script or notebook "
+        "itself, or store the flow with `headrace add FILE.py:FLOW`, which takes the modules beside the file along",
         module=module,
     )
 

@@ -128,3 +128,23 @@ def test_names_are_not_read_as_markup():
 def test_the_module_is_light():
     code = "import sys, headrace.report.console; print('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_states_are_told_in_words():
+    console = file()
+    rows = [
+        NodeSummary("load", False, 1, {State.TRIGGER_FAILED: 1}, 0.0),
+        NodeSummary("parse", True, 5, {State.TRIGGER_FAILED: 2, State.SUCCESS: 3}, 0.0),
+    ]
+    print_outcome(console, rows, State.FAILED, 1.0)
+    text = console.file.getvalue()
+    assert "trigger failed" in text
+    assert "2 trigger failed" in text
+    assert "triggerfailed" not in text.lower()
+
+
+def test_what_was_cancelled_did_not_fail():
+    console = file()
+    row = NodeSummary("parse", True, 5, {State.CANCELLED: 4, State.SUCCESS: 1}, 0.0)
+    print_outcome(console, [row], State.CANCELLED, 1.0)
+    assert "Cancelled in 1.0 s, 4 of 5 task runs did not succeed" in console.file.getvalue()

@@ -139,3 +139,22 @@ def test_boxes_do_not_overlap_and_lines_go_down(data):
         assert all(a.x + a.width / 2 <= b.x - b.width / 2 for a, b in pairwise(row))
     for line in layout.lines:
         assert all(layout.boxes[a].y < layout.boxes[b].y for a, b in pairwise(line))
+
+
+def test_states_are_told_in_words():
+    row = NodeSummary("a", True, 5, {State.TRIGGER_FAILED: 2, State.SUCCESS: 3}, 0.0)
+    text = " ".join(parsed(run_html("run-1", "etl", State.FAILED, [row], 1.0, [])).text)
+    assert "2 Trigger failed" in text
+    assert "TriggerFailed" not in text
+
+
+def test_short_times_are_text_and_no_tag():
+    row = NodeSummary("a", False, 1, {State.SUCCESS: 1}, 1e-4)
+    html = run_html("run-1", "etl", State.SUCCESS, [row], 1e-4, [])
+    assert html.count("&lt; 1 ms") == 2  # of the run, and of its node
+    assert "< 1" not in html
+
+
+def test_one_node_is_no_plural():
+    assert "1 node<" in graph_html("etl", [node("a")], {})
+    assert "2 nodes<" in graph_html("etl", [node("a"), node("b", "a")], {})

@@ -210,6 +210,22 @@ class TestUrls:
         with pytest.raises(StorageError):
             normal_url(url)
 
+    @pytest.mark.parametrize("url", ["s3://", "s3:///", "s3:///flows", "gs:///a/b", "abfs://"])
+    def test_a_bucket_is_asked_for(self, url):
+        protocol = url.partition(":")[0]
+        with pytest.raises(StorageError, match=f"names no bucket; give one, e.g. '{protocol}://bucket/flows'"):
+            normal_url(url)
+
+    @pytest.mark.parametrize("url", ["s3:/bucket/flows", "s3:bucket/flows"])
+    def test_a_slash_too_few_makes_no_folder(self, url):
+        with pytest.raises(StorageError, match="did you mean 's3://bucket/flows'"):
+            normal_url(url)
+
+    def test_folders_may_be_named_like_a_protocol(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        assert normal_url("s3") == f"file://{tmp_path}/s3"
+        assert normal_url("gs/flows") == f"file://{tmp_path}/gs/flows"
+
     def test_a_password_is_refused_and_not_repeated(self):
         with pytest.raises(StorageError, match="storage_options") as caught:
             normal_url("ftp://me:hunter2@host/x")

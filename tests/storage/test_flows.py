@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from datetime import UTC, datetime
 
 import pytest
 
@@ -241,6 +242,21 @@ class TestStaging:
         assert stored.flows == {"etl": first}
         assert memory().add_flow(make_flow(factor=1)) == first
         assert stored.build().flows == {"etl": first}
+
+    def test_versions_are_told_newest_last(self):
+        stored = memory()
+        assert stored.versions("etl") == []
+        before = datetime.now(UTC)
+        locations = []
+        for factor in (1, 2, 1):
+            locations.append(stored.add_flow(make_flow(factor=factor)))
+            assert len(stored.versions("etl")) == len(locations) - 1  # staged is not uploaded
+            stored.build()
+        versions = stored.versions("etl")
+        assert [version.location for version in versions] == locations
+        assert versions[-1].location == stored.flows["etl"]
+        times = [before, *(version.time for version in versions), datetime.now(UTC)]
+        assert times == sorted(times)
 
     def test_the_clock_of_another_machine_may_be_ahead(self):
         stored = memory()

@@ -47,8 +47,13 @@ class State(IntEnum):
 
     @property
     def label(self) -> str:
-        """The word that people see."""
+        """Its name in records and tables of states: one word."""
         return LABELS[self][0]
+
+    @property
+    def words(self) -> str:
+        """What people read: ``"Trigger failed"``."""
+        return self.name.replace("_", " ").capitalize()
 
     @property
     def tone(self) -> str:

@@ -111,7 +111,8 @@ class ConsoleObserver:
         self._heading, self._nodes, self._named = flow_name, nodes, set()
         self._started = self._said = self._clock()
         if not self._console.is_interactive:
-            self._console.out(f"{flow_name}: run {run_id} started, {len(nodes):,} nodes", highlight=False)
+            what = "1 node" if len(nodes) == 1 else f"{len(nodes):,} nodes"
+            self._console.out(f"{flow_name}: run {run_id} started, {what}", highlight=False)
             return
         self._live = Live(
             get_renderable=self._picture,
@@ -221,10 +222,11 @@ def print_outcome(
         console.print(Text.assemble((f"  {_glyph(State.FAILED, console)} ", State.FAILED.tone), error))
     sum_up = totals(summaries)
     what = f"{heading} " if heading else ""
-    line = Text.assemble((f" {_glyph(state, console)} {what}{state.label}", f"bold {state.tone}"))
+    line = Text.assemble((f" {_glyph(state, console)} {what}{state.words}", f"bold {state.tone}"))
     line.append(f" in {duration(elapsed)}")
     if sum_up.failures:
-        line.append(f", {sum_up.failures:,} of {sum_up.width:,} task runs failed", style=State.FAILED.tone)
+        what = "did not succeed" if state is State.CANCELLED else "failed"
+        line.append(f", {sum_up.failures:,} of {sum_up.width:,} task runs {what}", style=state.tone)
     else:
         line.append(f", {sum_up.done:,} task runs")
     if elapsed > 0 and sum_up.seconds >= max(0.05 * elapsed, 0.001):
@@ -270,12 +272,12 @@ def _remark(row: NodeSummary, running: int) -> Text:
 
     remark = Text()
     parts = [
-        (f"{count:,} {'' if row.width == 1 else state.label.lower()}".strip(), state.tone)
+        (f"{count:,} {'' if row.width == 1 else state.words.lower()}".strip(), state.tone)
         for state, count in sorted(row.counts.items(), reverse=True)
         if state.is_failure or state in (State.SKIPPED, State.RETRYING)
     ]
     if row.width == 1 and parts:
-        parts = [(row.state.label.lower(), row.state.tone)]
+        parts = [(row.state.words.lower(), row.state.tone)]
     if running and row.width != 1:
         parts.append((f"{running:,} running", State.RUNNING.tone))
     for text, tone in parts:

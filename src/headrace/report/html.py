@@ -69,7 +69,8 @@ def graph_html(name: str, nodes: Sequence[Mapping[str, Any]], parameters: Mappin
     """
     layout = lay_out(nodes)
     shown = ", ".join(f"{key}={_cut(str(value), 80)}" for key, value in parameters.items())
-    head = [f"<b>{escape(name)}</b>", f'<span class="hr-quiet">{len(nodes):,} nodes</span>']
+    count = "1 node" if len(nodes) == 1 else f"{len(nodes):,} nodes"
+    head = [f"<b>{escape(name)}</b>", f'<span class="hr-quiet">{count}</span>']
     if shown:
         head.append(f"<code>{escape(_cut(shown, 600))}</code>")
     if any(node["mapped"] for node in nodes):
@@ -144,7 +145,7 @@ def run_html(
     if elapsed > 0 and whole.seconds >= max(0.05 * elapsed, 0.001):
         facts += f", {duration(whole.seconds)} of work"
     head = (
-        f"<b>{escape(flow_name)}</b>{_chip(state)}<span>{facts}</span>"
+        f"<b>{escape(flow_name)}</b>{_chip(state)}<span>{escape(facts)}</span>"
         f'<span class="hr-quiet">run {escape(run_id)}</span>'
     )
     columns = (
@@ -161,7 +162,7 @@ def run_html(
 
 def _row(row: NodeSummary) -> str:
     others = [
-        f"{count:,} {state.label}"
+        f"{count:,} {state.words}"
         for state, count in sorted(row.counts.items(), reverse=True)
         if row.width != 1 and state != State.SUCCESS and state not in WAITING
     ]
@@ -171,7 +172,7 @@ def _row(row: NodeSummary) -> str:
         f'<span style="width:{share / 2:g}%;background:{state.tone}"></span>'
         for state, share in share_out(row.counts, row.width, 200)
     )
-    spent = duration(row.seconds) if row.seconds else ""
+    spent = escape(duration(row.seconds)) if row.seconds else ""
     return (
         f"<tr><td>{escape(_cut(row.name, 80))}{mapped}</td><td>{_chip(row.state)}{note}</td>"
         f'<td><div class="hr-bar">{bar}</div></td><td class="hr-number">{progress(row)}</td>'
@@ -183,7 +184,7 @@ def _chip(state: State) -> str:
     """A state's word on a tint of its colour; the text keeps the page's colour, so it is readable on any."""
     return (
         f'<span class="hr-chip" style="background:{state.tone}2b"><i style="background:{state.tone}"></i>'
-        f"{state.label}</span>"
+        f"{state.words}</span>"
     )
 
 

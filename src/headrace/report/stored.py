@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.state import State
@@ -159,14 +159,10 @@ def parse_moment(text: str) -> datetime | None:
     Parameters
     ----------
     text : str
-        ISO, or as the names of version records write it.
+        ISO.
     """
     try:
         return datetime.fromisoformat(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.strptime(text, "%Y%m%dT%H%M%S.%fZ").replace(tzinfo=UTC)
     except ValueError:
         return None
 

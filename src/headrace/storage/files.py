@@ -36,7 +36,7 @@ def normal_url(url: str | os.PathLike[str]) -> str:
     Raises
     ------
     StorageError
-        If it is empty, chained, or holds a password.
+        If it is empty or chained, holds a password, or names no bucket where one is needed.
     """
     text = os.fspath(url).strip()
     if not text:
@@ -49,12 +49,17 @@ def normal_url(url: str | os.PathLike[str]) -> str:
         raise StorageError(
             f"cannot use {text!r}: chained URLs hide what other processes write; give the URL of the store itself"
         )
+    lead, colon, _ = text.lower().partition(":")
+    if colon and lead in _BUCKETS and not text[len(lead) :].startswith("://"):
+        raise StorageError(
+            f"{text!r} lacks a slash, or two; did you mean '{lead}://{text[len(lead) + 1 :].strip('/')}'?"
+        )
     match = _PROTOCOL.match(text)
     protocol, path = (match[1].lower(), text[match.end() :]) if match else ("file", text)
     if protocol in ("file", "local"):
         return "file://" + os.path.abspath(os.path.expanduser(path))
     path = path.rstrip("/")
-    if protocol in _BUCKETS and not path.strip("/"):
+    if protocol in _BUCKETS and not path.partition("/")[0]:
         raise StorageError(f"{text!r} names no bucket; give one, e.g. '{protocol}://bucket/flows'")
     return f"{protocol}://{path}"
 

@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from headrace.core.flow import FlowDefinition
 from headrace.errors import AlreadyExists, NotFound, StorageError
@@ -34,9 +34,24 @@ from headrace.storage.files import Files
 from headrace.storage.runs import RunRecord
 
 _LOCATION = re.compile(r"flows/(?P<name>[^/]+)/(?P<sha256>[0-9a-f]{64})\.flow")
-_VERSION = re.compile(r"flows/(?P<name>[^/]+)/versions/(?P<time>[^/]+)-(?P<sha256>[0-9a-f]{64})")
+_VERSION = re.compile(r"flows/(?P<name>[^/]+)/versions/(?P<time>\d{8}T\d{6}\.\d{6}Z)-(?P<sha256>[0-9a-f]{64})")
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 _FIELDS = {"url", "name", "storage_options", "omitted"}
+
+
+class Version(NamedTuple):
+    """One version of a stored flow.
+
+    Attributes
+    ----------
+    time : datetime
+        When it became the newest, with its zone (UTC).
+    location : str
+        Where it lies in the storage.
+    """
+
+    time: datetime
+    location: str
 
 
 class StoredFlows:
@@ -228,6 +243,16 @@ class StoredFlows:
 
     # -- versions --------------------------------------------------------------------------------------------
 
+    def versions(self, name: str) -> list[Version]:
+        """Return the versions of a flow that were uploaded, newest last.
+
+        Parameters
+        ----------
+        name : str
+            Of the flow. What was never stored has no versions.
+        """
+        return [Version(_moment(time), location_of(name, sha256)) for time, sha256 in self._versions(name)]
+
     def _versions(self, name: str) -> list[tuple[str, str]]:
         """(time, sha256) of each version of a flow, newest last."""
         matches = map(_VERSION.fullmatch, self.files.list(f"flows/{name}/versions"))
@@ -378,9 +403,12 @@ def _time_after(known: list[tuple[str, str]]) -> str:
     """Now; or, if this machine's clock is behind, just after the newest version that its writer has seen."""
     now = datetime.now(UTC)
     if known:
-        newest = datetime.strptime(known[-1][0], _TIME).replace(tzinfo=UTC)
-        now = max(now, newest + timedelta(microseconds=1))
+        now = max(now, _moment(known[-1][0]) + timedelta(microseconds=1))
     return now.strftime(_TIME)
+
+
+def _moment(time: str) -> datetime:
+    return datetime.strptime(time, _TIME).replace(tzinfo=UTC)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
