@@ -29,8 +29,10 @@ from headrace.core.events import (
     Loss,
     Lost,
     Progressed,
+    Release,
     Resized,
     Stop,
+    Vanished,
     Wake,
 )
 from headrace.core.graph import Graph, GraphDrawing
@@ -46,6 +48,7 @@ from headrace.execution.watchdog import LOOK
 from tests.core.reference import Kill, Skip
 
 KILLED = Failure("distributed.scheduler.KilledWorker", "the worker died")
+DROPPED = Failure("headrace.errors.ClusterLost", "the cluster dropped it")
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,10 @@ class Cluster:
         self.queue: deque[Dispatch] = deque()
         self.arrivals: list[tuple[float, int, Event | None, int]] = []
         self.sequence = 0
-        self.stored: dict[int, Values] = {}
+        self.stored: dict[int, Values] = {}  # all values that were ever made
+        self.held: dict[int, Values] = {}  # those that the cluster still has
+        self.ended: set[int] = set()
+        self.vanished = self.replayed = 0
         self.orders: dict[int, Dispatch] = {}
         self.live: dict[tuple[int, int], int] = {}
         self.recording: list[tuple[float, list[Event]]] = []
@@ -291,9 +297,19 @@ class Cluster:
             if event is not None:
                 self._note(event)
                 events.append(event)
+        self._lose_values()
         self._start_batches()
         self.recording.append((self.now, events))
         self._obey(self.machine.handle(self.now, events))
+
+    def _lose_values(self) -> None:
+        """Now and then, a worker dies that alone held the values of a batch."""
+        if self.trouble and self.ended and self.vanished < 20 and self.random.random() < 0.1:
+            gone = self.random.choice(sorted(self.ended))
+            self.ended.discard(gone)
+            del self.held[gone]
+            self.vanished += 1
+            self._arrive(self.now + 0.001, Vanished(gone))  # an executor tells this before what follows from it
 
     def _arrive(self, at: float, event: Event | None, freed: int = 0) -> None:
         self.sequence += 1
@@ -308,6 +324,8 @@ class Cluster:
             gone = set(runs(cut(self.orders[event.batch].strips, event.stop, 1 << 30)))
             self.live = {run: batch for run, batch in self.live.items() if batch != event.batch or run not in gone}
         elif isinstance(event, (Ended, Lost)):
+            if isinstance(event, Ended) and event.batch in self.held:
+                self.ended.add(event.batch)
             self.live = {run: batch for run, batch in self.live.items() if batch != event.batch}
 
     # -- orders --------------------------------------------------------------------------------------------------
@@ -326,6 +344,10 @@ class Cluster:
                     self.queue.append(command)
                 case Stop(batches):
                     self.queue = deque(order for order in self.queue if order.batch not in batches)
+                case Release(batches):
+                    for batch in batches:
+                        self.held.pop(batch, None)
+                        self.ended.discard(batch)
                 case Wake(time):
                     self.wake = time
         self._start_batches()
@@ -339,6 +361,10 @@ class Cluster:
 
     def _execute(self, order: Dispatch) -> None:
         """Execute a batch, ahead of time, and let its messages arrive when they are due."""
+        if any(batch not in self.held for batch in order.inputs):
+            assert self.trouble, "a batch needs values that were released"
+            self._arrive(self.now + self._latency(), Lost(order.batch, Loss.DROPPED, DROPPED), freed=1)
+            return
         chance = self.random.random() if self.trouble else 1.0
         start = self.now
         if chance < 0.1:  # a worker dies, Dask runs the batch again elsewhere; its hand-back is on its way already
@@ -355,7 +381,7 @@ class Cluster:
         if execution is None or innocent_loss:
             self._arrive(end + self._latency(), Lost(order.batch, Loss.KILLED, KILLED))
         else:
-            self.stored[order.batch] = execution.kept()
+            self.stored[order.batch] = self.held[order.batch] = execution.kept()
             ended = events[-1][1]
             if 0.15 <= chance < 0.3:
                 self._arrive(end + 1.0, ended)
@@ -367,7 +393,7 @@ class Cluster:
         events: list[tuple[float, Event]] = []
         values: Values = {}
         for batch in order.inputs:
-            for node, children in self.stored[batch].items():
+            for node, children in self.held[batch].items():
                 values.setdefault(node, {}).update(children)
         CLOCK.now = start
         control = Control(order, lambda event: events.append((CLOCK.now, event)))

@@ -7,8 +7,6 @@ import signal
 import time
 from pathlib import Path
 
-import pytest
-
 import headrace as hr
 
 
@@ -38,10 +36,6 @@ def survivor(flag: str, pids: list[int], n: int = 100):
     return total.map(killed, hr.unmapped(parts))
 
 
-@pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True, reason="Dask computes a lost batch again; the watchdog cuts it short, and its consumers miss values"
-)
 def test_values_that_died_with_a_worker_are_computed_again(tmp_path):
     with hr.DaskEnvironment("local", n_workers=2) as environment:
         environment.setup(None)

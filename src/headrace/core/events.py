@@ -38,7 +38,7 @@ class Failure:
     message: str
     traceback: str = ""
     pickled: bytes | None = None
-    exception: BaseException | None = None
+    exception: BaseException | None = field(default=None, compare=False)
 
     def __getstate__(self) -> tuple[Any, ...]:
         """All but the live exception."""
@@ -132,6 +132,8 @@ class Ended:
         Those of which more is to say.
     sizes : list of Size
         Lengths that were asked for.
+    missing : list of (int, int)
+        Values, by node and child, that were to be among the inputs and were not.
     returned : dict of int to bytes
         By node, pickled values that the flow returns, where they are small; saves the driver a round trip.
     """
@@ -141,6 +143,7 @@ class Ended:
     seconds: array[float]
     exceptional: list[Exceptional] = field(default_factory=list)
     sizes: list[Size] = field(default_factory=list)
+    missing: list[tuple[int, int]] = field(default_factory=list)
     returned: dict[int, bytes] = field(default_factory=dict)
 
 
@@ -224,6 +227,10 @@ class Dispatch:
         Attempts that task runs have behind them; those with none are left out.
     limit : float
         Seconds after which what has not started is given back.
+    failures : dict of (int, int) to Failure
+        How task runs outside failed whose exceptions no batch holds any more.
+    whole : bool
+        Whether nothing may be given back or put off, because others count on its values already.
     """
 
     batch: int
@@ -233,6 +240,8 @@ class Dispatch:
     widths: dict[int, int] = field(default_factory=dict)
     attempts: dict[tuple[int, int], int] = field(default_factory=dict)
     limit: float = float("inf")
+    failures: dict[tuple[int, int], Failure] = field(default_factory=dict)
+    whole: bool = False
 
 
 @dataclass(slots=True)

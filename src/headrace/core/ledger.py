@@ -20,8 +20,6 @@ from headrace.core.plan import EdgeKind
 from headrace.core.state import State
 from headrace.core.strips import Strip
 
-_WITH_VALUE = (State.SUCCESS, State.FAILED)
-
 
 class _Stored:
     """An ended batch whose values are held."""
@@ -47,6 +45,7 @@ class Ledger:
         self.nodes = nodes
         self.stored: dict[int, _Stored] = {}
         self.released: list[int] = []
+        self._claims: Counter[int] = Counter()
         self.lost: set[tuple[int, int]] = set()
 
     def store(self, batch: int, strips: Iterable[Strip]) -> None:
@@ -74,11 +73,24 @@ class Ledger:
                     elif not target.finished and (node, edge.target) not in seen:
                         seen.add((node, edge.target))
                         stored.owed += 1
-        if not stored.owed and not stored.kept:
-            self._release(batch)
+        self._release_if_free(batch)
+
+    def claim(self, inputs: Iterable[int]) -> None:
+        """Note that a batch was dispatched that needs the values of these batches."""
+        self._claims.update(inputs)
+
+    def unclaim(self, inputs: Iterable[int]) -> None:
+        """Note that it is over."""
+        for batch in inputs:
+            self._claims[batch] -= 1
+            if not self._claims[batch]:
+                del self._claims[batch]
+                self._release_if_free(batch)
 
     def _children_owed(self, batch: int, node: int, target: NodeRun, low: int, high: int) -> int:
         """How many children of a target wait for values of a range that this batch really holds."""
+        if target.widthless:
+            return 0
         holders = self.nodes[node].holders
         if holders[low:high].count(batch) == high - low:
             return (high - low) - target.final_in(low, high)
@@ -94,15 +106,14 @@ class Ledger:
         finished : bool
             Whether the whole node is finished by that.
         """
-        for edge in self.nodes[node].spec.inputs:
+        run = self.nodes[node]
+        for edge in run.spec.inputs:
             if not edge.data:
                 continue
             holders = self.nodes[edge.source].holders
             if edge.kind is EdgeKind.CHILD:
-                if high - low == 1:
-                    self._pay(holders[low], 1)
-                    continue
-                for batch, number in Counter(holders[low:high]).items():
+                # A node that never got a width takes no child's value.
+                for batch, number in Counter(holders if run.widthless else holders[low:high]).items():
                     self._pay(batch, number)
             elif finished:
                 for batch in set(holders) if len(holders) > 1 else holders:
@@ -110,15 +121,15 @@ class Ledger:
 
     def _pay(self, batch: int, number: int) -> None:
         stored = self.stored.get(batch)
-        if stored is None:
-            return
-        stored.owed -= number
-        if stored.owed <= 0 and not stored.kept:
-            self._release(batch)
+        if stored is not None:
+            stored.owed -= number
+            self._release_if_free(batch)
 
-    def _release(self, batch: int) -> None:
-        del self.stored[batch]
-        self.released.append(batch)
+    def _release_if_free(self, batch: int) -> None:
+        stored = self.stored.get(batch)
+        if stored is not None and stored.owed <= 0 and not stored.kept and batch not in self._claims:
+            del self.stored[batch]
+            self.released.append(batch)
 
     def vanish(self, batch: int) -> None:
         """Note that the values of an ended batch are gone; those still owed are to be computed again."""
@@ -135,22 +146,22 @@ class Ledger:
     def lose(self, node: int, child: int) -> None:
         """Note that one value is gone."""
         run = self.nodes[node]
-        if run.states[child] not in _WITH_VALUE:
-            run.holders[child] = NO_BATCH  # it only ever had a stand-in, which is made where it is needed
+        if run.states[child] != State.SUCCESS:
+            run.holders[child] = NO_BATCH  # an exception or a stand-in, which is made again where it is needed
         elif self._needed(node, child):
             self.lost.add((node, child))
 
     def _needed(self, node: int, child: int) -> bool:
         spec = self.nodes[node].spec
-        return spec.returned or any(
-            edge.data
-            and (
-                not self.nodes[edge.target].finished
-                if edge.kind is EdgeKind.NODE
-                else not self.nodes[edge.target].final_in(child, child + 1)
-            )
-            for edge in spec.outputs
-        )
+        if spec.returned:
+            return True
+        for edge in spec.outputs:
+            target = self.nodes[edge.target]
+            by_child = edge.kind is EdgeKind.CHILD and not target.widthless
+            done = target.final_in(child, child + 1) if by_child else target.finished
+            if edge.data and not done:
+                return True
+        return False
 
     def replays(self, live: Container[int], costs: Costs, grain: float) -> list[list[Strip]]:
         """Return batches that compute again what was lost, with all that they need; nothing is lost afterwards.
@@ -180,15 +191,17 @@ class Ledger:
                 for index in range(len(source.states)) if edge.kind is EdgeKind.NODE else (child,):
                     held = source.holders[index]
                     key = edge.source, index
-                    if held != NO_BATCH and held not in self.stored and held not in live and key not in wanted:
-                        wanted.add(key)
-                        todo.append(key)
+                    if held == NO_BATCH or held in self.stored or held in live or key in wanted:
+                        continue
+                    if source.states[index] != State.SUCCESS:
+                        source.holders[index] = NO_BATCH  # as in `lose`
+                        continue
+                    wanted.add(key)
+                    todo.append(key)
         return _chunks(sorted(wanted), self.nodes, costs, grain)
 
 
-def _chunks(
-    wanted: list[tuple[int, int]], nodes: Sequence[NodeRun], costs: Costs, grain: float
-) -> list[list[Strip]]:
+def _chunks(wanted: list[tuple[int, int]], nodes: Sequence[NodeRun], costs: Costs, grain: float) -> list[list[Strip]]:
     """Cut task runs into batches of about a grain; values only flow from lower to higher numbers of nodes."""
     found: list[list[Strip]] = []
     room = 0.0

@@ -17,7 +17,8 @@ PENDING just what the worker promised not to start.
 from __future__ import annotations
 
 import heapq
-from collections import Counter, deque
+from array import array
+from collections import deque
 from collections.abc import Iterable
 
 from headrace.core import batching
@@ -25,13 +26,11 @@ from headrace.core.costs import Costs
 from headrace.core.events import (
     CancelRequested,
     Command,
-    Dispatch,
     Ended,
     Event,
     Exceptional,
     Failure,
     HandedBack,
-    Input,
     Loss,
     Lost,
     Progressed,
@@ -43,32 +42,29 @@ from headrace.core.events import (
 )
 from headrace.core.ledger import Ledger
 from headrace.core.noderun import NO_BATCH, NodeRun
-from headrace.core.plan import EdgeKind, Plan, WidthFrom
+from headrace.core.orders import write_order
+from headrace.core.plan import EdgeKind, Plan
+from headrace.core.recovery import Recovery
 from headrace.core.rules import Decision, Upstream, decide, runs_after_success, upstream_of
 from headrace.core.state import State, move, move_run
 from headrace.core.strips import Strip, count, cut, locate, runs
 from headrace.core.summary import NodeSummary
-from headrace.errors import FlowError, TaskCrashed
+from headrace.core.widths import Problem, width_of
+from headrace.errors import TaskCrashed
 
 #: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
 #: round trip.
 QUEUED = 2
-#: Into how many parts a batch is split that killed its worker. A worker takes seconds to replace, while a small batch
-#: costs milliseconds: so split finely.
-SPLIT = 64
-#: A task run that was alone in a batch, and at this many deaths of a worker, crashed them.
-MOST_DEATHS = 3
-#: How often in a row, with no report in between, batches may be dropped by the cluster before the run gives up.
-MOST_DROPS = 100
 
 
 class _Batch:
     """A dispatched batch."""
 
-    __slots__ = ("learnt", "position", "replay", "stop", "strips")
+    __slots__ = ("inputs", "learnt", "position", "replay", "stop", "strips")
 
     def __init__(self, strips: tuple[Strip, ...], replay: bool) -> None:
         self.strips = strips
+        self.inputs: tuple[int, ...] = ()
         self.replay = replay  # makes values anew; the states of its task runs are final
         self.stop = count(strips)
         self.position = 0
@@ -103,9 +99,7 @@ class RunMachine:
         self.trouble: Failure | None = None
         self._unfinished_nodes = len(self.nodes)
         self._ready: deque[batching.Segment] = deque()
-        self._suspects: dict[tuple[int, int], int] = {}
-        self._deaths: Counter[tuple[int, int]] = Counter()
-        self._drops = 0
+        self.recovery = Recovery()
         self._batches: dict[int, _Batch] = {}
         self._next_batch = 0
         self._due: list[tuple[float, int, int]] = []
@@ -188,15 +182,24 @@ class RunMachine:
 
     # -- events --------------------------------------------------------------------------------------------------
 
+    def _over(self, number: int) -> _Batch | None:
+        """Strike a batch off those that are out."""
+        batch = self._batches.pop(number, None)
+        if batch is not None:
+            self.ledger.unclaim(batch.inputs)
+        return batch
+
     def _ended(self, event: Ended, now: float) -> None:
-        batch = self._batches.pop(event.batch, None)
+        batch = self._over(event.batch)
         if batch is None:
             return  # a repeated report
-        self._drops = 0
+        self.recovery.heard()
         self._give_back(batch, event.stop)
         if batch.replay:
             self._replayed(event, batch)
             return
+        for node, child in event.missing:
+            self.ledger.lose(node, child)
         self.returned.update(event.returned)
         odd: dict[tuple[int, int], Exceptional] = {}
         for entry in event.exceptional:
@@ -277,55 +280,36 @@ class RunMachine:
                 self._to_offer.appendleft((node, low, high))
 
     def _lost(self, event: Lost) -> None:
-        batch = self._batches.pop(event.batch, None)
+        batch = self._over(event.batch)
         if batch is None:
             return
         whole = list(runs(cut(batch.strips, 0, batch.stop)))
-        if event.loss is Loss.DROPPED:
-            self._drops += 1
-        if event.loss is Loss.KILLED:
-            self._deaths.update(whole)
-        hopeless = event.loss is Loss.BROKEN or self._drops > MOST_DROPS
-        if hopeless or (len(whole) == 1 and self._deaths[whole[0]] >= MOST_DEATHS):
-            self._crash(batch, whole, event.failure)
+        hopeless = self.recovery.hopeless(event.loss, whole)
+        if batch.replay and hopeless:
+            self._give_up(event.failure)
         elif batch.replay:
             self.ledger.lost.update(whole)
+        elif hopeless:
+            for node, child in whole:
+                self.nodes[node].failures[child] = event.failure
+                self.nodes[node].holders[child] = NO_BATCH
+                self._conclude(node, child, child + 1, State.CRASHED)
         else:
-            most = max(1, len(whole) // SPLIT)
+            if event.loss is Loss.KILLED:
+                self.recovery.suspect(whole)
             for node, child in whole:
                 self.nodes[node].give_back(child, child + 1)
-                if event.loss is Loss.KILLED:
-                    self._suspects[node, child] = most
                 self._to_offer.append((node, child, child + 1))
 
-    def _crash(self, batch: _Batch, whole: list[tuple[int, int]], failure: Failure) -> None:
-        """Settle task runs that cannot be executed."""
-        if batch.replay:
-            self._give_up(failure)
-            return
-        for node, child in whole:
-            self.nodes[node].failures[child] = failure
-            self.nodes[node].holders[child] = NO_BATCH
-            self._conclude(node, child, child + 1, State.CRASHED)
-
     def _replayed(self, event: Ended, batch: _Batch) -> None:
-        """Take in values that were made anew. They must have ended as they did the first time."""
-        odd = {locate(batch.strips, entry.position): entry for entry in event.exceptional}
-        for node, child in runs(cut(batch.strips, 0, batch.stop)):
-            entry = odd.get((node, child))
-            ended = State.SUCCESS if entry is None else entry.state
-            if not ended.is_final:
-                self.ledger.lost.add((node, child))
-            elif ended != self.nodes[node].states[child]:
-                told = f": {entry.failure}" if entry is not None and entry.failure is not None else ""
-                text = (
-                    f"the value of {self.nodes[node].spec.name}[{child}] was lost with the worker that held it, and when "
-                    f"it was computed again the task ended as {ended}{told}; a task that may have to run again must do "
-                    "the same again"
-                )
-                self._give_up(Failure("headrace.errors.TaskCrashed", text, exception=TaskCrashed(text)))
-                return
-        self.ledger.store(event.batch, cut(batch.strips, 0, batch.stop))
+        """Take in values that were made anew."""
+        strips = list(cut(batch.strips, 0, batch.stop))
+        again, problem = self.recovery.differs(self.nodes, strips, event)
+        if problem:
+            self._give_up(Failure("headrace.errors.TaskCrashed", problem, exception=TaskCrashed(problem)))
+            return
+        self.ledger.lost.update(again)
+        self.ledger.store(event.batch, strips)
 
     def _give_up(self, failure: Failure) -> None:
         """End the run at once, because it could go on only with wrong values."""
@@ -360,18 +344,16 @@ class RunMachine:
             _, node, child = heapq.heappop(self._due)
             self._enqueue(node, child, child + 1)
 
-    def _learn(self, batch: _Batch, seconds: Iterable[float], upto: int) -> None:
+    def _learn(self, batch: _Batch, seconds: array[float], upto: int) -> None:
         """Take in durations that were not seen before."""
-        values = seconds if hasattr(seconds, "__getitem__") else list(seconds)
         totals: dict[int, list[float]] = {}
         position = batch.learnt
         for nodes, low, high in cut(batch.strips, batch.learnt, upto):
-            depth, size = len(nodes), len(nodes) * (high - low)
-            part = values[position : position + size]
-            position += size
+            part = seconds[position : position + len(nodes) * (high - low)]
+            position += len(part)
             for at, node in enumerate(nodes):
                 entry = totals.setdefault(self.nodes[node].spec.task, [0.0, 0])
-                entry[0] += sum(part[at::depth])
+                entry[0] += sum(part[at :: len(nodes)])
                 entry[1] += high - low
         for task, (total, number) in totals.items():
             self.costs.learn(task, total, int(number))
@@ -383,9 +365,7 @@ class RunMachine:
         """Move a range to a final state, and note what that makes possible."""
         run = self.nodes[node]
         run.settle(low, high, state)
-        if self._suspects:
-            for child in range(low, high):
-                self._suspects.pop((node, child), None)
+        self.recovery.cleared(node, low, high)
         finished = run.unfinished == 0
         self.ledger.settled(node, low, high, finished)
         if finished:
@@ -415,55 +395,26 @@ class RunMachine:
         run = self.nodes[node]
         if run.opened or run.waiting:
             return
-        problem: tuple[State, Failure | None] | None = None
+        problem: Problem | None = None
         if run.width is None:
-            widths: set[int] = set(run.spec.widths)
-            for origin in run.spec.widths_from:
-                width, problem = self._width(run, origin)
-                if problem is not None:
-                    break
-                if width is None:
-                    return
-                widths.add(width)
-            if problem is None and len(widths) > 1:
-                text = f"node {run.spec.name!r} maps over sequences of different lengths: {sorted(widths)}"
-                problem = State.FAILED, _refusal(text)
+            found = width_of(run, self.nodes)
+            if found is None:
+                return
+            problem = found if isinstance(found, Problem) else None
             run.widthless = problem is not None
-            run.resize(1 if run.widthless else widths.pop())
+            run.resize(found if isinstance(found, int) else 1)
         run.opened = True
         for edge in run.spec.outputs:
             if edge.kind is EdgeKind.CHILD:
                 self._to_open.append(edge.target)
         if problem is not None:
-            state, failure = problem
-            if failure is not None:
-                run.failures[0] = failure
-            self._conclude(node, 0, 1, state)
+            if problem.failure is not None:
+                run.failures[0] = problem.failure
+            self._conclude(node, 0, 1, problem.state)
         elif run.width == 0:
             self._conclude(node, 0, 0, State.SUCCESS)
         else:
             self._offer(node, 0, len(run.states))
-
-    def _width(self, run: NodeRun, origin: WidthFrom) -> tuple[int | None, tuple[State, Failure | None] | None]:
-        """The width that a source tells; None while unknown; or the state that the node ends in without one."""
-        source = self.nodes[origin.source]
-        if origin.measure is None and not source.widthless:
-            return (source.width, None) if source.opened else (None, None)
-        if not source.clean:
-            policy = run.policy
-            decision = decide(policy.trigger, policy.skip_on_upstream_skip, source.upstream())
-            if decision is Decision.SKIP:
-                return None, (State.SKIPPED, None)
-            return None, (State.TRIGGER_FAILED, None)
-        assert origin.measure is not None  # a node without a width is not clean
-        sizes = source.sizes[origin.measure]
-        if any(size < 0 for size in sizes.values()):
-            text = (
-                f"node {run.spec.name!r} maps over the value of {source.spec.name!r}, which is not a sequence; "
-                "return a list from that task"
-            )
-            return None, (State.FAILED, _refusal(text))
-        return sum(sizes.values()), None
 
     def _offer(self, node: int, low: int, high: int) -> None:
         """Make ready, or settle by trigger, what of a range is pending and waits for nothing."""
@@ -478,7 +429,7 @@ class RunMachine:
             and all(source.all_final(low, high) for source in by_child)
             and all(source.clean for _, source in sources)
             and runs_after_success(run.policy.trigger)
-            and not self._suspects
+            and not self.recovery.suspects
         ):
             self._enqueue(node, low, high)
             return
@@ -505,7 +456,7 @@ class RunMachine:
         """Let a range wait for a thread."""
         move(self.nodes[node].states, low, high, State.READY)
         last = self._ready[-1] if self._ready else None
-        if last is not None and last[0] == node and last[2] == low and not self._suspects:
+        if last is not None and last[0] == node and last[2] == low and not self.recovery.suspects:
             self._ready[-1] = (node, last[1], high)
         else:
             self._ready.append((node, low, high))
@@ -520,23 +471,15 @@ class RunMachine:
 
     def _fill(self) -> None:
         """Dispatch batches while there is something ready and room for them."""
-        while self._ready and len(self._batches) < self._room():
+        most = self.threads * QUEUED
+        while self._ready and len(self._batches) < self.recovery.room(self.threads, most, self._ready[0][:2]):
             optimistic = self.costs.estimate(self.nodes[self._ready[0][0]].spec.task) is None
             idle = self.threads - len(self._batches)
             if optimistic and self._batches and idle < 1:
                 return
-            strips, limit = batching.grow(self._ready, self.nodes, self.costs, idle, self.threads, self._suspects)
+            suspects = self.recovery.suspects
+            strips, limit = batching.grow(self._ready, self.nodes, self.costs, idle, self.threads, suspects)
             self._dispatch(tuple(strips), limit)
-
-    def _room(self) -> int:
-        """How many batches may be out: while a killer is at large, none waits behind another, where it would die too.
-
-        A task run that was there at two deaths goes out alone: a third then is its own.
-        """
-        if not self._suspects:
-            return self.threads * QUEUED
-        node, low, _ = self._ready[0]
-        return 1 if self._deaths[node, low] >= MOST_DEATHS - 1 else self.threads
 
     def _dispatch(self, strips: tuple[Strip, ...], limit: float, replay: bool = False) -> None:
         number = self._next_batch
@@ -551,41 +494,10 @@ class RunMachine:
                     run.holders[child] = number
                 if high - low >= 8:
                     run.holders[low:high] = type(run.holders)("i", (number,)) * (high - low)
-        self._commands.append(self._order(number, strips, limit))
-
-    def _order(self, number: int, strips: tuple[Strip, ...], limit: float) -> Dispatch:
-        """Write down what a worker must know beyond the plan."""
-        inputs: set[int] = set()
-        outside: set[Input] = set()
-        widths: dict[int, int] = {}
-        attempts: dict[tuple[int, int], int] = {}
-        whole_done: set[tuple[int, bool]] = set()
-        for nodes, low, high in strips:
-            for node in nodes:
-                run = self.nodes[node]
-                for child in [c for c in run.attempts if low <= c < high]:
-                    attempts[node, child] = run.attempts[child]
-                for edge in run.spec.inputs:
-                    source = self.nodes[edge.source]
-                    if edge.kind is EdgeKind.NODE:
-                        if (edge.source, edge.data) in whole_done:
-                            continue
-                        whole_done.add((edge.source, edge.data))
-                        first, last = 0, len(source.states)
-                        if source.spec.mapped and source.width is not None:
-                            widths[edge.source] = source.width
-                    else:
-                        first, last = low, high
-                    if edge.data:
-                        inputs.update(source.holders[first:last])
-                    if not source.clean:
-                        outside.update(
-                            Input(edge.source, child, State(state))
-                            for child, state in enumerate(source.states[first:last], first)
-                            if state > State.SUCCESS
-                        )
-        inputs -= {NO_BATCH, number}
-        return Dispatch(number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit)
+        order = write_order(self.nodes, number, strips, limit, replay)
+        self._batches[number].inputs = order.inputs
+        self.ledger.claim(order.inputs)
+        self._commands.append(order)
 
     def _finish(self) -> None:
         replaying = self.ledger.lost or any(batch.replay for batch in self._batches.values())
@@ -594,8 +506,3 @@ class RunMachine:
         deciding = [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
         failed = any(run.failed for run in deciding)
         self.state = move_run(self.state, State.FAILED if failed else State.SUCCESS)
-
-
-def _refusal(text: str) -> Failure:
-    """Why the machine itself lets a task run fail."""
-    return Failure("headrace.errors.FlowError", text, exception=FlowError(text))

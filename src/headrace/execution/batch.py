@@ -24,7 +24,7 @@ from headrace.core.state import State
 from headrace.core.strips import count, cut
 from headrace.core.task import Policy
 from headrace.errors import FlowError, TaskCrashed, TriggerFailed
-from headrace.execution.failure import capture
+from headrace.execution.failure import capture, restore
 
 #: Types that have a length but no elements in order; the same as for constants that are mapped over.
 NO_SEQUENCE = (str, bytes, Mapping, set, frozenset)
@@ -157,13 +157,16 @@ class Execution:
         self.interrupts = interrupts
         self.exceptional: list[Exceptional] = []
         self.sizes: list[Size] = []
+        self.missing: list[tuple[int, int]] = []
         self.odd: dict[tuple[int, int], State] = {}
         self.large = 0
         self._flat: dict[tuple[int, str], list[Any]] = {}
         for node, child, state in order.outside:
             self.odd[node, child] = state
             if child not in values.setdefault(node, {}):
-                values[node][child] = _stand_in(plan.plan.nodes[node], state)
+                failure = order.failures.get((node, child))
+                stand_in = restore(failure) if failure is not None else _stand_in(plan.plan.nodes[node], state)
+                values[node][child] = stand_in
 
     def run(self) -> Ended:
         """Execute the batch, and report."""
@@ -197,7 +200,7 @@ class Execution:
                     seconds.append(perf_counter() - began)
                     if node.measures:
                         self._measure(number, node, child)
-                    if self.size_of is not None:
+                    if self.size_of is not None and not self.order.whole:
                         self._weigh(number, child)
         return self._report()
 
@@ -278,12 +281,26 @@ class Execution:
             attempts = self.order.attempts.get((number, child), 0)
         self.exceptional.append(Exceptional(self.control.position - 1, state, attempts))
 
+    def _missing(self, node: LoadedNode, child: int) -> list[tuple[int, int]]:
+        """Values that a task run takes and that are not here, because they were lost on their way."""
+        return [
+            (edge.source, index)
+            for edge in node.inputs
+            if edge.data
+            for index in ((child,) if edge.kind is EdgeKind.CHILD else range(self._width(edge.source)))
+            if index not in self.values.get(edge.source, {})
+        ]
+
     def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
         """Try again at once, or later, or record the failure."""
+        if isinstance(error, KeyError) and (missing := self._missing(node, child)):
+            self.missing += missing
+            self._note(number, child, State.PENDING)
+            return
         attempts = self.order.attempts.get((number, child), 0) + 1
         position = self.control.position - 1
         while attempts <= node.policy.retries:
-            if node.policy.retry_delay > 0:
+            if node.policy.retry_delay > 0 and not self.order.whole:
                 self.odd[number, child] = State.RETRYING
                 failure, _ = capture(error)
                 self.exceptional.append(
@@ -311,7 +328,7 @@ class Execution:
 
     def _report(self) -> Ended:
         control = self.control
-        return Ended(control.batch, control.position, control.seconds, self.exceptional, self.sizes)
+        return Ended(control.batch, control.position, control.seconds, self.exceptional, self.sizes, self.missing)
 
     def kept(self) -> Values:
         """The values that somebody outside needs, and small ones for people to look at."""

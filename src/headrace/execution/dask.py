@@ -133,8 +133,8 @@ class DaskExecutor(Executor):
             raise ClusterLost(f"the scheduler of run {self._run_id} is gone (client status: {self.client.status})")
         if time.monotonic() - self._peopled > DESERTED:
             raise ClusterLost(
-                f"the cluster of run {self._run_id} has had no worker for {DESERTED:g} s, and batches are waiting; start "
-                "workers, or look why they die, and run the flow again"
+                f"the cluster of run {self._run_id} has had no worker for {DESERTED:g} s, and batches are waiting; "
+                "start workers, or look why they die, and run the flow again"
             )
         events: list[Event] = []
         if not self._counting and self.client.loop is not None:
@@ -200,7 +200,7 @@ class DaskExecutor(Executor):
         futures = [self._futures[batch] for batch in wanted]
         key = f"headrace-fetch-{uuid.uuid4().hex}"
         try:
-            return self.client.submit(pick, list(wanted.values()), most, *futures, key=key).result()  # type: ignore[no-any-return]
+            return self.client.submit(pick, list(wanted.values()), most, *futures, key=key).result()
         except (KilledWorker, CancelledError) as error:
             raise ValueReleased(
                 f"a worker that held values of run {self._run_id} is gone, and with it the values; a run that is over "

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import traceback
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -48,7 +49,7 @@ def capture(error: BaseException) -> tuple[Failure, BaseException]:
         message = f"<its text could not be made: {type(broken).__name__}>"
     text = "".join(traceback.format_exception(error))
     frames = tblib.Traceback(error.__traceback__).to_dict() if error.__traceback__ is not None else None
-    pickled, travels = _pickled(error, message, frames), True
+    pickled, travels = _pickled(_Reduced(error), message, frames), True
     if pickled is None:
         pickled, travels = _pickled(_Parts(error), message, frames), False
     failure = Failure(type_name, message, text, pickled, error)
@@ -81,11 +82,30 @@ def _users_frames(frames: TracebackType | None) -> TracebackType | None:
     return frames if frames is not None else first
 
 
-class _Parts:
-    """An exception taken apart; a pickle of it is the exception, put together without its constructor."""
+class _Packed:
+    """An exception to be pickled."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error
+
+
+class _Reduced(_Packed):
+    """By its own ``__reduce__``, whatever others have registered for exceptions in this process: tblib does."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        reduced = tuple(self.error.__reduce__())
+        return _again, (*reduced[:2], reduced[2] if len(reduced) > 2 else None)
+
+
+def _again(function: Callable[..., BaseException], args: tuple[Any, ...], state: Any) -> BaseException:
+    error = function(*args)
+    if state:
+        error.__setstate__(state)
+    return error
+
+
+class _Parts(_Packed):
+    """Taken apart, to be put together without its constructor."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _together, (type(self.error), self.error.args, self.error.__dict__)
@@ -97,12 +117,12 @@ def _together(kind: type[BaseException], args: tuple[Any, ...], attributes: dict
     return error
 
 
-def _pickled(error: BaseException | _Parts, message: str, frames: dict[str, Any] | None) -> bytes | None:
+def _pickled(packed: _Packed, message: str, frames: dict[str, Any] | None) -> bytes | None:
     """An exception with its frames, if it arrives as what it was."""
     try:
-        data: bytes = cloudpickle.dumps((error, frames))
+        data: bytes = cloudpickle.dumps((packed, frames))
         arrived, _ = pickle.loads(data)
-        kind = type(error.error if isinstance(error, _Parts) else error)
+        kind = type(packed.error)
         return data if type(arrived).__qualname__ == kind.__qualname__ and str(arrived) == message else None
     except Exception:  # noqa: BLE001 - a user's exception may refuse in any way; then its text travels
         return None

@@ -1,0 +1,71 @@
+"""Orders: what a worker must know of a batch beyond the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from headrace.core.events import Dispatch, Input
+from headrace.core.noderun import NO_BATCH, NodeRun
+from headrace.core.plan import EdgeKind
+from headrace.core.state import State
+from headrace.core.strips import Strip
+
+
+def write_order(
+    nodes: Sequence[NodeRun], number: int, strips: tuple[Strip, ...], limit: float, whole: bool
+) -> Dispatch:
+    """Write the order of a batch.
+
+    Parameters
+    ----------
+    nodes : sequence of NodeRun
+        The run; the holders of the batch's task runs name it already.
+    number : int
+        Of the batch.
+    strips : tuple of Strip
+        What it executes.
+    limit : float
+        Seconds after which what has not started is given back.
+    whole : bool
+        Whether nothing may be given back or put off.
+    """
+    inputs: set[int] = set()
+    outside: set[Input] = set()
+    widths: dict[int, int] = {}
+    attempts: dict[tuple[int, int], int] = {}
+    seen: set[tuple[int, bool]] = set()
+    for column, low, high in strips:
+        for node in column:
+            run = nodes[node]
+            for child in [child for child in run.attempts if low <= child < high]:
+                attempts[node, child] = run.attempts[child]
+            for edge in run.spec.inputs:
+                source = nodes[edge.source]
+                if edge.kind is EdgeKind.NODE:
+                    if (edge.source, edge.data) in seen:
+                        continue
+                    seen.add((edge.source, edge.data))
+                    first, last = 0, len(source.states)
+                    if source.spec.mapped and source.width is not None:
+                        widths[edge.source] = source.width
+                else:
+                    first, last = low, high
+                if edge.data:
+                    inputs.update(source.holders[first:last])
+                if not source.clean:
+                    outside.update(_odd(edge.source, source, first, last))
+    inputs -= {NO_BATCH, number}
+    failures = {
+        (node, child): nodes[node].failures[child]
+        for node, child, state in outside
+        if state is State.FAILED and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
+    }
+    return Dispatch(
+        number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit, failures, whole
+    )
+
+
+def _odd(node: int, run: NodeRun, first: int, last: int) -> list[Input]:
+    """Those of a range that ended, and did not succeed."""
+    states = enumerate(run.states[first:last], first)
+    return [Input(node, child, State(state)) for child, state in states if state > State.SUCCESS]
