@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
+
+import pytest
 
 import headrace as hr
 
@@ -42,3 +45,36 @@ def test_values_that_died_with_a_worker_are_computed_again(tmp_path):
         pids = list(environment.client.run(os.getpid).values())
         run = survivor.run(environment=environment, flag=str(tmp_path / "flag"), pids=pids)
         assert run.result() == [sum(range(100))]
+
+
+@hr.task
+def lock():
+    return threading.Lock()
+
+
+@hr.task
+def use(i, key):
+    time.sleep(0.1)  # long enough that both workers take some
+    return i
+
+
+@hr.flow
+def locked():
+    return use.map(list(range(8)), hr.unmapped(lock()))
+
+
+@hr.flow
+def returned_lock():
+    return lock()
+
+
+def test_a_value_that_cannot_travel_is_an_error_that_names_the_task():
+    with hr.DaskEnvironment("local", n_workers=2, silence_logs=50) as environment:
+        run = locked.run(environment=environment)
+        assert run["lock"].state is hr.State.SUCCESS
+        with pytest.raises(hr.errors.NotPicklable, match=r"the value of task lock\[0\], a lock, is needed in another"):
+            run.result()
+        run = returned_lock.run(environment=environment)
+        assert run.state is hr.State.SUCCESS
+        with pytest.raises(hr.errors.NotPicklable, match=r"the value of task lock\[0\], a lock"):
+            run.result()

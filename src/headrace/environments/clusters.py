@@ -9,14 +9,19 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import signal
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from typing import Any
+from urllib.parse import urlsplit
 
 from headrace.errors import MissingPackage, SetupError
 
 Maker = Callable[[dict[str, Any]], Any]
+
+#: Seconds within which a connection to a scheduler must be taken.
+CONNECT = 10.0
 
 
 def local_cluster(options: dict[str, Any]) -> Any:
@@ -33,7 +38,15 @@ def local_cluster(options: dict[str, Any]) -> Any:
         # Python tasks hold the GIL: a process for each core keeps all of them busy.
         defaults |= {"host": "127.0.0.1", "threads_per_worker": 1}
     with _interrupts_stay_here():
-        return LocalCluster(**{**defaults, **options})
+        try:
+            return LocalCluster(**{**defaults, **options})
+        except RuntimeError as error:
+            if not options.get("processes", True):
+                raise
+            raise SetupError(
+                f"the worker processes of a local cluster did not start ({error}); in a script, bring clusters up "
+                'below `if __name__ == "__main__":`, because each worker process runs its main part again'
+            ) from error
 
 
 @contextmanager
@@ -64,6 +77,38 @@ KINDS: dict[str, Maker] = {"local": local_cluster}
 def is_address(text: str) -> bool:
     """Whether a text is the address of a scheduler."""
     return "://" in text
+
+
+def check_answers(address: str) -> None:
+    """Find out within seconds whether somebody listens at an address, of which Dask would make a minute.
+
+    Parameters
+    ----------
+    address : str
+        Like ``tcp://host:8786``.
+
+    Raises
+    ------
+    SetupError
+        If it is not an address, or the connection is refused.
+    """
+    protocol, _, rest = address.partition("://")
+    if protocol not in ("tcp", "tls"):
+        return
+    parts = urlsplit(f"//{rest}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if not host or not port:
+        raise SetupError(f"{address!r} is not the address of a scheduler; give one like 'tcp://host:8786'")
+    try:
+        socket.create_connection((host, port), timeout=CONNECT).close()
+    except OSError as error:
+        raise SetupError(
+            f"no Dask scheduler answers at {address} ({type(error).__name__}: {error}); check the address (the "
+            "scheduler's, not the dashboard's), and that this machine may connect to it"
+        ) from error
 
 
 def maker_of(kind: str) -> Maker:

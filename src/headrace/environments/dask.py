@@ -10,7 +10,7 @@ from typing import Any, Self
 from headrace._version import __version__
 from headrace.core.summary import Observer
 from headrace.environments.base import Environment
-from headrace.environments.clusters import is_address, maker_of
+from headrace.environments.clusters import check_answers, is_address, maker_of
 from headrace.errors import SetupError
 from headrace.execution.flowrun import FlowRun
 from headrace.store import Storage
@@ -92,11 +92,15 @@ class DaskEnvironment(Environment):
         except SetupError:
             self.close()
             raise
-        except (OSError, TimeoutError, ValueError, TypeError, RuntimeError) as error:
+        except TimeoutError as error:
             self.close()
             raise SetupError(
-                f"the cluster {self._kind()!r} could not be brought up within {self.deadline:g} s: {_root(error)}"
+                f"the cluster {self._kind()!r} was not up within {self.deadline:g} s ({_root(error)}); give deadline= "
+                "if it needs longer"
             ) from error
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            self.close()
+            raise SetupError(f"the cluster {self._kind()!r} could not be brought up: {_root(error)}") from error
         except BaseException:
             self.close()
             raise
@@ -109,6 +113,7 @@ class DaskEnvironment(Environment):
             self._client = given
             return
         if isinstance(given, str) and is_address(given):
+            check_answers(given)
             self._owns_client = True
             try:
                 self._client = Client(given, timeout=self.deadline, set_as_default=False, **self.options)

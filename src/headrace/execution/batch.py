@@ -79,6 +79,10 @@ class LoadedPlan:
         self.plan = plan
         self._nodes: list[LoadedNode | None] = [None] * len(plan.nodes)
 
+    def name_of(self, index: int) -> str:
+        """A node's name."""
+        return self.plan.nodes[index].name
+
     def __getitem__(self, index: int) -> LoadedNode:
         node = self._nodes[index]
         if node is None:
@@ -138,6 +142,8 @@ class Execution:
         Bytes of a value; without it, no batch ends early for its size, and all values are kept.
     interrupts : tuple of exception types
         What is not a task's failure but meant for the caller.
+    refused : mapping of (node, child) to exception, optional
+        Inputs that could not come along; what takes one of them fails with its exception.
     """
 
     def __init__(
@@ -148,6 +154,7 @@ class Execution:
         control: Control,
         size_of: Callable[[Any], int] | None = None,
         interrupts: tuple[type[BaseException], ...] = (),
+        refused: Mapping[tuple[int, int], BaseException] | None = None,
     ) -> None:
         self.plan = plan
         self.order = order
@@ -155,6 +162,7 @@ class Execution:
         self.control = control
         self.size_of = size_of
         self.interrupts = interrupts
+        self.refused = refused
         self.exceptional: list[Exceptional] = []
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
@@ -180,7 +188,7 @@ class Execution:
                         if control.position >= control.stop:
                             return self._report()
                         control.position += 1
-                    if (self.odd or node.picky) and not self._may_run(number, node, child):
+                    if (self.odd or node.picky or self.refused) and not self._may_run(number, node, child):
                         seconds.append(0.0)
                         continue
                     began, error = perf_counter(), None
@@ -243,6 +251,9 @@ class Execution:
 
     def _may_run(self, number: int, node: LoadedNode, child: int) -> bool:
         """Ask the rules, because something upstream was not a plain success; note the answer if it is no."""
+        if self.refused and (refused := self._refused(node, child)) is not None:
+            self._give_in(number, child, refused, 1)
+            return False
         whole, by_child = Upstream(0, 0, 0), []
         for edge in node.inputs:
             if edge.kind is EdgeKind.CHILD:
@@ -320,9 +331,22 @@ class Execution:
             else:
                 self._note(number, child, State.SUCCESS, attempts)
                 return
+        self._give_in(number, child, error, attempts)
+
+    def _give_in(self, number: int, child: int, error: BaseException, attempts: int) -> None:
+        """Record a failure that is final."""
         failure, self.values[number][child] = capture(error)
         self.odd[number, child] = State.FAILED
-        self.exceptional.append(Exceptional(position, State.FAILED, attempts, failure))
+        self.exceptional.append(Exceptional(self.control.position - 1, State.FAILED, attempts, failure))
+
+    def _refused(self, node: LoadedNode, child: int) -> BaseException | None:
+        """Why the first of a task run's inputs that could not come along could not."""
+        assert self.refused is not None
+        for (source, index), error in self.refused.items():
+            for edge in node.inputs:
+                if edge.data and edge.source == source and (edge.kind is EdgeKind.NODE or index == child):
+                    return error
+        return None
 
     # -- the end -------------------------------------------------------------------------------------------------
 

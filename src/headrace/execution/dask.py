@@ -200,7 +200,7 @@ class DaskExecutor(Executor):
         futures = [self._futures[batch] for batch in wanted]
         key = f"headrace-fetch-{uuid.uuid4().hex}"
         try:
-            return self.client.submit(pick, list(wanted.values()), most, *futures, key=key).result()
+            return self.client.submit(pick, self._run_id, list(wanted.values()), most, *futures, key=key).result()
         except (KilledWorker, CancelledError) as error:
             raise ValueReleased(
                 f"a worker that held values of run {self._run_id} is gone, and with it the values; a run that is over "

@@ -18,9 +18,10 @@ from distributed import WorkerPlugin, get_worker
 
 from headrace import pickling
 from headrace.core.events import Dispatch, Ended, Event
-from headrace.errors import RunError
+from headrace.errors import NotPicklable, RunError
 from headrace.execution.batch import Control, Execution, LoadedPlan, Values
 from headrace.execution.shelf import Shelf
+from headrace.execution.transfer import BatchValues, refusal, why_not
 from headrace.execution.watchdog import WATCHDOG
 
 #: Largest pickled value that travels with the report of the batch that made it.
@@ -87,7 +88,7 @@ class PlanPlugin(WorkerPlugin):
             PROCESS.kept.clear(self.run_id)
 
 
-def run_batch(run_id: str, order_bytes: bytes, *inputs: Values) -> Values:
+def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchValues:
     """Execute a batch; this is what a Dask task of headrace is.
 
     Parameters
@@ -96,12 +97,12 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: Values) -> Values:
         Which run.
     order_bytes : bytes
         The pickled ``Dispatch``.
-    *inputs : dict of node to dict of child to value
+    *inputs : BatchValues
         Results of the batches that it needs.
 
     Returns
     -------
-    dict of node to dict of child to value
+    BatchValues
         The values that others need.
     """
     plan = PROCESS.plans.get(run_id)
@@ -109,12 +110,14 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: Values) -> Values:
         raise RunError(f"run {run_id} is over, so its batches are not executed again")
     order: Dispatch = pickle.loads(order_bytes)
     values: Values = {}
+    refused: dict[tuple[int, int], NotPicklable] = {}
     for part in inputs:
+        refused.update(part.refused)
         for node, children in part.items():
             values.setdefault(node, {}).update(children)
     send = partial(_send, get_worker(), topic(run_id))
     control = Control(order, send)
-    execution = Execution(plan, order, values, control, size_of=size_of)
+    execution = Execution(plan, order, values, control, size_of=size_of, refused=refused)
     WATCHDOG.watch(control)
     try:
         ended = execution.run()
@@ -124,7 +127,7 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: Values) -> Values:
     PROCESS.kept.put((run_id, order.batch), kept)
     _add_returned(plan, kept, ended)
     send(ended)
-    return kept
+    return BatchValues(kept, plan.name_of)
 
 
 def _send(worker: Any, name: str, event: Event) -> None:
@@ -144,11 +147,13 @@ def _add_returned(plan: LoadedPlan, kept: Values, ended: Ended) -> None:
                 ended.returned[node] = data
 
 
-def pick(wanted: Sequence[Sequence[tuple[int, int]]], most: int | None, *parts: Values) -> bytes | None:
+def pick(run_id: str, wanted: Sequence[Sequence[tuple[int, int]]], most: int | None, *parts: Values) -> bytes | None:
     """Collect values out of batch results, pickled; None if they are larger than ``most`` bytes.
 
     Parameters
     ----------
+    run_id : str
+        Which run.
     wanted : sequence of sequence of (node, child)
         For each part, which.
     most : int or None
@@ -164,7 +169,15 @@ def pick(wanted: Sequence[Sequence[tuple[int, int]]], most: int | None, *parts: 
                 found[node, child] = children[child]
     if most is not None and sum(map(size_of, found.values())) > 4 * most:
         return None
-    data: bytes = cloudpickle.dumps(found)
+    try:
+        data: bytes = cloudpickle.dumps(found)
+    except Exception:
+        if most is not None:
+            return None
+        for (node, child), value in found.items():
+            if (error := why_not(value)) is not None:
+                raise refusal(f"{PROCESS.plans[run_id].name_of(node)}[{child}]", value, error) from None
+        raise
     return None if most is not None and len(data) > most else data
 
 
@@ -181,4 +194,4 @@ def pick_kept(run_id: str, wanted: dict[int, Sequence[tuple[int, int]]], most: i
         Largest number of bytes.
     """
     parts = [PROCESS.kept.get((run_id, batch)) or {} for batch in wanted]
-    return pick(list(wanted.values()), most, *parts)
+    return pick(run_id, list(wanted.values()), most, *parts)

@@ -261,7 +261,7 @@ class StoredFlows:
     def _check_origin(self, captured: Captured, *, staged: bool = True) -> None:
         """Refuse a flow whose name belongs to a flow that is defined elsewhere."""
         origin = self._origin(captured.name, staged=staged)
-        if origin is not None and origin != captured.origin:
+        if origin is not None and not _same_origin(origin, captured.origin):
             raise AlreadyExists(
                 f"flow {captured.name!r} of {captured.origin} cannot be stored in {self.url}: the name "
                 f"belongs to the flow of {origin}; give it another name, or say add_flow(..., replace=True)",
@@ -387,6 +387,12 @@ class StoredFlows:
         if not run_id or "/" in run_id or not self.files.exists(RunRecord.key_of(run_id)):
             raise NotFound(f"there is no run {run_id!r} in {self.url}; storage.runs() lists those that there are")
         return RunRecord(self.files, run_id)
+
+
+def _same_origin(one: str, other: str) -> bool:
+    """Whether two flows come from the same place; a script that is run calls itself ``__main__``."""
+    (module, _, name), (other_module, _, other_name) = one.partition(":"), other.partition(":")
+    return name == other_name and (module == other_module or "__main__" in (module, other_module))
 
 
 def default_name(url: str) -> str:
