@@ -13,6 +13,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable
+from statistics import median
 from typing import Any
 
 from benchmarks.harness import THREADS, command, local, result, turns
@@ -106,8 +107,6 @@ def table(found: dict[str, Any]) -> str:
 
 def microseconds(way: str) -> Callable[[dict[str, Any]], str]:
     """Return what makes a cell of the median duration."""
-    from statistics import median
-
     return lambda shape: f"{1e6 * median(shape['seconds'][way]):,.0f}"
 
 
