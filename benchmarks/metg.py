@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable
 from statistics import median
@@ -94,6 +95,7 @@ def measure(
                 )
                 best[way].append(duration)
                 tried[way].append(tries)
+                print(f"{name} {width}, {way}: {1e6 * duration:,.0f} µs", file=sys.stderr, flush=True)
             tasks = spinning(name, width, steps, 0.0).tasks
             found.append({"name": f"{name} {width}", "tasks": tasks, "seconds": best, "tries": tried})
     return result(found, rounds, quick=quick)
