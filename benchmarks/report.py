@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -42,23 +43,45 @@ def ratio(shape: dict[str, Any]) -> float:
     return median(shape["seconds"]["raw"]) / median(shape["seconds"]["headrace"])
 
 
-def table(result: dict[str, Any]) -> str:
-    """Return the measurements as a Markdown table: medians, in microseconds per task."""
+def ratio_of(shape: dict[str, Any]) -> str:
+    """Return the ratio as a cell of a table."""
+    return f"{ratio(shape):.2f}"
+
+
+def each(way: str) -> Callable[[dict[str, Any]], str]:
+    """Return what makes a cell of the median microseconds per task."""
+    return lambda shape: f"{1e6 * median(shape['seconds'][way]) / shape['tasks']:,.1f}"
+
+
+def seconds(way: str) -> Callable[[dict[str, Any]], str]:
+    """Return what makes a cell of the median seconds."""
+    return lambda shape: f"{median(shape['seconds'][way]):,.3f}"
+
+
+def grid(result: dict[str, Any], what: str, columns: dict[str, Callable[[dict[str, Any]], str]]) -> str:
+    """Return measurements as a Markdown table: where and what, then a line per shape and a cell per column."""
     where = result["machine"]
     lines = [
-        f"{where['cpu']}, {where['cores']} cores, Python {where['python']}, distributed {where['distributed']}; "
-        f"median of {result['rounds']} rounds, µs per task",
+        f"{where['cpu']}, {where['cores']} cores, load {where['load'][0]}, Python {where['python']}, "
+        f"distributed {where['distributed']}; median of {result['rounds']} rounds, {what}",
         "",
-        "| graph | tasks | raw Dask | headrace | of it drawing | raw / headrace |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| | " + " | ".join(columns) + " |",
+        "|---|" + "--:|" * len(columns),
     ]
-    for shape in result["shapes"]:
-        each = {way: 1e6 * median(times) / shape["tasks"] for way, times in shape["seconds"].items()}
-        lines.append(
-            f"| {shape['name']} | {shape['tasks']:,} | {each['raw']:,.1f} | {each['headrace']:,.1f} "
-            f"| {each['drawing']:,.1f} | {ratio(shape):.2f} |"
-        )
-    return "\n".join(lines)
+    rows = [[shape["name"], *(cell(shape) for cell in columns.values())] for shape in result["shapes"]]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return what ``hot_path`` measured."""
+    columns = {
+        "tasks": lambda shape: f"{shape['tasks']:,}",
+        "raw Dask": each("raw"),
+        "headrace": each("headrace"),
+        "of it drawing": each("drawing"),
+        "raw / headrace": ratio_of,
+    }
+    return grid(result, "µs per task", columns)
 
 
 def compare(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

@@ -50,16 +50,21 @@ class Shape:
         What the flow is run with.
     calls : callable
         ``calls(call, gather)`` draws the same graph by calling ``call(function, *arguments)``.
+    answer : object, optional
+        The answer, if there is a quicker way to it than to compute it task by task.
     """
 
     name: str
     tasks: int
     flow: Any
-    parameters: dict[str, int]
+    parameters: dict[str, Any]
     calls: Callable[..., Any]
+    answer: Any = None
 
-    def expected(self) -> int:
+    def expected(self) -> Any:
         """Compute the answer without either."""
+        if self.answer is not None:
+            return self.answer
         return self.calls(lambda function, *arguments: function(*arguments), list)
 
     def raw(self, salt: str) -> tuple[dict[Any, Any], Any]:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks import hot_path, report
+from benchmarks import coarse, data, harness, hot_path, metg, million, report, work
 from benchmarks.shapes import shapes
 
 
@@ -32,9 +32,9 @@ def test_both_ways_are_measured_and_checked_on_every_graph(measured):
 
 def test_a_wrong_answer_is_not_measured():
     shape = shapes(quick=True)[0]
-    hot_path.check(shape, sum(range(1, 51)), "somebody")
+    harness.check(shape, sum(range(1, 51)), "somebody")
     with pytest.raises(SystemExit, match="somebody answered 1 instead of 1275"):
-        hot_path.check(shape, 1, "somebody")
+        harness.check(shape, 1, "somebody")
 
 
 @pytest.mark.parametrize("shape", shapes(quick=True), ids=lambda shape: shape.name)
@@ -55,3 +55,69 @@ def test_what_got_worse_is_named(measured):
     worse = report.compare(measured, slower)
     assert [line.partition(":")[0] for line in worse] == ["chain 20", "layered 24"]
     assert report.compare(slower, measured) == []
+
+
+def small(benchmark, tmp_path, *more):
+    """Run a benchmark in small, and return what it wrote; its table must be printable."""
+    file = tmp_path / "measured.json"
+    benchmark.main(["--quick", "--rounds", "1", "--json", str(file), *more])
+    found = json.loads(file.read_text())
+    assert len(benchmark.table(found).splitlines()) == 4 + len(found["shapes"])
+    return found["shapes"]
+
+
+def test_coarse_tasks_never_beat_the_ideal(tmp_path):
+    shapes = small(coarse, tmp_path)
+    assert [shape["name"] for shape in shapes] == ["40 x 100 ms", "6 x 1 s", "400 x 10 ms", "heavy tail"]
+    for shape in shapes:
+        times = shape["seconds"]
+        assert min(times["raw"] + times["headrace"]) > times["ideal"][0]
+
+
+def test_a_heavy_tail_is_mostly_short_with_a_few_that_are_long():
+    naps = coarse.lengths()["heavy tail"]
+    assert sorted(naps)[len(naps) // 2] < 0.01
+    assert 1 <= sum(nap == 2.0 for nap in naps) <= 5
+
+
+def test_the_granularity_is_found_for_both(tmp_path):
+    [shape] = small(metg, tmp_path, "--pattern", "stencil")
+    assert shape["name"] == "stencil 4"
+    assert all(0 < duration < 1 for found in shape["seconds"].values() for duration in found)
+
+
+@pytest.mark.parametrize("overhead", [1e-5, 3e-3, 0.2])
+def test_the_search_finds_where_half_of_the_time_is_overhead(overhead):
+    duration, tries = metg.search(lambda seconds: 100 * (seconds + overhead), 100)
+    assert overhead <= duration <= overhead * metg.NEAR
+    assert len(tries) < 12
+
+
+@pytest.mark.parametrize("pattern", work.PATTERNS)
+def test_the_patterns_are_the_same_graph_both_ways(pattern):
+    shape = work.spinning(pattern, 4, 5, 0.0)
+    assert len(shape.raw("salt")[0]) == shape.tasks
+    assert shape.flow.run(**shape.parameters).result() == shape.expected()
+
+
+@pytest.mark.slow  # two drivers and two clusters, each of new processes
+def test_many_no_ops_and_the_memory_that_they_take(tmp_path):
+    ours, theirs = small(million, tmp_path, "--tasks", "2000")
+    assert (ours["tasks"], theirs["tasks"]) == (2_000, 2_000)
+    for shape in ours, theirs:
+        memory = shape["memory"]
+        assert memory["peak"].keys() == {"driver", "scheduler", "workers"}
+        assert all(0 < memory["start"][name] <= peak for name, peak in memory["peak"].items())
+
+
+def test_data_that_moves_is_counted(tmp_path):
+    for shape in small(data, tmp_path):
+        assert shape["moved"].keys() == shape["peak"].keys() == {"raw", "headrace"}
+        assert all(0 <= moved[0] < 200 for moved in shape["moved"].values())
+
+
+def test_the_data_shapes_answer_what_numpy_answers():
+    for shape in data.data_shapes(quick=True):
+        parameters = shape.parameters | {"size": 80}
+        small_shape = work.moving(shape.name, shape.flow, **parameters)
+        assert small_shape.flow.run(**parameters).result() == small_shape.expected()
