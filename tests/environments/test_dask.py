@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,9 +20,9 @@ HERE = Path(__file__).parent
 
 def until(condition, seconds=20.0):
     """Wait for a condition, and return whether it came."""
-    pause, end = 0.01, time.monotonic() + seconds
+    pause, end = threading.Event(), time.monotonic() + seconds  # the event is never set
     while not (found := condition()) and time.monotonic() < end:
-        psutil.time.sleep(pause)
+        pause.wait(0.01)
     return found
 
 

@@ -171,7 +171,7 @@ def pick(run_id: str, wanted: Sequence[Sequence[tuple[int, int]]], most: int | N
         return None
     try:
         data: bytes = cloudpickle.dumps(found)
-    except Exception:
+    except Exception:  # of whatever kind: the value that refuses is looked for, and named
         if most is not None:
             return None
         for (node, child), value in found.items():
