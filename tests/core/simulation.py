@@ -43,7 +43,8 @@ from headrace.core.state import State
 from headrace.core.strips import count, cut, locate, runs
 from headrace.core.task import Policy, Task
 from headrace.execution import batch as batch_module
-from headrace.execution.batch import Control, Execution, LoadedNode, LoadedPlan, Values
+from headrace.execution.batch import Control, Execution, LoadedNode, LoadedPlan
+from headrace.execution.values import Values
 from headrace.execution.watchdog import LOOK
 from tests.core.reference import Kill, Skip
 

@@ -23,7 +23,7 @@ class Executor(ABC):
     kind: str = ""
 
     @abstractmethod
-    def start(self, run_id: str, plan: bytes) -> int:
+    def start(self, run_id: str, plan: bytes, names: Sequence[str] = ()) -> int:
         """Bring the plan to where batches will execute.
 
         Parameters
@@ -32,6 +32,8 @@ class Executor(ABC):
             Unique; names whatever the executor must name.
         plan : bytes
             The pickled ``Plan``.
+        names : sequence of str
+            The nodes' names, for what people see; so that nobody need load the plan for them.
 
         Returns
         -------

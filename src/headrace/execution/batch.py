@@ -25,11 +25,11 @@ from headrace.core.strips import count, cut
 from headrace.core.task import Policy
 from headrace.errors import FlowError, TaskCrashed, TriggerFailed
 from headrace.execution.failure import capture, restore
+from headrace.execution.values import Values
 
 #: Types that have a length but no elements in order; the same as for constants that are mapped over.
 NO_SEQUENCE = (str, bytes, Mapping, set, frozenset)
 
-Values = dict[int, dict[int, Any]]
 Getter = Callable[["Execution", int], Any]
 
 #: A batch ends early when the values that others need from it have grown beyond this many bytes, so that large

@@ -12,7 +12,7 @@ import queue
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dask._task_spec import Task as DaskTask
@@ -56,9 +56,9 @@ class DaskExecutor(Executor):
         self._counting = False
         self._registered = self._released = False
         self._run_id = ""
-        self._names: list[str] = []
+        self._names: Sequence[str] = ()
 
-    def start(self, run_id: str, plan: bytes) -> int:  # noqa: D102 - inherited
+    def start(self, run_id: str, plan: bytes, names: Sequence[str] = ()) -> int:  # noqa: D102 - inherited
         self._run_id = run_id
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
@@ -72,7 +72,7 @@ class DaskExecutor(Executor):
                 f"a worker of {self.client!r} cannot load run {run_id}: {error}; install what is "
                 "missing where the workers run"
             ) from error
-        self._names = [_safe(node.name) for node in pickle.loads(plan).nodes]
+        self._names = names
         self._threads = max(1, sum(self.client.nthreads().values()))
         self._told = self._threads
         self._peopled = time.monotonic()
@@ -105,7 +105,9 @@ class DaskExecutor(Executor):
 
     def _key(self, order: Dispatch) -> str:
         """Begins with the name of the first node, which Dask's dashboard shows."""
-        return f"{self._names[order.strips[0].nodes[0]]}{MARK}{self._run_id}-{order.batch}"
+        first = order.strips[0].nodes[0]
+        name = _safe(self._names[first]) if self._names else "batch"
+        return f"{name}{MARK}{self._run_id}-{order.batch}"
 
     def wait(self, timeout: float | None) -> list[Event]:
         """Wait for the first event, and return it with all that came meanwhile."""

@@ -56,7 +56,9 @@ class Drive:
         for observer in self.observers:
             observer.on_start(self.record.run_id, self.flow_name, self.machine.summaries())
         try:
-            self.machine.threads = self.executor.start(self.record.run_id, self.plan_bytes)
+            self.machine.threads = self.executor.start(
+                self.record.run_id, self.plan_bytes, [node.name for node in self.plan.nodes]
+            )
             self._drive()
         except BaseException as error:
             self._abort(error)
@@ -92,6 +94,8 @@ class Drive:
             observer.on_progress(summaries, elapsed)
 
     def _end(self) -> None:
+        if not self.observers:
+            return
         summaries, elapsed = self.machine.summaries(), time.monotonic() - self.began
         for observer in self.observers:
             observer.on_end(summaries, self.machine.state, elapsed)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from headrace import pickling
 from headrace.core.events import Command, Dispatch, Event, Release, Stop
 from headrace.execution.base import Executor, Wanted
-from headrace.execution.batch import Control, Execution, LoadedPlan, Values
+from headrace.execution.batch import Control, Execution, LoadedPlan
 from headrace.execution.shelf import Shelf
+from headrace.execution.values import Values, add_values
 from headrace.execution.watchdog import WATCHDOG
 
 
@@ -28,7 +29,7 @@ class InlineExecutor(Executor):
         self._values: dict[int, Values] = {}
         self._shelf = Shelf(_at_least)
 
-    def start(self, run_id: str, plan: bytes) -> int:  # noqa: D102 - inherited
+    def start(self, run_id: str, plan: bytes, names: Sequence[str] = ()) -> int:  # noqa: D102 - inherited
         self._plan = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"))
         return 1
 
@@ -57,8 +58,7 @@ class InlineExecutor(Executor):
         assert self._plan is not None
         values: Values = {}
         for batch in order.inputs:
-            for node, children in self._values[batch].items():
-                values.setdefault(node, {}).update(children)
+            add_values(values, self._values[batch])
         control = Control(order, self._events.append)
         execution = Execution(self._plan, order, values, control, interrupts=(KeyboardInterrupt,))
         WATCHDOG.watch(control)

@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-Values = dict[int, dict[int, Any]]
+from headrace.execution.values import Values
 
 #: Bytes on a shelf, and of the largest batch that is put there.
 ROOM, LARGEST = 64 << 20, 4 << 20

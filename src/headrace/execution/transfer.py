@@ -13,8 +13,7 @@ import cloudpickle
 from distributed.protocol.serialize import dask_deserialize, dask_serialize, pickle_dumps, pickle_loads
 
 from headrace.errors import NotPicklable
-
-Values = dict[int, dict[int, Any]]
+from headrace.execution.values import Values
 
 
 class BatchValues(dict[int, dict[int, Any]]):

@@ -19,9 +19,10 @@ from distributed import WorkerPlugin, get_worker
 from headrace import pickling
 from headrace.core.events import Dispatch, Ended, Event
 from headrace.errors import NotPicklable, RunError
-from headrace.execution.batch import Control, Execution, LoadedPlan, Values
+from headrace.execution.batch import Control, Execution, LoadedPlan
 from headrace.execution.shelf import Shelf
 from headrace.execution.transfer import BatchValues, refusal, why_not
+from headrace.execution.values import Values, add_values
 from headrace.execution.watchdog import WATCHDOG
 
 #: Largest pickled value that travels with the report of the batch that made it.
@@ -113,8 +114,7 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     refused: dict[tuple[int, int], NotPicklable] = {}
     for part in inputs:
         refused.update(part.refused)
-        for node, children in part.items():
-            values.setdefault(node, {}).update(children)
+        add_values(values, part)
     send = partial(_send, get_worker(), topic(run_id))
     control = Control(order, send)
     execution = Execution(plan, order, values, control, size_of=size_of, refused=refused)
