@@ -75,7 +75,13 @@ def interpret(graph: Graph, call: Callable[[int, int, int, tuple[Any, ...]], Any
         for child in range(width):
             states = []
             for source in spec.sources():
-                states += [came[source].states[child]] if by_child(graph, spec, source) else came[source].states
+                waited = items(graph, spec, source)
+                if by_child(graph, spec, source):
+                    states.append(came[source].states[child])
+                elif waited and not came[source].widthless and max(waited) < len(came[source].states):
+                    states += [came[source].states[item] for item in waited]
+                else:
+                    states += came[source].states
             match decide(spec.task.policy.trigger, spec.task.policy.skip_on_upstream_skip, counts(states)):
                 case Decision.SKIP:
                     mine.add(State.SKIPPED, None)
@@ -106,6 +112,15 @@ def by_child(graph: Graph, spec: NodeSpec, source: int) -> bool:
     if source in spec.upstream or not graph.nodes[source].mapped:
         return False
     return all(ref.how is How.EACH for slot in spec.slots() for ref in refs(slot) if ref.node == source)
+
+
+def items(graph: Graph, spec: NodeSpec, source: int) -> set[Any]:
+    """Which children of a mapped node another takes, if it takes no more than these."""
+    if source in spec.upstream or not graph.nodes[source].mapped:
+        return set()
+    uses = [ref for slot in spec.slots() for ref in refs(slot) if ref.node == source]
+    single = all(ref.how is How.WHOLE and ref.path and ref.path[0] >= 0 for ref in uses)
+    return {ref.path[0] for ref in uses} if single else set()
 
 
 def width_of(graph: Graph, spec: NodeSpec, came: list[Came]) -> int:

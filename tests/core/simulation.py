@@ -43,7 +43,8 @@ from headrace.core.state import State
 from headrace.core.strips import count, cut, locate, runs
 from headrace.core.task import Policy, Task
 from headrace.execution import batch as batch_module
-from headrace.execution.batch import Control, Execution, LoadedNode, LoadedPlan
+from headrace.execution.batch import Control, Execution
+from headrace.execution.loaded import LoadedNode, LoadedPlan
 from headrace.execution.values import Values
 from headrace.execution.watchdog import LOOK
 from tests.core.reference import Kill, Skip
@@ -154,7 +155,7 @@ def argument(
         case "nested":
             return [pick, (source, 1)], False
         case "item":
-            return source[0], False
+            return source[pick % 4], False
         case "each":
             return source, True
         case "flat":

@@ -90,7 +90,7 @@ def test_a_reduction_follows_when_all_that_it_waits_for_is_inside():
         return b(a.map([1, 2, 3]), a())
 
     strips, _, rest = ready_to_grow(function, {})
-    assert strips == [Strip((0,), 0, 3), Strip((1,), 0, 1), Strip((2,), 0, 1)]
+    assert strips == [Strip((0,), 0, 3), Strip((1, 2), 0, 1)]
     assert rest == []
 
 

@@ -62,7 +62,7 @@ def states(machine: RunMachine, node: int) -> list[State]:
 def test_a_chain_is_one_batch():
     machine = machine_of(lambda: t(t(t())))
     (order,) = machine.start(0.0)
-    assert order.strips == (Strip((0,), 0, 1), Strip((1,), 0, 1), Strip((2,), 0, 1))
+    assert order.strips == (Strip((0, 1, 2), 0, 1),)
     assert machine.handle(1.0, [ended(order)]) == []
     assert machine.state is State.SUCCESS
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cloudpickle
 import pytest
 
 import headrace as hr
@@ -17,14 +18,16 @@ def planned(function):
     return make_plan(draw("f", function, {}))
 
 
-NODE, CHILD = EdgeKind.NODE, EdgeKind.CHILD
+NODE, CHILD, ITEM = EdgeKind.NODE, EdgeKind.CHILD, EdgeKind.ITEM
 
 
 @pytest.mark.parametrize(
     ("use", "kind", "data"),
     [
         (lambda a: t(a), NODE, True),
-        (lambda a: t(a[0]), NODE, True),
+        (lambda a: t(a[-1]), NODE, True),
+        (lambda a: t(a[0], a), NODE, True),
+        (lambda a: t(a[0], upstream=a), NODE, True),
         (lambda a: t(1, upstream=a), NODE, False),
         (lambda a: t.map(a), CHILD, True),
         (lambda a: t.map(a, a), CHILD, True),
@@ -40,6 +43,14 @@ NODE, CHILD = EdgeKind.NODE, EdgeKind.CHILD
 def test_edges_from_a_mapped_node(use, kind, data):
     plan = planned(lambda: use(t.map([1, 2])))
     assert plan.nodes[1].inputs == plan.nodes[0].outputs == (Edge(0, 1, kind, data),)
+
+
+def test_an_item_of_a_mapped_node_is_waited_for_alone():
+    plan = planned(lambda: t(t.map([1, 2, 3])[2]))
+    assert plan.nodes[1].inputs == plan.nodes[0].outputs == (Edge(0, 1, ITEM, True, 2),)
+    plan = planned(lambda: (lambda a: t(a[0], a[2], a[0]["x"]))(t.map([1, 2, 3])))
+    assert plan.nodes[1].inputs == (Edge(0, 1, ITEM, True, 0), Edge(0, 1, ITEM, True, 2))
+    assert cloudpickle.loads(cloudpickle.dumps(plan)).nodes[1].inputs == plan.nodes[1].inputs
 
 
 def test_a_map_over_a_single_node_waits_for_it_as_a_whole():

@@ -9,7 +9,8 @@ from headrace.core.plan import make_plan
 from headrace.core.state import State
 from headrace.core.strips import Strip
 from headrace.execution import batch
-from headrace.execution.batch import LARGE, Control, Execution, LoadedPlan
+from headrace.execution.batch import LARGE, Control, Execution
+from headrace.execution.loaded import LoadedPlan
 from headrace.execution.watchdog import give_back
 
 

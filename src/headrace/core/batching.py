@@ -48,13 +48,22 @@ class Growth:
         self.nodes = nodes
         self.costs = costs
         self.careful = careful  # a killer is at large: stay with what is ready
-        self.strips: list[Strip] = []
         self.cost = 0.0
         self.count = 0
         self.most = most
+        self._strips: list[Strip] = []
+        self._singles: list[int] = []  # nodes of the strip that is being written, each with its child 0
         self._stack: list[Segment] = []
         self._inside: dict[int, int] = {}  # node → how many of its task runs are in the batch
-        self._waiting: dict[int, int] = {}  # node → NODE edges that neither the run nor this batch has served
+        self._waiting: dict[int, int] = {}  # node → what it waits for beyond this batch
+
+    @property
+    def strips(self) -> list[Strip]:
+        """What is in the batch; single task runs in a row share a strip."""
+        if self._singles:
+            self._strips.append(Strip(tuple(self._singles), 0, 1))
+            self._singles = []
+        return self._strips
 
     def cost_of(self, node: int) -> float | None:
         """Expected seconds of a task run of a node; None if unknown."""
@@ -68,33 +77,40 @@ class Growth:
         if unit > 0 and budget < math.inf:
             most = min(most, int((budget - self.cost) / unit))
         if most < 1:
-            if self.strips:
+            if self.count:
                 return 0
             most = 1
             if len(column) > self.most:
                 column = column[: self.most]
-        self.strips.append(Strip(column, low, low + most))
+        if low == 0 and most == 1:
+            self._singles += column
+        else:
+            self.strips.append(Strip(tuple(column), low, low + most))
         self.cost += unit * most
         self.count += most * len(column)
         for member in column:
-            self._cover(member, most)
+            self._cover(member, low, most)
         return most
 
     def descend(self) -> None:
         """Grow into what the batch itself makes ready, depth first, up to the grain."""
-        while self._stack and self.count < self.most:
-            node, low, high = self._stack.pop()
-            cost = self.cost_of(node)
+        stack = self._stack
+        while stack and self.count < self.most:
+            segment = stack.pop()
+            cost = self.cost_of(segment[0])
             if cost is not None and self.cost + cost > GRAIN:
                 continue
-            if self.take((node, low, high), GRAIN, high - low) < high - low:
+            width = segment[2] - segment[1]
+            if self.take(segment, GRAIN, width) < width:
                 return
 
-    def _column(self, node: int, low: int, high: int) -> tuple[tuple[int, ...], float]:
+    def _column(self, node: int, low: int, high: int) -> tuple[list[int], float]:
         """The node, and the mapped descendants that follow it child by child; and the cost of one such column."""
         column = [node]
         total = self.cost_of(node) or 0.0
-        for member in () if self.careful else column:
+        if self.careful or not self.nodes[node].spec.mapped:
+            return column, total
+        for member in column:
             for edge in self.nodes[member].spec.outputs:
                 target = edge.target
                 if edge.kind is not EdgeKind.CHILD or target in column:
@@ -103,7 +119,7 @@ class Growth:
                 if total + cost <= GRAIN and self._joins(target, column, low, high):
                     column.append(target)
                     total += cost
-        return tuple(column), total
+        return column, total
 
     def _joins(self, target: int, column: list[int], low: int, high: int) -> bool:
         run = self.nodes[target]
@@ -115,24 +131,27 @@ class Growth:
             if edge.kind is EdgeKind.CHILD
         )
 
-    def _cover(self, node: int, count: int) -> None:
-        """Note that more of a node is inside; if now all of it is, what waits for the whole node may follow."""
-        inside = self._inside.get(node, 0) + count
-        self._inside[node] = inside
-        if inside < self.nodes[node].unfinished or self.careful:
+    def _cover(self, node: int, low: int, count: int) -> None:
+        """Note that more of a node is inside; what waits for just that, or now has all of the node, may follow."""
+        run = self.nodes[node]
+        if run.takers and not self.careful:
+            for item in range(low, low + count):
+                for target in run.takers.get(item, ()):
+                    self._serve(target)
+        if count < run.unfinished:
+            count = self._inside[node] = self._inside.get(node, 0) + count
+        if count < run.unfinished or self.careful:
             return
-        for edge in self.nodes[node].spec.outputs:
-            if edge.kind is EdgeKind.NODE:
-                target = edge.target
-                run = self.nodes[target]
-                left = self._waiting.get(target, run.waiting) - 1
-                self._waiting[target] = left
-                if left == 0 and run.width and not run.opened and _has_no_child_edges(run):
-                    self._stack.append((target, 0, run.width))
+        for _, target, kind, _, _ in run.spec.outputs:
+            if kind is EdgeKind.NODE:
+                self._serve(target)
 
-
-def _has_no_child_edges(run: NodeRun) -> bool:
-    return all(edge.kind is EdgeKind.NODE for edge in run.spec.inputs)
+    def _serve(self, node: int) -> None:
+        """Note that a node waits for one thing less in this batch."""
+        run = self.nodes[node]
+        left = self._waiting[node] = self._waiting.get(node, run.waiting) - 1
+        if left == 0 and run.width and not run.opened and not run.by_child:
+            self._stack.append((node, 0, run.width))
 
 
 def expected_seconds(ready: deque[Segment], nodes: Sequence[NodeRun], costs: Costs) -> float:
@@ -200,7 +219,7 @@ def _fill(
     """Take ready segments up to a budget, each followed by the descendants that it completes."""
     while ready and growth.cost < budget and most > 0 and growth.count < growth.most:
         node, low, high = ready[0]
-        if growth.strips and (growth.cost_of(node) is not None) != known:
+        if growth.count and (growth.cost_of(node) is not None) != known:
             return
         if suspects and (node, low) in suspects:
             return

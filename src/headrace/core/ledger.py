@@ -16,7 +16,7 @@ from collections.abc import Container, Iterable, Sequence
 
 from headrace.core.costs import Costs
 from headrace.core.noderun import NO_BATCH, NodeRun
-from headrace.core.plan import EdgeKind
+from headrace.core.plan import EdgeKind, edge_children
 from headrace.core.state import State
 from headrace.core.strips import Strip
 
@@ -70,6 +70,9 @@ class Ledger:
                     target = self.nodes[edge.target]
                     if edge.kind is EdgeKind.CHILD:
                         stored.owed += self._children_owed(batch, node, target, low, high)
+                    elif edge.kind is EdgeKind.ITEM:
+                        held = low <= edge.item < high and self.nodes[node].holders[edge.item] == batch
+                        stored.owed += held and not target.finished
                     elif not target.finished and (node, edge.target) not in seen:
                         seen.add((node, edge.target))
                         stored.owed += 1
@@ -115,6 +118,9 @@ class Ledger:
                 # A node that never got a width takes no child's value.
                 for batch, number in Counter(holders if run.widthless else holders[low:high]).items():
                     self._pay(batch, number)
+            elif finished and edge.kind is EdgeKind.ITEM:
+                if edge.item < len(holders):
+                    self._pay(holders[edge.item], 1)
             elif finished:
                 for batch in set(holders) if len(holders) > 1 else holders:
                     self._pay(batch, 1)
@@ -159,7 +165,7 @@ class Ledger:
             target = self.nodes[edge.target]
             by_child = edge.kind is EdgeKind.CHILD and not target.widthless
             done = target.final_in(child, child + 1) if by_child else target.finished
-            if edge.data and not done:
+            if edge.data and not done and (edge.kind is not EdgeKind.ITEM or edge.item == child):
                 return True
         return False
 
@@ -188,7 +194,7 @@ class Ledger:
                 if not edge.data:
                     continue
                 source = self.nodes[edge.source]
-                for index in range(len(source.states)) if edge.kind is EdgeKind.NODE else (child,):
+                for index in edge_children(edge, child, len(source.states)):
                     held = source.holders[index]
                     key = edge.source, index
                     if held == NO_BATCH or held in self.stored or held in live or key in wanted:

@@ -89,8 +89,7 @@ class RunMachine:
         self.costs = Costs(len(plan.tasks))
         self.nodes: list[NodeRun] = []
         for spec in plan.nodes:
-            waiting = sum(edge.kind is EdgeKind.NODE for edge in spec.inputs)
-            run = NodeRun(spec, plan.policy(spec.index), waiting)
+            run = NodeRun(spec, plan.policy(spec.index))
             if spec.widths and not spec.widths_from:
                 run.resize(spec.widths[0])
             self.nodes.append(run)
@@ -208,15 +207,18 @@ class RunMachine:
             node, child = locate(batch.strips, position)
             self.nodes[node].sizes[measure][child] = size
         self._learn(batch, event.seconds, batch.stop)
+        strips = list(cut(batch.strips, 0, batch.stop))
         position = 0
-        for strip in cut(batch.strips, 0, batch.stop):
-            depth = len(strip.nodes)
-            seconds = event.seconds[position : position + strip.size]
-            position += strip.size
-            for at, node in enumerate(strip.nodes):
-                self.nodes[node].seconds[strip.low : strip.high] = seconds[at::depth]
-                self._apply(node, strip.low, strip.high, odd, now)
-        self.ledger.store(event.batch, cut(batch.strips, 0, batch.stop))
+        for nodes, low, high in strips:
+            for at, node in enumerate(nodes, position):
+                if high - low == 1:
+                    self.nodes[node].seconds[low] = event.seconds[at]
+                else:
+                    end = position + len(nodes) * (high - low)
+                    self.nodes[node].seconds[low:high] = event.seconds[at : end : len(nodes)]
+                self._apply(node, low, high, odd, now)
+            position += len(nodes) * (high - low)
+        self.ledger.store(event.batch, strips)
 
     def _apply(self, node: int, low: int, high: int, odd: dict[tuple[int, int], Exceptional], now: float) -> None:
         """Move the task runs of a range to where the report says they ended."""
@@ -349,12 +351,12 @@ class RunMachine:
         totals: dict[int, list[float]] = {}
         position = batch.learnt
         for nodes, low, high in cut(batch.strips, batch.learnt, upto):
-            part = seconds[position : position + len(nodes) * (high - low)]
-            position += len(part)
-            for at, node in enumerate(nodes):
+            end = position + len(nodes) * (high - low)
+            for at, node in enumerate(nodes, position):
                 entry = totals.setdefault(self.nodes[node].spec.task, [0.0, 0])
-                entry[0] += sum(part[at :: len(nodes)])
+                entry[0] += seconds[at] if high - low == 1 else sum(seconds[at : end : len(nodes)])
                 entry[1] += high - low
+            position = end
         for task, (total, number) in totals.items():
             self.costs.learn(task, total, int(number))
         batch.learnt = max(batch.learnt, upto)
@@ -365,22 +367,31 @@ class RunMachine:
         """Move a range to a final state, and note what that makes possible."""
         run = self.nodes[node]
         run.settle(low, high, state)
-        self.recovery.cleared(node, low, high)
+        if self.recovery.suspects:
+            self.recovery.cleared(node, low, high)
         finished = run.unfinished == 0
         self.ledger.settled(node, low, high, finished)
         if finished:
             run.opened = True  # a batch may have carried it together with all that it waits for
             self._unfinished_nodes -= 1
-        for edge in run.spec.outputs:
-            if edge.kind is EdgeKind.CHILD:
+        for _, target, kind, _, _ in run.spec.outputs:
+            if kind is EdgeKind.CHILD:
                 if finished:
-                    self._to_open.append(edge.target)
-                self._to_offer.append((edge.target, low, high))
-            elif finished:
-                target = self.nodes[edge.target]
-                target.waiting -= 1
-                if target.waiting == 0:
-                    self._to_open.append(edge.target)
+                    self._to_open.append(target)
+                self._to_offer.append((target, low, high))
+            elif finished and kind is EdgeKind.NODE:
+                self._serve(target)
+        for item, targets in run.takers.items():
+            if low <= item < high or (finished and item >= len(run.states)):
+                for target in targets:
+                    self._serve(target)
+
+    def _serve(self, node: int) -> None:
+        """Note that a node waits for one thing less."""
+        run = self.nodes[node]
+        run.waiting -= 1
+        if run.waiting == 0 and not run.opened:
+            self._to_open.append(node)
 
     def _settle_down(self) -> None:
         """Follow consequences until there are none."""
@@ -435,8 +446,9 @@ class RunMachine:
             return
         whole = Upstream(0, 0, 0)
         for edge, source in sources:
-            if edge.kind is EdgeKind.NODE:
-                whole = Upstream(*map(sum, zip(whole, source.upstream(), strict=True)))
+            if edge.kind is not EdgeKind.CHILD:
+                part = source.upstream() if edge.kind is EdgeKind.NODE else source.upstream_of_item(edge.item)
+                whole = Upstream(*map(sum, zip(whole, part, strict=True)))
         for child in range(low, high):
             if run.states[child] == State.PENDING and all(State(source.states[child]).is_final for source in by_child):
                 self._offer_one(node, child, whole, by_child)
@@ -490,10 +502,7 @@ class RunMachine:
                 run = self.nodes[node]
                 if not replay:
                     move(run.states, low, high, State.RUNNING)
-                for child in range(low, high) if high - low < 8 else ():
-                    run.holders[child] = number
-                if high - low >= 8:
-                    run.holders[low:high] = type(run.holders)("i", (number,)) * (high - low)
+                run.hold(low, high, number)
         order = write_order(self.nodes, number, strips, limit, replay)
         self._batches[number].inputs = order.inputs
         self.ledger.claim(order.inputs)

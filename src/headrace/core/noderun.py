@@ -5,14 +5,15 @@ from __future__ import annotations
 from array import array
 
 from headrace.core.events import Failure
-from headrace.core.plan import PlanNode
-from headrace.core.rules import Upstream
+from headrace.core.plan import EdgeKind, PlanNode
+from headrace.core.rules import Upstream, upstream_of
 from headrace.core.state import FINAL, State, move
 from headrace.core.summary import NodeSummary
 from headrace.core.task import Policy
 
 _FINAL = bytes(sorted(FINAL))
 NO_BATCH = -1
+_NO_HOLDER, _NO_SECONDS = array("i", (NO_BATCH,)), array("f", (0.0,))
 
 
 class NodeRun:
@@ -28,8 +29,12 @@ class NodeRun:
         How many task runs it has; None while unknown.
     widthless : bool
         Whether its width cannot be known; then its one task run stands for all that there would have been.
+    takers : dict of int to list of int
+        By child: the nodes that take it by an ITEM edge.
     waiting : int
-        How many NODE edges lead here from nodes that are not finished.
+        How many NODE and ITEM edges lead here that wait for something.
+    by_child : bool
+        Whether a CHILD edge leads here.
     opened : bool
         Whether the width is known and no NODE edge is waited for.
     unfinished : int
@@ -51,16 +56,23 @@ class NodeRun:
     """
 
     __slots__ = (
-        "attempts", "failed", "failures", "holders", "opened", "policy", "seconds", "sizes", "skipped", "spec",
-        "states", "unfinished", "waiting", "width", "widthless",
+        "attempts", "by_child", "failed", "failures", "holders", "opened", "policy", "seconds", "sizes", "skipped",
+        "spec", "states", "takers", "unfinished", "waiting", "width", "widthless",
     )  # fmt: skip
 
-    def __init__(self, spec: PlanNode, policy: Policy, waiting: int) -> None:
+    def __init__(self, spec: PlanNode, policy: Policy) -> None:
         self.spec = spec
         self.policy = policy
+        kinds = [edge.kind for edge in spec.inputs]
+        self.by_child = EdgeKind.CHILD in kinds
         self.width: int | None = None
         self.widthless = False
-        self.waiting = waiting
+        self.waiting = len(kinds) - kinds.count(EdgeKind.CHILD)
+        self.takers: dict[int, list[int]] = {}
+        if spec.mapped:
+            for edge in spec.outputs:
+                if edge.kind is EdgeKind.ITEM:
+                    self.takers.setdefault(edge.item, []).append(edge.target)
         self.opened = False
         self.unfinished = 0
         self.failed = 0
@@ -77,8 +89,8 @@ class NodeRun:
         self.width = width
         self.unfinished = width
         self.states = bytearray(width)
-        self.holders = array("i", (NO_BATCH,)) * width
-        self.seconds = array("f", bytes(4)) * width
+        self.holders = _NO_HOLDER * width
+        self.seconds = _NO_SECONDS * width
 
     @property
     def finished(self) -> bool:
@@ -93,6 +105,12 @@ class NodeRun:
     def upstream(self) -> Upstream:
         """All its task runs, as the upstream of another node; it must be finished."""
         return Upstream(len(self.states) - self.failed - self.skipped, self.failed, self.skipped)
+
+    def upstream_of_item(self, item: int) -> Upstream:
+        """One child of it, as the upstream of what takes only that; all of it, if there is no such child."""
+        if self.widthless or item >= len(self.states):
+            return self.upstream()
+        return upstream_of(Upstream(0, 0, 0), (State(self.states[item]),))
 
     def all_in(self, state: State, low: int, high: int) -> bool:
         """Whether the task runs ``[low, high)`` all stand in one state."""
@@ -110,7 +128,14 @@ class NodeRun:
     def give_back(self, low: int, high: int) -> None:
         """Move ``[low, high)`` back to PENDING: no batch holds, or will hold, their values."""
         move(self.states, low, high, State.PENDING)
-        self.holders[low:high] = array("i", (NO_BATCH,)) * (high - low)
+        self.hold(low, high, NO_BATCH)
+
+    def hold(self, low: int, high: int, batch: int) -> None:
+        """Note which batch holds, or will hold, the values of ``[low, high)``."""
+        if high - low == 1:
+            self.holders[low] = batch
+        else:
+            self.holders[low:high] = array("i", (batch,)) * (high - low)
 
     def settle(self, low: int, high: int, state: State) -> None:
         """Move ``[low, high)`` to a final state and count them."""

@@ -33,7 +33,7 @@ def write_order(
     outside: set[Input] = set()
     widths: dict[int, int] = {}
     attempts: dict[tuple[int, int], int] = {}
-    seen: set[tuple[int, bool]] = set()
+    seen: set[tuple[int, bool, int]] = set()
     for column, low, high in strips:
         for node in column:
             run = nodes[node]
@@ -41,15 +41,18 @@ def write_order(
                 attempts[node, child] = run.attempts[child]
             for edge in run.spec.inputs:
                 source = nodes[edge.source]
-                if edge.kind is EdgeKind.NODE:
-                    if (edge.source, edge.data) in seen:
+                if edge.kind is EdgeKind.CHILD:
+                    first, last = low, high
+                else:
+                    item = edge.item if edge.kind is EdgeKind.ITEM else -1
+                    if (edge.source, edge.data, item) in seen:
                         continue
-                    seen.add((edge.source, edge.data))
-                    first, last = 0, len(source.states)
+                    seen.add((edge.source, edge.data, item))
                     if source.spec.mapped and source.width is not None:
                         widths[edge.source] = source.width
-                else:
-                    first, last = low, high
+                    # What takes an item that there is not is decided by all of its source.
+                    whole_source = item < 0 or item >= len(source.states)
+                    first, last = (0, len(source.states)) if whole_source else (item, item + 1)
                 if edge.data:
                     inputs.update(source.holders[first:last])
                 if not source.clean:

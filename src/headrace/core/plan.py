@@ -2,10 +2,11 @@
 
 The plan is what the machine steers by (edges, widths) and what a worker executes by (tasks, argument slots); it
 travels to each worker once per run. A *task run* is a pair ``(node, child)``; the single run of a node that is not
-mapped is child 0. Two kinds of edges say what a task run waits for:
+mapped is child 0. Three kinds of edges say what a task run waits for:
 
 * ``NODE``: the whole source node, with all its children.
 * ``CHILD``: only the source's child of the same index (a map over a map).
+* ``ITEM``: only one child of the source, always the same (``mapped[3]``).
 
 The *width* of a mapped node is known from the plan (a constant list), or equals another node's (a map over a map),
 or is measured by the worker that computes the value that is mapped over.
@@ -29,15 +30,37 @@ class EdgeKind(IntEnum):
 
     NODE = 0
     CHILD = 1
+    ITEM = 2
 
 
 class Edge(NamedTuple):
-    """One dependency between two nodes; ``data`` says whether values flow along it, or only order."""
+    """One dependency between two nodes; ``data`` says whether values flow along it, or only order.
+
+    ``item`` is the source's child that an ITEM edge waits for.
+    """
 
     source: int
     target: int
     kind: EdgeKind
     data: bool
+    item: int = 0
+
+
+def edge_children(edge: Edge, child: int, width: int) -> range:
+    """Return the source's children that an edge waits for.
+
+    Parameters
+    ----------
+    edge : Edge
+        Which edge.
+    child : int
+        The child of the target that waits.
+    width : int
+        Of the source.
+    """
+    if edge.kind is EdgeKind.NODE:
+        return range(width)
+    return range(child, child + 1) if edge.kind is EdgeKind.CHILD else range(edge.item, min(edge.item + 1, width))
 
 
 class Measure(NamedTuple):
@@ -165,7 +188,7 @@ def _from_rows(tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result:
         edges = tuple(
             Edge(entry, index, EdgeKind.NODE, True)
             if type(entry) is int
-            else Edge(entry[0], index, EdgeKind(entry[2]), entry[3])
+            else Edge(entry[0], index, EdgeKind(entry[2]), *entry[3:])
             for entry in inputs
         )
         for edge in edges:
@@ -222,15 +245,31 @@ def make_plan(graph: Graph) -> Plan:
 
 
 def _edges(graph: Graph, index: int, spec: NodeSpec) -> tuple[Edge, ...]:
-    """One edge per source: CHILD if every use of the source is child by child, else NODE."""
+    """One edge per source: CHILD if every use of it is child by child, ITEMs if every use is one child, else NODE."""
     kinds: dict[int, EdgeKind] = dict.fromkeys(spec.upstream, EdgeKind.NODE)
+    items: dict[int, set[int]] = {}
     for slot in spec.slots():
         for ref in refs(slot):
-            by_child = ref.how is How.EACH and graph.nodes[ref.node].mapped
-            kind = EdgeKind.CHILD if by_child and kinds.get(ref.node) is not EdgeKind.NODE else EdgeKind.NODE
-            kinds[ref.node] = kind
-    used = {ref.node for slot in spec.slots() for ref in refs(slot)}
-    return tuple(Edge(source, index, kinds[source], source in used) for source in sorted(kinds))
+            kind = _kind_of(ref, graph.nodes[ref.node].mapped)
+            known = kinds.setdefault(ref.node, kind)
+            if known is not kind:
+                kinds[ref.node] = EdgeKind.NODE
+            items.setdefault(ref.node, set()).add(ref.path[0] if kind is EdgeKind.ITEM else 0)
+    edges: list[Edge] = []
+    for source, kind in sorted(kinds.items()):
+        wanted = sorted(items[source]) if kind is EdgeKind.ITEM else (0,)
+        edges += (Edge(source, index, kind, source in items, item) for item in wanted)
+    return tuple(edges)
+
+
+def _kind_of(ref: Ref, mapped: bool) -> EdgeKind:
+    """How much of its source one reference takes."""
+    if not mapped:
+        return EdgeKind.NODE
+    if ref.how is How.EACH:
+        return EdgeKind.CHILD
+    one = ref.how is How.WHOLE and bool(ref.path) and type(ref.path[0]) is int and ref.path[0] >= 0
+    return EdgeKind.ITEM if one else EdgeKind.NODE
 
 
 def _widths(

@@ -62,9 +62,8 @@ class Recovery:
 
     def cleared(self, node: int, low: int, high: int) -> None:
         """Note that task runs are final."""
-        if self.suspects:
-            for child in range(low, high):
-                self.suspects.pop((node, child), None)
+        for child in range(low, high):
+            self.suspects.pop((node, child), None)
 
     def room(self, threads: int, most: int, head: TaskRun) -> int:
         """How many batches may be out when this task run is the next to go."""

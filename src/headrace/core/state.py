@@ -138,6 +138,9 @@ def move(states: bytearray, low: int, high: int, to: State) -> None:
     IllegalMove
         If one of them stands where this move is not legal; nothing has changed then.
     """
+    if high - low == 1 and states[low] in SOURCES[to]:  # what most moves of flows that are drawn node by node are
+        states[low] = to
+        return
     part = states[low:high]
     wrong = part.translate(None, SOURCES[to])
     if wrong:

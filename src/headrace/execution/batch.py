@@ -1,7 +1,7 @@
 """Executing one batch: the innermost loop. Knows the plan and a dictionary of values, not Dask.
 
 How to think about it. A worker loads the plan once per run and turns each argument slot into a small function
-(``_getter``), so that executing a task run is: claim the next position, fetch the arguments, call, store. Whatever is
+(``loaded``), so that executing a task run is: claim the next position, fetch the arguments, call, store. Whatever is
 not a plain success goes through ``_Odd``, which costs nothing while there is none.
 
 ``Control`` is shared with the watchdog, which may lower ``stop`` at any time. A position is claimed under its lock,
@@ -17,21 +17,21 @@ from time import perf_counter
 from typing import Any
 
 from headrace.core.events import Dispatch, Ended, Event, Exceptional, Size
-from headrace.core.plan import Edge, EdgeKind, Plan, PlanNode
-from headrace.core.rules import Decision, Upstream, decide, runs_after_success, upstream_of
-from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, build, follow
+from headrace.core.plan import EdgeKind, PlanNode, edge_children
+from headrace.core.rules import Decision, Upstream, decide, upstream_of
+from headrace.core.slots import follow
 from headrace.core.state import State
 from headrace.core.strips import count, cut
-from headrace.core.task import Policy
 from headrace.errors import FlowError, TaskCrashed, TriggerFailed
 from headrace.execution.failure import capture, restore
+from headrace.execution.loaded import LoadedNode, LoadedPlan
 from headrace.execution.values import Values
 
 #: Types that have a length but no elements in order; the same as for constants that are mapped over.
 NO_SEQUENCE = (str, bytes, Mapping, set, frozenset)
 
-Getter = Callable[["Execution", int], Any]
-
+#: Stands for the width of a node of which a batch takes single children only.
+ANY = 1 << 62
 #: A batch ends early when the values that others need from it have grown beyond this many bytes, so that large
 #: values become Dask keys of their own and no consumer pulls what it does not need.
 LARGE = 1 << 20
@@ -53,76 +53,6 @@ class Control:
         self.seconds: array[float] = array("f")
         self.began = perf_counter()
         self.send = send
-
-
-class LoadedNode:
-    """A node of the plan, ready to be called."""
-
-    __slots__ = ("args", "function", "inputs", "kwargs", "measures", "picky", "policy", "spec")
-
-    def __init__(self, plan: Plan, spec: PlanNode) -> None:
-        task = plan.tasks[spec.task]
-        self.function: Callable[..., Any] = task.function
-        self.policy: Policy = task.policy
-        self.picky = not runs_after_success(task.policy.trigger)
-        self.spec = spec
-        self.args = tuple(_getter(plan, slot) for slot in spec.args)
-        self.kwargs = {key: _getter(plan, slot) for key, slot in spec.kwargs.items()}
-        self.inputs: tuple[Edge, ...] = spec.inputs
-        self.measures = spec.measures
-
-
-class LoadedPlan:
-    """A plan on a worker. Nodes are made ready at their first use."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self._nodes: list[LoadedNode | None] = [None] * len(plan.nodes)
-
-    def name_of(self, index: int) -> str:
-        """A node's name."""
-        return self.plan.nodes[index].name
-
-    def __getitem__(self, index: int) -> LoadedNode:
-        node = self._nodes[index]
-        if node is None:
-            node = self._nodes[index] = LoadedNode(self.plan, self.plan.nodes[index])
-        return node
-
-
-def _getter(plan: Plan, slot: Slot) -> Getter:
-    """Turn a slot into ``f(execution, child) -> argument``."""
-    match slot:
-        case Const(value):
-            return lambda execution, child: value
-        case EachConst(values):
-            return lambda execution, child: values[child]
-        case EachOf(items):
-            getters = [_getter(plan, item) for item in items]
-            return lambda execution, child: getters[child](execution, 0)
-        case Slotted(items=items):
-            inner = [_getter(plan, item) for item in items]
-            return lambda execution, child: build(slot, [get(execution, child) for get in inner])
-        case Ref():
-            return _ref_getter(plan, slot)
-        case _:
-            raise AssertionError(f"an unbound slot reached execution: {slot!r}")
-
-
-def _ref_getter(plan: Plan, ref: Ref) -> Getter:
-    node, path, how = ref
-    mapped = plan.nodes[node].mapped
-    if how is How.FLAT:
-        return lambda execution, child: execution.flat(node, path, mapped)[child]
-    if how is How.EACH and mapped:
-        return lambda execution, child: execution.values[node][child]
-    if how is How.EACH:
-        return lambda execution, child: follow(execution.values[node][0], path)[child]
-    if mapped:
-        return lambda execution, child: follow(execution.children(node), path)
-    if path:
-        return lambda execution, child: follow(execution.values[node][0], path)
-    return lambda execution, child: execution.values[node][0]
 
 
 class Execution:
@@ -220,6 +150,15 @@ class Execution:
         width = self.order.widths.get(node, len(values))
         return [values[child] for child in range(width)]
 
+    def item(self, node: int, child: int) -> Any:
+        """One child's value of a mapped node."""
+        values = self.values.get(node, {})
+        if child not in values and child >= self._width(node):
+            raise IndexError(
+                f"{self.plan.name_of(node)}[{child}] was asked for, and its map has {self._width(node)} elements"
+            )
+        return values[child]
+
     def flat(self, node: int, path: tuple[Any, ...], mapped: bool) -> list[Any]:
         """The elements of the elements of a node's value; made once per batch."""
         key = node, repr(path)  # a path may hold a slice, which has no hash
@@ -256,10 +195,10 @@ class Execution:
             return False
         whole, by_child = Upstream(0, 0, 0), []
         for edge in node.inputs:
-            if edge.kind is EdgeKind.CHILD:
-                by_child.append(self.odd.get((edge.source, child), State.SUCCESS))
-                continue
             total = self._width(edge.source)
+            if edge.kind is not EdgeKind.NODE and (waited := edge_children(edge, child, total)):
+                by_child.append(self.odd.get((edge.source, waited[0]), State.SUCCESS))
+                continue
             states = [state for (source, _), state in self.odd.items() if source == edge.source]
             part = upstream_of(Upstream(total - len(states), 0, 0), states)
             whole = Upstream(*map(sum, zip(whole, part, strict=True)))
@@ -279,11 +218,8 @@ class Execution:
         return False
 
     def _width(self, node: int) -> int:
-        """Width of a node that this batch waits for as a whole."""
-        spec = self.plan.plan.nodes[node]
-        if not spec.mapped:
-            return 1
-        return self.order.widths[node]
+        """Width of a node; of a mapped one, a large number where this batch does not need to know."""
+        return self.order.widths.get(node, ANY) if self.plan.plan.nodes[node].mapped else 1
 
     def _note(self, number: int, child: int, state: State, attempts: int | None = None) -> None:
         if state is not State.SUCCESS:
@@ -298,7 +234,7 @@ class Execution:
             (edge.source, index)
             for edge in node.inputs
             if edge.data
-            for index in ((child,) if edge.kind is EdgeKind.CHILD else range(self._width(edge.source)))
+            for index in edge_children(edge, child, self._width(edge.source))
             if index not in self.values.get(edge.source, {})
         ]
 
@@ -344,7 +280,7 @@ class Execution:
         assert self.refused is not None
         for (source, index), error in self.refused.items():
             for edge in node.inputs:
-                if edge.data and edge.source == source and (edge.kind is EdgeKind.NODE or index == child):
+                if edge.data and edge.source == source and index in edge_children(edge, child, index + 1):
                     return error
         return None
 
@@ -387,6 +323,8 @@ class Execution:
             ranges = inside.get(edge.target, [])
             if edge.kind is EdgeKind.CHILD:
                 covered = any(first <= low and high <= last for first, last in ranges)
+            elif edge.kind is EdgeKind.ITEM:
+                covered = bool(ranges) or not low <= edge.item < high
             else:
                 target = self.plan.plan.nodes[edge.target]
                 width = 1 if not target.mapped else (target.widths[0] if target.widths else -1)

@@ -11,7 +11,8 @@ from typing import Any
 from headrace import pickling
 from headrace.core.events import Command, Dispatch, Event, Release, Stop
 from headrace.execution.base import Executor, Wanted
-from headrace.execution.batch import Control, Execution, LoadedPlan
+from headrace.execution.batch import Control, Execution
+from headrace.execution.loaded import LoadedPlan
 from headrace.execution.shelf import Shelf
 from headrace.execution.values import Values, add_values
 from headrace.execution.watchdog import WATCHDOG

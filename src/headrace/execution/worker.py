@@ -19,7 +19,8 @@ from distributed import WorkerPlugin, get_worker
 from headrace import pickling
 from headrace.core.events import Dispatch, Ended, Event
 from headrace.errors import NotPicklable, RunError
-from headrace.execution.batch import Control, Execution, LoadedPlan
+from headrace.execution.batch import Control, Execution
+from headrace.execution.loaded import LoadedPlan
 from headrace.execution.shelf import Shelf
 from headrace.execution.transfer import BatchValues, refusal, why_not
 from headrace.execution.values import Values, add_values
