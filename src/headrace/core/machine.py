@@ -183,6 +183,8 @@ class RunMachine:
         odd: dict[tuple[int, int], Exceptional] = {}
         for entry in event.exceptional:
             odd[locate(batch.strips, entry.position)] = entry
+            if entry.state is State.PENDING:
+                self.dispatcher.stalled(batch)
         for position, measure, size in event.sizes:
             node, child = locate(batch.strips, position)
             self.nodes[node].sizes[measure][child] = size

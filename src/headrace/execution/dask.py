@@ -17,6 +17,7 @@ from typing import Any
 
 from dask._task_spec import Task as DaskTask
 from dask._task_spec import TaskRef
+from dask.base import annotate
 from distributed import CancelledError, Client, Future, KilledWorker
 
 from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Release, Resized, Stop, Vanished
@@ -54,6 +55,7 @@ class DaskExecutor(Executor):
         self._futures: dict[int, Future[Any]] = {}
         self._live: set[int] = set()
         self._looked = self._peopled = 0.0
+        self._nthreads: dict[str, int] = {}
         self._threads = self._told = 0
         self._counting = False
         self._registered = self._released = False
@@ -75,7 +77,8 @@ class DaskExecutor(Executor):
                 "missing where the workers run"
             ) from error
         self._outline = outline
-        self._threads = max(1, sum(self.client.nthreads().values()))
+        self._nthreads = dict(self.client.nthreads())
+        self._threads = max(1, sum(self._nthreads.values()))
         self._told = self._threads
         self._peopled = time.monotonic()
         return self._threads
@@ -84,26 +87,33 @@ class DaskExecutor(Executor):
         self._events.put(pickle.loads(event[1]))
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
-        groups: list[tuple[Placement, dict[int, DaskTask]]] = []
+        groups: list[tuple[tuple[Placement, dict[int, str]], dict[int, DaskTask]]] = []
         keys: dict[int, str] = {}
         released: list[int] = []
         for command in commands:
             if isinstance(command, Dispatch):
                 key = self._key(command)
                 inputs = [TaskRef(keys.get(batch) or self._futures[batch].key) for batch in command.inputs]
-                task = DaskTask(key, run_batch, self._run_id, pickle.dumps(command, protocol=5), *inputs)
-                placement = self._placement(command)
-                if not groups or groups[-1][0] != placement:
-                    groups.append((placement, {}))
-                groups[-1][1][command.batch] = task
+                gang = command.links.gang if command.links is not None else ()
+                addresses = self._seats(gang)
+                order = pickle.dumps((command, addresses), protocol=5)
+                where = self._placement(command), addresses
+                if not groups or groups[-1][0] != where:
+                    groups.append((where, {}))
+                groups[-1][1][command.batch] = DaskTask(key, run_batch, self._run_id, order, *inputs)
                 keys[command.batch] = key
             elif isinstance(command, Release):
                 released.extend(command.batches)
             elif isinstance(command, Stop):
                 self.client.cancel([self._futures[b] for b in command.batches if b in self._futures], force=True)
                 self._live.difference_update(command.batches)
-        for placement, tasks in groups:
-            self._submit(placement, tasks)
+        for (placement, addresses), tasks in groups:
+            if addresses:
+                at = {task.key: [addresses[batch]] for batch, task in tasks.items()}
+                with annotate(workers=at.__getitem__, allow_other_workers=True):
+                    self._submit(placement, tasks)
+            else:
+                self._submit(placement, tasks)
         for batch in released:  # only now: what was just sent may need them
             self._futures.pop(batch, None)
 
@@ -119,6 +129,11 @@ class DaskExecutor(Executor):
         )
         self._futures.update(zip(tasks, futures, strict=True))
         self._live.update(tasks)
+
+    def _seats(self, gang: tuple[int, ...]) -> dict[int, str]:
+        """At which worker each batch of a gang shall run: one thread each, neighbours in one process."""
+        threads = [address for address, number in self._nthreads.items() for _ in range(number)] or [""]
+        return {batch: threads[seat % len(threads)] for seat, batch in enumerate(gang)}
 
     def _placement(self, order: Dispatch) -> Placement:
         assert self._outline is not None
@@ -182,6 +197,7 @@ class DaskExecutor(Executor):
         try:
             assert self.client.scheduler is not None
             nthreads = await self.client.scheduler.ncores()
+            self._nthreads = dict(nthreads)
             self._threads = max(1, sum(nthreads.values()))
             self._peopled = time.monotonic() if nthreads else self._peopled
         except OSError:
