@@ -52,7 +52,7 @@ class Growth:
         self.heavy = heavy
         self.pulled: set[int] = set()  # heavy batches from which it takes values
         self.costs = costs
-        self.careful = careful  # a killer is at large: stay with what is ready
+        self.careful = careful  # a killer is at large, or values are lost: stay with what is ready
         self.cost = 0.0
         self.count = 0
         self.most = most
@@ -185,7 +185,9 @@ class Growth:
         """Note that a node waits for one thing less in this batch."""
         run = self.nodes[node]
         left = self._waiting[node] = self._waiting.get(node, run.waiting) - 1
-        if left == 0 and run.width and not run.opened and not run.by_child and run.placement == self.placement:
+        if left or not run.width or run.opened or run.by_child or run.placement != self.placement:
+            return
+        if run.all_in(State.PENDING, 0, run.width):  # else it runs in a gang already
             self._stack.append((node, 0, run.width))
 
 
@@ -206,6 +208,8 @@ def grow(
     threads: int,
     suspects: dict[tuple[int, int], int],
     heavy: Set[int] = frozenset(),
+    *,
+    careful: bool = False,
 ) -> tuple[list[Strip], float]:
     """Take one batch off the ready segments.
 
@@ -223,6 +227,8 @@ def grow(
         Task runs that were in a batch that killed its worker, with the largest batch that they may be in.
     heavy : set of int
         Batches whose values are expensive to move.
+    careful : bool
+        Whether to stay with what is ready, because values are lost that descendants may need.
 
     Returns
     -------
@@ -234,7 +240,7 @@ def grow(
     node, low, _ = ready[0]
     if suspects and (most := suspects.get((node, low))) is not None:
         return _grow_suspect(ready, nodes, costs, most, suspects)
-    growth = Growth(nodes, costs, MOST, bool(suspects), nodes[node].placement, heavy)
+    growth = Growth(nodes, costs, MOST, careful or bool(suspects), nodes[node].placement, heavy)
     if growth.cost_of(node) is None:
         waiting = sum(high - low for _, low, high in ready)
         share = -(-waiting // max(idle, 1))

@@ -130,11 +130,21 @@ class Dispatcher:
             return []
         return [
             self._dispatch(tuple(strips), float("inf"), self.nodes[strips[0].nodes[0]].placement, replay=True)
-            for strips in self.ledger.replays(self.batches, self.costs, batching.GRAIN)
+            for strips in self.ledger.replays(self.batches, self._sound(), self.costs, batching.GRAIN)
         ]
+
+    def _sound(self) -> set[int]:
+        """Batches that are out and will not be lost because what they need is lost already."""
+        sound: set[int] = set()
+        for number, batch in self.batches.items():  # each comes after those that it needs
+            if all(needed in self.ledger.stored or needed in sound for needed in batch.inputs):
+                sound.add(number)
+        return sound
 
     def _fill(self) -> list[Command]:
         self.ready.arrange()
+        if self.ledger.lost or self.ready.has_aside:
+            self.ready.put_aside(self.ledger.can_be_served)
         commands: list[Command] = []
         for placement, queue in self.ready.queues.items():
             if placement == ANYWHERE and (gang := self._form(queue)) is not None:
@@ -148,15 +158,16 @@ class Dispatcher:
                 if out and idle < 1 and self.costs.estimate(self.nodes[queue[0][0]].spec.task) is None:
                     break  # the first tries will soon tell what it costs
                 grown = batching.grow(
-                    queue, self.nodes, self.costs, idle, self.threads, self.recovery.suspects, self.ledger.heavy
-                )
+                    queue, self.nodes, self.costs, idle, self.threads, self.recovery.suspects, self.ledger.heavy,
+                    careful=bool(self.ledger.lost),
+                )  # fmt: skip
                 commands.append(self._dispatch(tuple(grown[0]), grown[1], placement))
         return commands
 
     def _form(self, queue: deque[Segment]) -> gangs.Gang | None:
         if self.batches or self.threads < 2 or len(self._stalls) >= MOST_STALLS or not queue:
             return None
-        if self.recovery.suspects or self.ledger.heavy:
+        if self.recovery.suspects or self.ledger.heavy or self.ledger.lost:
             return None  # who may be near whom is decided by other rules then
         return gangs.form(queue, self.nodes, self.costs, self.threads)
 

@@ -23,6 +23,7 @@ from headrace.core import batching
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
 from headrace.core.ready import Segment
+from headrace.core.state import State
 from headrace.core.task import ANYWHERE
 
 #: Seconds until a mailed value is with its reader.
@@ -154,7 +155,7 @@ def _window(
             left = waiting[edge.target] = waiting.get(edge.target, run.waiting) - 1
             if left or run.spec.mapped or run.opened or run.placement != ANYWHERE:
                 continue
-            if costs.estimate(run.spec.task) is not None:
+            if run.states[0] == State.PENDING and costs.estimate(run.spec.task) is not None:
                 levels[edge.target] = levels[node] + 1
                 found.append(edge.target)
     return found[:number], levels, total

@@ -178,7 +178,8 @@ class RunMachine:
             self._replayed(event, batch)
             return
         for node, child in event.missing:
-            self.ledger.lose(node, child)
+            if self.nodes[node].holders[child] not in self.dispatcher.batches:  # else it will tell what became of it
+                self.ledger.lose(node, child)
         self.returned.update(event.returned)
         odd: dict[tuple[int, int], Exceptional] = {}
         for entry in event.exceptional:

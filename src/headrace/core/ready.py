@@ -7,7 +7,9 @@ flow is executed depth first: what was made is used up before more of it is made
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
 
 from headrace.core.noderun import NodeRun
 from headrace.core.task import Placement
@@ -28,6 +30,7 @@ class Ready:
         self.nodes = nodes
         self.queues: dict[Placement, deque[Segment]] = {}
         self._fresh: list[Segment] = []
+        self._aside: list[Segment] = []
 
     def add(self, node: int, low: int, high: int, *, alone: bool) -> None:
         """Add a range.
@@ -58,6 +61,30 @@ class Ready:
             self._queue(self.nodes[segment[0]].placement).appendleft(segment)
         self._fresh.clear()
 
+    def put_aside(self, may_go: Callable[[int, int], bool]) -> None:
+        """Put task runs aside until the next call.
+
+        Parameters
+        ----------
+        may_go : callable
+            Gets a node and a child, and says whether this one need not be put aside.
+        """
+        aside, self._aside = self._aside, []
+        for segment in reversed(aside):
+            self._queue(self.nodes[segment[0]].placement).appendleft(segment)
+        for queue in self.queues.values():
+            segments = list(queue)
+            queue.clear()
+            for node, low, high in segments:
+                for free, children in groupby(range(low, high), key=partial(may_go, node)):
+                    part = list(children)
+                    (queue if free else self._aside).append((node, part[0], part[-1] + 1))
+
+    @property
+    def has_aside(self) -> bool:
+        """Whether something was put aside."""
+        return bool(self._aside)
+
     def _queue(self, placement: Placement) -> deque[Segment]:
         queue = self.queues.get(placement)
         if queue is None:
@@ -69,6 +96,7 @@ class Ready:
         """Forget all."""
         self.queues.clear()
         self._fresh.clear()
+        self._aside.clear()
 
     def __bool__(self) -> bool:
         return any(self.queues.values())

@@ -58,7 +58,7 @@ class GangExecution(Execution):
         if self.outbox.waiting:
             self.outbox.flush()
         letter = self.mailbox.take(node, self.awaited[node], self.control.began + self.control.limit)
-        if letter is None:
+        if letter is None or not letter[0].is_final:
             return False
         del self.awaited[node]
         state, self.values.setdefault(node, {})[0] = letter
@@ -71,8 +71,12 @@ class GangExecution(Execution):
         self._export(number, child)
 
     def _export(self, number: int, child: int) -> None:
-        """Mail what has ended, and is small enough to go beside Dask."""
+        """Mail what has ended, if it is small enough to go beside Dask; else mail that it will not come."""
         readers = self.exports.get(number)
+        if not readers:
+            return
         state = self.odd.get((number, child), State.SUCCESS)
-        if readers and state.is_final and self.bulk.sizes.get((number, child), 0) <= LARGE:
+        if state.is_final and self.bulk.sizes.get((number, child), 0) <= LARGE:
             self.outbox.add(number, readers, state, self.values[number].get(child))
+        else:
+            self.outbox.add(number, readers, State.PENDING, None)

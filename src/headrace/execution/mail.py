@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 #: The name of the message among Dask's own.
 MAIL = "headrace-mail"
 
-#: By node: the state in which it ended, and its value.
+#: By node: the state in which it ended, and its value. PENDING: it will not come by mail.
 Letters = dict[int, tuple[State, Any]]
 
 
@@ -187,7 +187,7 @@ class Outbox:
 
 
 def _packed(letters: Letters) -> bytes:
-    """Pickle letters; those that cannot be pickled are left out."""
+    """Pickle letters; instead of those that cannot be pickled, that they will not come."""
     try:
         return bytes(dumps(letters))
     except Exception:  # noqa: BLE001 - any type may refuse in any way
@@ -195,8 +195,8 @@ def _packed(letters: Letters) -> bytes:
         for node, letter in letters.items():
             try:
                 dumps(letter)
-            except Exception:  # noqa: BLE001 - as above; whoever needs it gets the error that names it
-                continue
+            except Exception:  # noqa: BLE001 - as above; it goes by Dask then, with an error that names it
+                letter = State.PENDING, None
             passed[node] = letter
         return bytes(dumps(passed))
 
