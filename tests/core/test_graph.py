@@ -149,6 +149,19 @@ def test_calls_that_cannot_be_meant(use, told):
         drawn(use)
 
 
+@pytest.mark.parametrize(
+    "taken", [lambda: exact(1), lambda: exact(1, y=2), lambda: exact(x=1, y=2), lambda: exact(1, 2)]
+)
+@pytest.mark.parametrize(
+    "wrong", [lambda: exact(), lambda: exact(y=1), lambda: exact(1, x=2), lambda: exact(1, 2, y=3)]
+)
+def test_calls_are_checked_also_after_others_that_fit(taken, wrong):
+    for _ in range(2):
+        drawn(taken)
+        with pytest.raises(FlowError, match="called with arguments that it does not take"):
+            drawn(wrong)
+
+
 @pytest.mark.parametrize("upstream", [lambda a: a, lambda a: [a], lambda a: (a, a), lambda a: {a}])
 @pytest.mark.parametrize("call", [lambda up: one(upstream=up), lambda up: one.map([1], upstream=up)])
 def test_upstream_takes_a_node_or_several(upstream, call):

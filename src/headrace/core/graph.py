@@ -13,6 +13,7 @@ from typing import Any
 from headrace.core.drawing import CURRENT
 from headrace.core.node import Node, ParameterNode, flatten, unmapped
 from headrace.core.slots import (
+    PLAIN,
     Const,
     EachConst,
     EachOf,
@@ -230,20 +231,13 @@ class GraphDrawing:
     def add_call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, mapped: bool) -> Node:
         """Add the node of a call and return it."""
         upstream = kwargs.pop("upstream", None)
-        if task.signature is not None:
-            try:
-                task.signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise FlowError(
-                    f"task {task.name!r} was called with arguments that it does not take: {error}; "
-                    f"its signature is {task.name}{task.signature}"
-                ) from None
+        task.check_call(args, kwargs)
         to_slot = self._mapped_slot if mapped else self._plain_slot
         spec = NodeSpec(
-            self.unique_name(task.name),
+            self.unique_name(task.policy.name),
             task,
-            tuple(to_slot(task, position, value) for position, value in enumerate(args)),
-            {key: to_slot(task, key, value) for key, value in kwargs.items()},
+            tuple([to_slot(task, position, value) for position, value in enumerate(args)]),
+            {key: to_slot(task, key, value) for key, value in kwargs.items()} if kwargs else {},
             (),
             mapped,
         )
@@ -256,6 +250,11 @@ class GraphDrawing:
         return node
 
     def _plain_slot(self, task: Task[..., Any], where: int | str, value: Any) -> Slot:
+        kind = type(value)
+        if kind is Node and value._drawing is self:
+            return Ref(value._index, value._path)
+        if kind in PLAIN:
+            return Const(value)
         if isinstance(value, (unmapped, flatten)):
             raise FlowError(
                 f"task {task.name!r}: {type(value).__name__}(...) has a meaning in {task.name}.map(...) only"
