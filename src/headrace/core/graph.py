@@ -37,6 +37,8 @@ from headrace.core.slots import (
 from headrace.core.task import Task
 from headrace.errors import FlowError
 
+_quoted = json.encoder.encode_basestring_ascii
+
 
 @dataclass(slots=True)
 class NodeSpec:
@@ -158,23 +160,33 @@ class Graph:
         Constants other than plain data (numbers, strings, containers of them) enter with their type alone,
         because objects have no canonical form. Sets enter in sorted order.
         """
-        hasher = hashlib.sha256()
+        tasks = {id(node.task): node.task for node in self.nodes}
+        told = {key: (json.dumps(task.qualified_name), json.dumps(repr(task.policy))) for key, task in tasks.items()}
+        texts = []
         for node in self.nodes:
-            hasher.update(
-                json.dumps(
-                    [
-                        node.name,
-                        node.task.qualified_name,
-                        node.mapped,
-                        list(node.upstream),
-                        [_canonical(slot) for slot in node.args],
-                        {key: _canonical(slot) for key, slot in node.kwargs.items()},
-                        repr(node.task.policy),
-                    ]
-                ).encode()
-            )
-        hasher.update(json.dumps(_canonical(self.result)).encode())
-        return hasher.hexdigest()
+            origin, policy = told[id(node.task)]
+            args = ", ".join([_text(slot) for slot in node.args])
+            kwargs = ", ".join([f"{_quoted(key)}: {_text(slot)}" for key, slot in node.kwargs.items()])
+            mapped = "true" if node.mapped else "false"
+            upstream = list(node.upstream)
+            texts.append(f"[{_quoted(node.name)}, {origin}, {mapped}, {upstream}, [{args}], {{{kwargs}}}, {policy}]")
+        texts.append(_text(self.result))
+        return hashlib.sha256("".join(texts).encode()).hexdigest()
+
+
+def _text(slot: Slot) -> str:
+    """A slot's canonical form as JSON; that of the most common slots is written directly, which is much quicker."""
+    if isinstance(slot, Ref):
+        node, path, how = slot
+        if not path and how is How.WHOLE:
+            return f'["Ref", {node}, ["tuple"], 0]'
+    elif isinstance(slot, Const):
+        value = slot.value
+        if type(value) is int:
+            return f'["Const", {value}]'
+        if type(value) is str:
+            return f'["Const", {_quoted(value)}]'
+    return json.dumps(_canonical(slot))
 
 
 def _canonical(value: Any) -> Any:
@@ -192,7 +204,8 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, range):
         return ["range", value.start, value.stop, value.step]
     if isinstance(value, (list, tuple)):
-        return [type(value).__name__, *map(_canonical, value)]
+        items = value if PLAIN.issuperset(map(type, value)) else map(_canonical, value)
+        return [type(value).__name__, *items]
     if isinstance(value, (set, frozenset)):
         return ["set", *sorted(json.dumps(_canonical(item)) for item in value)]
     if isinstance(value, dict):
