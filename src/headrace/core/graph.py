@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -155,13 +155,13 @@ class Graph:
         ]
 
     def digest(self) -> str:
-        """Return a sha256 (hex) of the structure: tasks, policies, edges and plain constants.
+        """Return a sha256 (hex) of the structure: tasks, their options, edges and plain constants.
 
         Constants other than plain data (numbers, strings, containers of them) enter with their type alone,
         because objects have no canonical form. Sets enter in sorted order.
         """
         tasks = {id(node.task): node.task for node in self.nodes}
-        told = {key: (json.dumps(task.qualified_name), json.dumps(repr(task.policy))) for key, task in tasks.items()}
+        told = {key: (json.dumps(task.qualified_name), _options_text(task)) for key, task in tasks.items()}
         texts = []
         for node in self.nodes:
             origin, policy = told[id(node.task)]
@@ -187,6 +187,12 @@ def _text(slot: Slot) -> str:
         if type(value) is str:
             return f'["Const", {_quoted(value)}]'
     return json.dumps(_canonical(slot))
+
+
+def _options_text(task: Task[..., Any]) -> str:
+    """A task's options other than defaults, so that options that future versions add change no digest."""
+    options = ((field, getattr(task.policy, field.name)) for field in fields(task.policy))
+    return json.dumps({field.name: _canonical(value) for field, value in options if value != field.default})
 
 
 def _canonical(value: Any) -> Any:
