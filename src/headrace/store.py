@@ -60,9 +60,8 @@ class Storage(StoredFlows):
         NotFound, EnvelopeError, MissingModule
             If it is not there, not intact, or its code is not here.
         """
-        location = self.resolve(location)
         envelope = self._envelope(location)
-        return FlowRunner(load_flow(envelope), location, self._begin_run, drawn=_drawn(envelope.header))
+        return FlowRunner(load_flow(envelope), envelope.where, self._begin_run, drawn=_drawn(envelope.header))
 
     def _begin_run(self, facts: dict[str, Any]) -> RunRecord:
         run_id = facts.pop("run_id") or new_run_id()

@@ -32,6 +32,9 @@ from headrace.execution.worker import PlanPlugin, pick, pick_kept, run_batch, to
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
 #: or when the cluster grows, so this bounds how long that goes unnoticed.
 LOOK = 0.25
+#: Least seconds between two messages of the client to the scheduler. Dask's own are 0.01, for which whatever is sent
+#: just after another message has to wait: the first batches of each run. The scheduler's to its workers are 0.002, too.
+INTERVAL = 0.002
 #: Seconds without an answer from the scheduler after which it counts as lost.
 SILENCE = 30.0
 #: Seconds without any worker after which a run gives up. Adaptive clusters may need minutes to bring the first one.
@@ -64,6 +67,8 @@ class DaskExecutor(Executor):
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._run_id = run_id
+        if self.client.scheduler_comm is not None:
+            self.client.scheduler_comm.interval = min(self.client.scheduler_comm.interval, INTERVAL)
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
             self.client.register_plugin(RecoveryPlugin())

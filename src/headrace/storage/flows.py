@@ -212,7 +212,7 @@ class StoredFlows:
         if _LOCATION.fullmatch(text):
             if self.files.exists(text):
                 return text
-            raise NotFound(f"there is no flow at {text} in {self.url}; see storage.flows for those that there are")
+            raise self._nothing_at(text)
         flows = self.flows
         if text in flows:
             return flows[text]
@@ -239,7 +239,14 @@ class StoredFlows:
         location = text if _LOCATION.fullmatch(text) else self.resolve(text)
         if location in self._staged:
             return open_envelope(self._staged[location][0].data, location, KIND)
-        return open_flow(self.files.read(location), location)
+        try:
+            data = self.files.read(location)
+        except NotFound as error:  # not asked before reading: on a bucket, each question is a round trip
+            raise self._nothing_at(location) from error
+        return open_flow(data, location)
+
+    def _nothing_at(self, location: str) -> NotFound:
+        return NotFound(f"there is no flow at {location} in {self.url}; see storage.flows for those that there are")
 
     # -- versions --------------------------------------------------------------------------------------------
 
