@@ -10,7 +10,7 @@ import pytest
 import headrace as hr
 from headrace.errors import AccessDenied, Unreachable
 from headrace.storage import costs as costs_module
-from headrace.storage.costs import LONGEST, MOST, Entry, StoredCosts, from_bytes, to_bytes
+from headrace.storage.costs import MOST, Entry, StoredCosts, from_bytes, to_bytes
 from headrace.storage.files import Files, private_memory
 from headrace.storage.flows import StoredFlows
 
@@ -120,6 +120,7 @@ RUBBISH = [
     b'{"format": 1, "tasks": [1]}',
     b'{"format": 1, "tasks": {"a": {"seconds": 1.5, "time": "2026',
     b'{"format": 1, "tasks": ' + b"[" * 100_000,
+    b'{"format": 1, "tasks": {"a": {"seconds": 1' + b"0" * 9000 + b"}}}",
 ]
 
 
@@ -133,14 +134,14 @@ def test_an_object_that_nobody_can_read_tells_nothing_and_is_written_anew(files,
 
 @pytest.mark.parametrize(
     "row",
-    ["1", "null", "{}", '{"seconds": "1"}', '{"seconds": -1}', '{"seconds": NaN}', '{"seconds": Infinity}']
-    + ['{"seconds": 1e10}', '{"seconds": 1' + "0" * 400 + "}", '{"seconds": 1' + "0" * 9000 + "}"],
+    [
+        *("1", "null", "{}", '{"seconds": "1"}', '{"seconds": null}', '{"seconds": -1}', '{"seconds": NaN}'),
+        *('{"seconds": Infinity}', '{"seconds": 1e10}', '{"seconds": 1' + "0" * 400 + "}"),
+    ],
 )
 def test_an_entry_that_cannot_be_does_not_count(row):
     entries = from_bytes(b'{"format": 1, "tasks": {"bad": ' + row.encode() + b', "good": {"seconds": 1}}}')
-    assert entries.get("good", Entry(1.0, "")) == Entry(1.0, "")
-    assert "bad" not in entries
-    assert all(0 <= entry.seconds <= LONGEST for entry in entries.values())
+    assert entries == {"good": Entry(1.0, "")}
 
 
 def test_two_runs_at_once_the_last_one_wins(files):
