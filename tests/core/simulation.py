@@ -422,6 +422,7 @@ class Cluster:
 def replay(cluster: Cluster) -> list[list[Command]]:
     """Give what was recorded to a new machine."""
     machine = RunMachine(make_plan_again(cluster), cluster.threads)
+    machine.costs.prior = cluster.machine.costs.prior
     return [machine.start(0.0), *(machine.handle(now, events) for now, events in cluster.recording)]
 
 

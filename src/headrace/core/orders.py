@@ -47,7 +47,7 @@ def write_order(
             for child in [child for child in run.attempts if low <= child < high]:
                 attempts[node, child] = run.attempts[child]
             for edge in run.spec.inputs:
-                source = nodes[edge.source]
+                source, takes = nodes[edge.source], edge.data
                 if edge.kind is EdgeKind.CHILD:
                     first, last = low, high
                 else:
@@ -57,10 +57,11 @@ def write_order(
                     seen.add((edge.source, edge.data, item))
                     if source.spec.mapped and source.width is not None:
                         widths[edge.source] = source.width
-                    # What takes an item that there is not is decided by all of its source.
-                    whole_source = item < 0 or item >= len(source.states)
-                    first, last = (0, len(source.states)) if whole_source else (item, item + 1)
-                if edge.data:
+                    # What takes an item that there is not is decided by all of its source, and gets no value of it.
+                    beyond = item >= len(source.states)
+                    first, last = (0, len(source.states)) if item < 0 or beyond else (item, item + 1)
+                    takes = takes and not beyond
+                if takes:
                     inputs.update(source.holders[first:last])
                 if not source.clean:
                     outside.update(_odd(edge.source, source, first, last))
