@@ -29,6 +29,8 @@ from headrace.execution.worker import PlanPlugin, pick, pick_kept, run_batch, to
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
 #: or when the cluster grows, so this bounds how long that goes unnoticed.
 LOOK = 0.25
+#: Seconds between two attempts to reach all workers, while the scheduler learns that one of them is dead.
+RETRY = 0.1
 #: Seconds without an answer from the scheduler after which it counts as lost.
 SILENCE = 30.0
 #: Seconds without any worker after which a run gives up. Adaptive clusters may need minutes to bring the first one.
@@ -63,8 +65,7 @@ class DaskExecutor(Executor):
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
             self.client.register_plugin(RecoveryPlugin())
-            self.client.register_plugin(PlanPlugin(run_id, plan))
-            self._registered = True
+            self._bring(PlanPlugin(run_id, plan))
         except HeadraceError:
             raise
         except ImportError as error:
@@ -77,6 +78,20 @@ class DaskExecutor(Executor):
         self._told = self._threads
         self._peopled = time.monotonic()
         return self._threads
+
+    def _bring(self, plugin: PlanPlugin) -> None:
+        """Bring the plan to the workers; again, if one died meanwhile, for nobody knows then which others have it."""
+        self._registered = True
+        end = time.monotonic() + SILENCE
+        while True:
+            try:
+                self.client.register_plugin(plugin)
+            except OSError:
+                if self.client.status != "running" or time.monotonic() > end:
+                    raise
+                time.sleep(RETRY)
+            else:
+                return
 
     def _on_event(self, event: tuple[float, bytes]) -> None:
         self._events.put(pickle.loads(event[1]))

@@ -67,7 +67,8 @@ class PlanPlugin(WorkerPlugin):
         The pickled plan.
     """
 
-    idempotent = True
+    #: Dask would take a second attempt to bring it for done.
+    idempotent = False
 
     def __init__(self, run_id: str, plan: bytes) -> None:
         self.name = topic(run_id)
