@@ -12,7 +12,8 @@ import queue
 import re
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 from dask._task_spec import Task as DaskTask
@@ -23,8 +24,8 @@ from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Re
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.failure import capture
-from headrace.execution.scheduler import MARK, RecoveryPlugin
-from headrace.execution.worker import PlanPlugin, pick, pick_kept, run_batch, topic
+from headrace.execution.scheduler import MARK, OVER, RunsPlugin, forget_plan, topic
+from headrace.execution.worker import PlanPlugin, pick, pick_kept, run_batch
 
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
 #: or when the cluster grows, so this bounds how long that goes unnoticed.
@@ -64,7 +65,7 @@ class DaskExecutor(Executor):
         self._run_id = run_id
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
-            self.client.register_plugin(RecoveryPlugin())
+            self.client.register_plugin(RunsPlugin())
             self._bring(PlanPlugin(run_id, plan))
         except HeadraceError:
             raise
@@ -94,7 +95,11 @@ class DaskExecutor(Executor):
                 return
 
     def _on_event(self, event: tuple[float, bytes]) -> None:
-        self._events.put(pickle.loads(event[1]))
+        if event[1] == OVER:
+            # Dask's clients keep handlers for ever, and this one would keep the run's values.
+            self.client._event_handlers.pop(topic(self._run_id), None)
+        else:
+            self._events.put(pickle.loads(event[1]))
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
         graph: dict[Any, DaskTask] = {}
@@ -225,30 +230,31 @@ class DaskExecutor(Executor):
             ) from error
 
     def finish(self) -> None:  # noqa: D102 - inherited
-        if self.client.status == "running":
-            self.client.unsubscribe_topic(topic(self._run_id))
+        self._later(_close_topic, topic(self._run_id))
 
     def release(self) -> None:  # noqa: D102 - inherited
         self._released = True
         self._futures.clear()
-        if self._registered and self.client.status == "running" and self.client.loop is not None:
+        if self._registered:
             self._registered = False
-            # Not waited for: this may be called by the garbage collector, in any thread.
-            self.client.loop.add_callback(_forget, self.client, topic(self._run_id))
+            self._later(_forget_plan, topic(self._run_id))
+
+    def _later(self, clean: Callable[[Client, str], Awaitable[None]], name: str) -> None:
+        """Clean up on the cluster, not waiting for it: the garbage collector may be asking, in any thread."""
+        if self.client.status == "running" and self.client.loop is not None:
+            self.client.loop.add_callback(clean, self.client, name)
 
 
-async def _forget(client: Client, name: str) -> None:
-    """Remove the plan from the workers, and the run's events from the scheduler."""
-    try:
-        if client.scheduler is not None:
-            await client.scheduler.unregister_worker_plugin(name=name)
-        await client.run_on_scheduler(_drop_topic, name)
-    except OSError:
-        pass  # the cluster is going down, and takes both with it
+async def _close_topic(client: Client, name: str) -> None:
+    """Say that no report is waited for any more. The scheduler forgets the topic, and sends this on as its last."""
+    assert client.scheduler is not None
+    with suppress(OSError):  # the cluster is going down, and takes it with it
+        await client.scheduler.log_event(topic=name, msg=OVER)
 
 
-def _drop_topic(name: str, dask_scheduler: Any = None) -> None:
-    dask_scheduler._broker._topics.pop(name, None)
+async def _forget_plan(client: Client, name: str) -> None:
+    with suppress(OSError):  # as above
+        await client.run_on_scheduler(forget_plan, name)
 
 
 def _safe(name: str) -> str:

@@ -87,6 +87,7 @@ class Drive:
             if self.observers and now - self.shown >= SHOW:
                 self.shown = now
                 self._show()
+        executor.send(commands)  # the last values that nobody needs any more are released
 
     def _show(self) -> None:
         summaries, elapsed = self.machine.summaries(), time.monotonic() - self.began

@@ -1,11 +1,14 @@
-"""What headrace adds to a Dask scheduler: it leaves the recovery of batches to the run that sent them.
+"""What headrace adds to a Dask scheduler.
 
-Dask would execute a whole batch again when its worker dies, also the task runs in it that were given back and ran
-elsewhere, and whether or not anybody still needs its values. The run machine knows better (``core.ledger``). So for
-batches, and for nothing else on the scheduler:
+**It leaves the recovery of batches to the run that sent them.** Dask would execute a whole batch again when its worker
+dies, also the task runs in it that were given back and ran elsewhere, and whether or not anybody still needs its
+values. The run machine knows better (``core.ledger``). So for batches, and for nothing else on the scheduler:
 
 * one death of a worker is told at once, instead of after several tries;
 * values count as data that cannot be made again, so a loss is told and nothing is executed for it.
+
+**It forgets reports.** The scheduler keeps the last events of each topic for people to look at, a hundred megabytes of
+them for a long run, and a topic for ever. A report is of use to its run's driver only, and once.
 """
 
 from __future__ import annotations
@@ -16,12 +19,21 @@ from distributed import Scheduler, SchedulerPlugin
 
 #: What every key of a batch has in it.
 MARK = "-hr-"
+#: What every event topic of a run begins with.
+TOPIC = "headrace-"
+#: The last event of a topic, which its driver logs.
+OVER = b""
 
 
-class RecoveryPlugin(SchedulerPlugin):
-    """Tells the scheduler not to execute batches again by itself."""
+def topic(run_id: str) -> str:
+    """The event topic on which the workers report a run."""
+    return TOPIC + run_id
 
-    name = "headrace-recovery"
+
+class RunsPlugin(SchedulerPlugin):
+    """Keeps the scheduler from executing batches again by itself, and from keeping reports."""
+
+    name = "headrace-runs"
     idempotent = True
 
     def __init__(self) -> None:
@@ -43,3 +55,41 @@ class RecoveryPlugin(SchedulerPlugin):
             task.suspicious = self.scheduler.allowed_failures
         else:
             task.run_spec = None
+
+    def log_event(self, topic: str, msg: Any) -> None:
+        """Forget a report, for it was sent to its driver just now; and its topic, if nobody listens any more.
+
+        So a straggler's report that comes after the end of its run leaves nothing either.
+        """
+        if type(topic) is not str or not topic.startswith(TOPIC):
+            return
+        assert self.scheduler is not None
+        topics = self.scheduler._broker._topics
+        if msg == OVER or not topics[topic].subscribers:
+            del topics[topic]
+        else:
+            topics[topic].truncate()
+
+    def remove_client(self, scheduler: Scheduler, client: str) -> None:
+        """Forget the topics of a driver that is gone."""
+        topics = scheduler._broker._topics
+        for name in [name for name in topics if type(name) is str and name.startswith(TOPIC)]:
+            topics[name].unsubscribe(client)
+            if not topics[name].subscribers:
+                del topics[name]
+
+
+async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
+    """Take a run's plan from the scheduler and its workers. Runs on the scheduler.
+
+    A worker that dies meanwhile has no plan any more, so it is no reason to leave the others with theirs.
+
+    Parameters
+    ----------
+    name : str
+        Of the plugin that brought the plan.
+    dask_scheduler : distributed.Scheduler
+        Filled in by Dask.
+    """
+    if dask_scheduler.worker_plugins.pop(name, None) is not None:
+        await dask_scheduler.broadcast(msg={"op": "plugin-remove", "name": name}, on_error="ignore")

@@ -21,6 +21,7 @@ from headrace.core.events import Dispatch, Ended, Event
 from headrace.errors import NotPicklable, RunError
 from headrace.execution.batch import Control, Execution
 from headrace.execution.loaded import LoadedPlan
+from headrace.execution.scheduler import topic
 from headrace.execution.shelf import Shelf
 from headrace.execution.transfer import BatchValues, refusal, why_not
 from headrace.execution.values import Values, add_values
@@ -49,11 +50,6 @@ class _Process:
 
 
 PROCESS = _Process()
-
-
-def topic(run_id: str) -> str:
-    """The event topic on which the workers report a run."""
-    return f"headrace-{run_id}"
 
 
 class PlanPlugin(WorkerPlugin):
@@ -126,7 +122,8 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     finally:
         WATCHDOG.unwatch(control)
     kept = execution.kept()
-    PROCESS.kept.put((run_id, order.batch), kept)
+    if run_id in PROCESS.plans:  # else its run ended meanwhile, and was let go of
+        PROCESS.kept.put((run_id, order.batch), kept)
     _add_returned(plan, kept, ended)
     send(ended)
     return BatchValues(kept, plan.name_of)
