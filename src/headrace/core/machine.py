@@ -52,8 +52,7 @@ from headrace.core.summary import NodeSummary
 from headrace.core.widths import Problem, width_of
 from headrace.errors import TaskCrashed
 
-#: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
-#: round trip.
+#: Batches per thread that are out: one runs, one waits on the worker, so that no thread idles for a round trip.
 QUEUED = 2
 
 
@@ -174,6 +173,10 @@ class RunMachine:
     def live_batches(self) -> list[int]:
         """Numbers of the batches that are with the executor."""
         return list(self._batches)
+
+    def backlog(self) -> batching.Backlog:
+        """What waits for a thread."""
+        return batching.backlog_of(self._ready, self.nodes, self.costs)
 
     def summaries(self) -> list[NodeSummary]:
         """Where each node stands."""

@@ -20,9 +20,11 @@ from dask._task_spec import Task as DaskTask
 from dask._task_spec import TaskRef
 from distributed import CancelledError, Client, Future, KilledWorker
 
+from headrace.core.batching import Backlog
 from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Release, Resized, Stop, Vanished
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
+from headrace.execution.demand import BACKLOG
 from headrace.execution.failure import capture
 from headrace.execution.scheduler import MARK, OVER, RunsPlugin, forget_plan, topic
 from headrace.execution.worker import PlanPlugin, pick, pick_kept, run_batch
@@ -56,7 +58,8 @@ class DaskExecutor(Executor):
         self._live: set[int] = set()
         self._looked = self._peopled = 0.0
         self._threads = self._told = 0
-        self._counting = False
+        self._comparing = False
+        self._backlog = Backlog()
         self._registered = self._released = False
         self._run_id = ""
         self._names: Sequence[str] = ()
@@ -159,9 +162,9 @@ class DaskExecutor(Executor):
                 "start workers, or look why they die, and run the flow again"
             )
         events: list[Event] = []
-        if not self._counting and self.client.loop is not None:
-            self._counting = True
-            self.client.loop.add_callback(self._count_threads)
+        if not self._comparing and self.client.loop is not None:
+            self._comparing = True
+            self.client.loop.add_callback(self._compare, self.backlog())
         if (threads := self._threads) != self._told:
             self._told = threads
             events.append(Resized(threads))
@@ -176,17 +179,21 @@ class DaskExecutor(Executor):
             del self._futures[batch]
         return events
 
-    async def _count_threads(self) -> None:
-        """Ask the scheduler for its threads, without making the driver wait for the answer."""
+    async def _compare(self, backlog: Backlog) -> None:
+        """Tell the scheduler what waits, and ask for its threads, without making the driver wait for the answer."""
         try:
             assert self.client.scheduler is not None
+            if backlog != self._backlog:
+                self._backlog = backlog
+                told = (topic(self._run_id), *backlog)
+                await self.client.scheduler.log_event(topic=BACKLOG, msg=told)
             nthreads = await self.client.scheduler.ncores()
             self._threads = max(1, sum(nthreads.values()))
             self._peopled = time.monotonic() if nthreads else self._peopled
         except OSError:
             pass  # the client notices by itself that the scheduler is gone, and `_look` with it
         finally:
-            self._counting = False
+            self._comparing = False
 
     def _lost(self, batch: int, status: str) -> Lost:
         error = self._futures[batch].exception(timeout=SILENCE) if status == "error" else None
@@ -230,31 +237,30 @@ class DaskExecutor(Executor):
             ) from error
 
     def finish(self) -> None:  # noqa: D102 - inherited
-        self._later(_close_topic, topic(self._run_id))
+        self._later(self._close)
 
     def release(self) -> None:  # noqa: D102 - inherited
         self._released = True
         self._futures.clear()
         if self._registered:
             self._registered = False
-            self._later(_forget_plan, topic(self._run_id))
+            self._later(self._forget)
 
-    def _later(self, clean: Callable[[Client, str], Awaitable[None]], name: str) -> None:
+    def _later(self, clean: Callable[[], Awaitable[None]]) -> None:
         """Clean up on the cluster, not waiting for it: the garbage collector may be asking, in any thread."""
         if self.client.status == "running" and self.client.loop is not None:
-            self.client.loop.add_callback(clean, self.client, name)
+            self.client.loop.add_callback(clean)
 
+    async def _close(self) -> None:
+        """Say that no report is waited for any more. The scheduler forgets the topic, and sends this on as its last."""
+        assert self.client.scheduler is not None
+        with suppress(OSError):  # the cluster is going down, and takes all with it
+            await self.client.scheduler.log_event(topic=topic(self._run_id), msg=OVER)
 
-async def _close_topic(client: Client, name: str) -> None:
-    """Say that no report is waited for any more. The scheduler forgets the topic, and sends this on as its last."""
-    assert client.scheduler is not None
-    with suppress(OSError):  # the cluster is going down, and takes it with it
-        await client.scheduler.log_event(topic=name, msg=OVER)
-
-
-async def _forget_plan(client: Client, name: str) -> None:
-    with suppress(OSError):  # as above
-        await client.run_on_scheduler(forget_plan, name)
+    async def _forget(self) -> None:
+        """Take the plan away."""
+        with suppress(OSError):  # as above
+            await self.client.run_on_scheduler(forget_plan, topic(self._run_id))
 
 
 def _safe(name: str) -> str:

@@ -48,6 +48,7 @@ class Drive:
         self.executor = executor
         self.observers = observers
         self.machine = RunMachine(plan)
+        executor.backlog = self.machine.backlog
         self.began = time.monotonic()
         self.shown = 0.0
 

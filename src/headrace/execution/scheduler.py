@@ -9,6 +9,8 @@ values. The run machine knows better (``core.ledger``). So for batches, and for 
 
 **It forgets reports.** The scheduler keeps the last events of each topic for people to look at, a hundred megabytes of
 them for a long run, and a topic for ever. A report is of use to its run's driver only, and once.
+
+**It says how many workers the runs want** (``execution.demand``).
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from __future__ import annotations
 from typing import Any
 
 from distributed import Scheduler, SchedulerPlugin
+
+from headrace.core.batching import Backlog
+from headrace.execution.demand import BACKLOG, Demand
 
 #: What every key of a batch has in it.
 MARK = "-hr-"
@@ -31,17 +36,19 @@ def topic(run_id: str) -> str:
 
 
 class RunsPlugin(SchedulerPlugin):
-    """Keeps the scheduler from executing batches again by itself, and from keeping reports."""
+    """Keeps the scheduler from executing batches again by itself and from keeping reports; tells it of backlogs."""
 
     name = "headrace-runs"
     idempotent = True
 
     def __init__(self) -> None:
         self.scheduler: Scheduler | None = None
+        self.demand: Demand | None = None
 
     async def start(self, scheduler: Scheduler) -> None:
         """Remember the scheduler."""
         self.scheduler = scheduler
+        self.demand = Demand(scheduler)
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, stimulus_id: str, **kwargs: Any) -> None:
         """Mark a batch when it is sent to a worker, and its values when they are there."""
@@ -61,22 +68,34 @@ class RunsPlugin(SchedulerPlugin):
 
         So a straggler's report that comes after the end of its run leaves nothing either.
         """
-        if type(topic) is not str or not topic.startswith(TOPIC):
+        if type(topic) is not str or not topic.startswith((TOPIC, BACKLOG)):
             return
         assert self.scheduler is not None
+        assert self.demand is not None
         topics = self.scheduler._broker._topics
-        if msg == OVER or not topics[topic].subscribers:
+        if topic == BACKLOG:
             del topics[topic]
+            run, *backlog = msg
+            if run in topics:  # else it is over
+                self.demand.note(run, Backlog(*backlog))
+        elif msg == OVER or not topics[topic].subscribers:
+            self._close(topic)
         else:
             topics[topic].truncate()
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """Forget the topics of a driver that is gone."""
+        """Forget the runs of a driver that is gone."""
         topics = scheduler._broker._topics
         for name in [name for name in topics if type(name) is str and name.startswith(TOPIC)]:
             topics[name].unsubscribe(client)
             if not topics[name].subscribers:
-                del topics[name]
+                self._close(name)
+
+    def _close(self, topic: str) -> None:
+        assert self.scheduler is not None
+        assert self.demand is not None
+        del self.scheduler._broker._topics[topic]
+        self.demand.forget(topic)
 
 
 async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
