@@ -78,3 +78,30 @@ def test_a_value_that_cannot_travel_is_an_error_that_names_the_task():
         assert run.state is hr.State.SUCCESS
         with pytest.raises(hr.errors.NotPicklable, match=r"the value of task lock\[0\], a lock"):
             run.result()
+
+
+@hr.task
+def where(i):
+    time.sleep(0.02)
+    return os.getpid()
+
+
+@hr.task
+def places(pids):
+    return sorted(set(pids))
+
+
+@hr.flow
+def spread():
+    return places(where.map(range(20)))
+
+
+def test_values_that_went_with_a_worker_after_the_run_are_told_so():
+    with hr.DaskEnvironment("local", n_workers=2, silence_logs=50) as environment:
+        run = spread.run(environment=environment)
+        pids = run.result()
+        assert len(pids) == 2
+        os.kill(pids[0], signal.SIGKILL)
+        with pytest.raises(hr.errors.ValueReleased, match="went with the worker"):  # also before the cluster knows
+            run["where"].result()
+        assert run.result() == pids

@@ -215,8 +215,12 @@ class DaskExecutor(Executor):
         owed = {batch: keys for batch, keys in wanted.items() if batch in self._futures}
         kept = {batch: keys for batch, keys in wanted.items() if batch not in self._futures}
         parts = [self._pick(owed, most)] if owed else []
-        if kept:
-            parts += self.client.run(pick_kept, self._run_id, kept, most).values()
+        for part in self.client.run(pick_kept, self._run_id, kept, most, on_error="return").values() if kept else ():
+            if isinstance(part, OSError):
+                continue  # a worker that is gone, with its shelf
+            if isinstance(part, BaseException):
+                raise part
+            parts.append(part)
         found: dict[tuple[int, int], Any] = {}
         for part in parts:
             if part is None:
