@@ -7,10 +7,15 @@ import threading
 import time
 from collections import deque
 
+import dask
 import pytest
 from dask.sizeof import sizeof
+from distributed import Client, LocalCluster
 
 import headrace as hr
+from headrace import pickling
+from headrace.core.graph import draw
+from headrace.core.plan import make_plan
 from headrace.execution.dask import DaskExecutor
 from headrace.execution.scheduler import TOPIC
 from headrace.execution.worker import PROCESS
@@ -174,6 +179,23 @@ def test_a_kept_run_leaves_its_values_only():
         assert until(lambda: not [topic for topic in client._event_handlers if topic.startswith(TOPIC)])
         assert client.run_on_scheduler(on_scheduler)["tasks"] == 1  # the one that the flow returns
         assert run["make"][7].result() == [7] * 1000
+
+
+def test_a_driver_that_dies_leaves_nothing():
+    plan = pickling.dumps(make_plan(draw("f", lambda: total(make.map([1, 2])), {})), "a plan")
+    with (
+        dask.config.set({"distributed.scheduler.events-cleanup-delay": "100ms"}),
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+    ):
+        scheduler = cluster.scheduler
+        driver = Client(cluster, set_as_default=False)
+        DaskExecutor(driver).start("abandoned", plan)
+        assert "abandoned" in PROCESS.plans
+        assert until(lambda: topics_of_runs(scheduler))
+        driver.close()
+        assert until(lambda: not topics_of_runs(scheduler))
+        assert until(lambda: "abandoned" not in PROCESS.plans)
+        assert not [name for name in scheduler.worker_plugins if name.startswith(TOPIC)]
 
 
 # -- while a run goes on -------------------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import dask
+from dask.utils import parse_timedelta
 from distributed import Scheduler, SchedulerPlugin
 
 from headrace.core.batching import Backlog
@@ -68,7 +70,7 @@ class RunsPlugin(SchedulerPlugin):
 
         So a straggler's report that comes after the end of its run leaves nothing either.
         """
-        if type(topic) is not str or not topic.startswith((TOPIC, BACKLOG)):
+        if topic != BACKLOG and not _is_run(topic):
             return
         assert self.scheduler is not None
         assert self.demand is not None
@@ -84,18 +86,33 @@ class RunsPlugin(SchedulerPlugin):
             topics[topic].truncate()
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """Forget the runs of a driver that is gone."""
-        topics = scheduler._broker._topics
-        for name in [name for name in topics if type(name) is str and name.startswith(TOPIC)]:
-            topics[name].unsubscribe(client)
-            if not topics[name].subscribers:
-                self._close(name)
+        """Forget the runs of a driver that is gone, unless it is back when Dask, too, loses its patience."""
+        assert self.demand is not None
+        runs = [run for run, topic in scheduler._broker._topics.items() if _is_run(run) and client in topic.subscribers]
+        for run in runs:
+            self.demand.forget(run)
+        if runs:
+            delay = parse_timedelta(dask.config.get("distributed.scheduler.events-cleanup-delay"))
+            scheduler._ongoing_background_tasks.call_later(delay, self._bury, client, runs)
+
+    async def _bury(self, client: str, runs: list[str]) -> None:
+        assert self.scheduler is not None
+        if client in self.scheduler.clients:
+            return
+        for run in runs:
+            if run in self.scheduler._broker._topics:
+                self._close(run)
+            await forget_plan(run, self.scheduler)
 
     def _close(self, topic: str) -> None:
         assert self.scheduler is not None
         assert self.demand is not None
         del self.scheduler._broker._topics[topic]
         self.demand.forget(topic)
+
+
+def _is_run(topic: Any) -> bool:
+    return type(topic) is str and topic.startswith(TOPIC)
 
 
 async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
@@ -106,7 +123,7 @@ async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
     Parameters
     ----------
     name : str
-        Of the plugin that brought the plan.
+        Of the plugin that brought the plan, and of the run's topic.
     dask_scheduler : distributed.Scheduler
         Filled in by Dask.
     """
