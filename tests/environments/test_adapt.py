@@ -28,8 +28,10 @@ def quick():
 
 
 @hr.task
-def nap(i):
-    time.sleep(0.1)
+def nap(i, flag):
+    """Takes long until enough workers are there, so that the tests neither wait nor come too late."""
+    if not Path(flag).exists():
+        time.sleep(0.1)
     return i
 
 
@@ -44,8 +46,8 @@ def total(values):
 
 
 @hr.flow
-def naps(n: int):
-    return total(nap.map(range(n)))
+def naps(flag: str, n: int = 400):
+    return total(nap.map(range(n), hr.unmapped(flag)))
 
 
 @hr.flow
@@ -54,10 +56,12 @@ def many(n: int):
 
 
 class Heads:
-    """An observer that counts workers."""
+    """An observer that counts workers, and raises a flag when there are so many."""
 
-    def __init__(self, scheduler):
+    def __init__(self, scheduler, flag, enough):
         self.scheduler = scheduler
+        self.flag = Path(flag)
+        self.enough = enough
         self.most = 0
 
     def on_start(self, run_id, flow_name, summaries):
@@ -65,32 +69,36 @@ class Heads:
 
     def on_progress(self, summaries, elapsed):
         self.most = max(self.most, len(self.scheduler.workers))
+        if self.most >= self.enough:
+            self.flag.touch()
 
     def on_end(self, summaries, state, elapsed):
         pass
 
 
 @pytest.mark.parametrize("least", [0, 1])
-def test_a_cluster_that_adapts_scales_up_and_down(least):
+def test_a_cluster_that_adapts_scales_up_and_down(least, tmp_path):
+    flag = tmp_path / "enough"
     with LocalCluster(n_workers=least, processes=False, threads_per_worker=1, dashboard_address=None) as cluster:
         cluster.adapt(minimum=least, maximum=4)
         with Client(cluster, set_as_default=False) as client:
-            heads = Heads(cluster.scheduler)
-            run = naps.run(environment=hr.DaskEnvironment(client), observers=[heads], n=60)
-            assert run.result() == sum(range(60))
+            heads = Heads(cluster.scheduler, flag, 4)
+            run = naps.run(environment=hr.DaskEnvironment(client), observers=[heads], flag=str(flag))
+            assert run.result() == sum(range(400))
             assert heads.most == 4
             del run
             gc.collect()
             assert until(lambda: len(cluster.scheduler.workers) == least)
 
 
-def test_an_environment_that_adapts_scales_up_and_down():
+def test_an_environment_that_adapts_scales_up_and_down(tmp_path):
+    flag = tmp_path / "enough"
     with hr.DaskEnvironment("local", adapt=(0, 3)) as environment:
         environment.setup(None)
         scheduler = environment._cluster.scheduler
-        heads = Heads(scheduler)
-        assert naps.run(environment=environment, observers=[heads], n=60).result() == sum(range(60))
-        assert heads.most > 1  # processes take seconds to start, so the third may come too late
+        heads = Heads(scheduler, flag, 3)
+        assert naps.run(environment=environment, observers=[heads], flag=str(flag)).result() == sum(range(400))
+        assert heads.most == 3
         gc.collect()
         assert until(lambda: not scheduler.workers)
 
@@ -155,15 +163,11 @@ def plus(x, y):
     return x + y
 
 
-class Flag(Heads):
+class Left(Heads):
     """An observer that raises a flag when one worker is left of several."""
 
-    def __init__(self, scheduler, folder):
-        super().__init__(scheduler)
-        self.flag = Path(folder, "one is left")
-
     def on_progress(self, summaries, elapsed):
-        super().on_progress(summaries, elapsed)
+        self.most = max(self.most, len(self.scheduler.workers))
         if self.most > 1 and len(self.scheduler.workers) == 1:
             self.flag.touch()
 
@@ -172,10 +176,10 @@ def test_workers_that_are_let_go_hand_their_values_over(tmp_path):
     with LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address=None) as cluster:
         cluster.adapt(minimum=1, maximum=4)
         with Client(cluster, set_as_default=False) as client:
-            flag = Flag(cluster.scheduler, tmp_path)
-            run = wide_narrow_wide.run(environment=hr.DaskEnvironment(client), observers=[flag], folder=str(tmp_path))
+            left = Left(cluster.scheduler, tmp_path / "one is left", 1)
+            run = wide_narrow_wide.run(environment=hr.DaskEnvironment(client), observers=[left], folder=str(tmp_path))
             assert run.result() == sum(range(40)) * 41
-            assert flag.most > 1
+            assert left.most > 1
             assert {len((tmp_path / str(i)).read_text()) for i in range(40)} == {1}  # no value was made twice
 
 
@@ -183,7 +187,7 @@ class Retire(Heads):
     """An observer that lets a busy worker go, and another one."""
 
     def __init__(self, scheduler, client):
-        super().__init__(scheduler)
+        super().__init__(scheduler, "", 0)
         self.client = client
         self.retired = 0
 
