@@ -63,6 +63,25 @@ def test_what_earlier_runs_told_is_believed_within_a_limit_in_proportion(told, n
     assert (count(strips), given) == (number, pytest.approx(max(TRIAL, limit)))
 
 
+@pytest.mark.parametrize("width", [10, 3 * batching.SAMPLE])
+def test_the_backlog_is_what_is_ready(width):
+    def flow():
+        return [a.map(list(range(width))), [b(number) for number in range(width)]]
+
+    machine = RunMachine(make_plan(draw("f", flow, {})))
+    assert machine.backlog() == (0.0, 0)
+    machine._to_open.extend(range(len(machine.nodes)))
+    machine._settle_down()
+    machine.dispatcher.ready.arrange()
+    machine.costs.learn(machine.plan.nodes[0].task, 2.0, 1)
+    seconds, task_runs = machine.backlog()
+    if width <= batching.SAMPLE:  # all of it is counted
+        assert (seconds, task_runs) == (pytest.approx(width * (2.0 + GRAIN)), 2 * width)
+    else:
+        assert task_runs > 2 * width
+        assert seconds > width * 2.0
+
+
 def test_little_work_is_spread_over_the_threads():
     strips, _, _ = ready_to_grow(lambda: a.map(list(range(8))), {"a": GRAIN / 10}, threads=4)
     assert count(strips) == 2

@@ -17,6 +17,7 @@ import math
 from collections import deque
 from collections.abc import Sequence, Set
 from itertools import islice
+from typing import NamedTuple
 
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
@@ -192,13 +193,30 @@ class Growth:
             self._stack.append((node, 0, run.width))
 
 
-def expected_seconds(ready: deque[Segment], nodes: Sequence[NodeRun], costs: Costs) -> float:
-    """Expected seconds of all that is ready, extrapolated from a sample; unknown tasks count as a grain."""
-    total = 0.0
+class Backlog(NamedTuple):
+    """What is ready and waits for a thread.
+
+    Attributes
+    ----------
+    seconds : float
+        How long one thread is expected to need for it.
+    task_runs : int
+        How many threads could take part.
+    """
+
+    seconds: float = 0.0
+    task_runs: int = 0
+
+
+def backlog_of(ready: deque[Segment], nodes: Sequence[NodeRun], costs: Costs) -> Backlog:
+    """Sum up what is ready, extrapolated from a sample; unknown tasks count as a grain."""
+    seconds, task_runs = 0.0, 0
     for node, low, high in islice(ready, SAMPLE):
         cost = costs.estimate(nodes[node].spec.task)
-        total += (GRAIN if cost is None else cost) * (high - low)
-    return total * max(1.0, len(ready) / SAMPLE)
+        seconds += (GRAIN if cost is None else cost) * (high - low)
+        task_runs += high - low
+    scale = max(1.0, len(ready) / SAMPLE)
+    return Backlog(seconds * scale, int(task_runs * scale))
 
 
 def grow(
@@ -247,7 +265,7 @@ def grow(
         share = -(-waiting // max(idle, 1))
         _fill(growth, ready, math.inf, share, known=False, suspects=suspects)
         return growth.strips, TRIAL
-    share_seconds = expected_seconds(ready, nodes, costs) / threads
+    share_seconds = backlog_of(ready, nodes, costs).seconds / threads
     _fill(growth, ready, max(CRUMB, min(GRAIN, share_seconds)), MOST, known=True, suspects=suspects)
     grain = GRAIN if costs.measured(nodes[node].spec.task) else min(GRAIN, growth.cost)
     return growth.strips, max(TRIAL, PATIENCE * grain)

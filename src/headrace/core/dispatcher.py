@@ -119,6 +119,11 @@ class Dispatcher:
         self._out.clear()
         self.ready.clear()
 
+    def backlog(self) -> batching.Backlog:
+        """What waits for a thread."""
+        parts = [batching.backlog_of(queue, self.nodes, self.costs) for queue in self.ready.queues.values()]
+        return batching.Backlog(sum(part.seconds for part in parts), sum(part.task_runs for part in parts))
+
     def fill(self, *, finished: bool) -> list[Command]:
         """Dispatch what computes lost values again, and batches of what is ready while there is room for them."""
         if finished:

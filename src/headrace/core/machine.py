@@ -21,6 +21,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable
 
+from headrace.core.batching import Backlog
 from headrace.core.costs import Costs
 from headrace.core.dispatcher import Batch, Dispatcher
 from headrace.core.events import (
@@ -161,6 +162,10 @@ class RunMachine:
     def live_batches(self) -> list[int]:
         """Numbers of the batches that are with the executor."""
         return list(self.dispatcher.batches)
+
+    def backlog(self) -> Backlog:
+        """What waits for a thread."""
+        return self.dispatcher.backlog()
 
     def summaries(self) -> list[NodeSummary]:
         """Where each node stands."""

@@ -54,6 +54,7 @@ class Drive:
         self.executor = executor
         self.observers = observers
         self.machine = RunMachine(plan)
+        executor.backlog = self.machine.backlog
         self.began = time.monotonic()
         self.shown = 0.0
 
@@ -92,6 +93,7 @@ class Drive:
             if self.observers and now - self.shown >= SHOW:
                 self.shown = now
                 self._show()
+        executor.send(commands)  # the last values that nobody needs any more are released
 
     def _show(self) -> None:
         summaries, elapsed = self.machine.summaries(), time.monotonic() - self.began

@@ -23,6 +23,7 @@ from headrace.execution.batch import Control, Execution
 from headrace.execution.gang import GangExecution
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.mail import MAIL, OFFICE, Outbox
+from headrace.execution.scheduler import topic
 from headrace.execution.shelf import Shelf
 from headrace.execution.transfer import BatchValues, refusal, why_not
 from headrace.execution.values import Values, add_values
@@ -53,11 +54,6 @@ class _Process:
 PROCESS = _Process()
 
 
-def topic(run_id: str) -> str:
-    """The event topic on which the workers report a run."""
-    return f"headrace-{run_id}"
-
-
 class PlanPlugin(WorkerPlugin):
     """Brings one run's plan to a worker.
 
@@ -69,7 +65,8 @@ class PlanPlugin(WorkerPlugin):
         The pickled plan.
     """
 
-    idempotent = True
+    #: Dask would take a second attempt to bring it for done.
+    idempotent = False
 
     def __init__(self, run_id: str, plan: bytes) -> None:
         self.name = topic(run_id)
@@ -138,7 +135,8 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
             outbox.flush(closed=True)
             OFFICE.remove(run_id, order.batch)
     kept = execution.kept()
-    PROCESS.kept.put((run_id, order.batch), kept)
+    if run_id in PROCESS.plans:  # else its run ended meanwhile, and was let go of
+        PROCESS.kept.put((run_id, order.batch), kept)
     _add_returned(plan, kept, ended)
     send(ended)
     return BatchValues(kept, plan.name_of)
