@@ -37,7 +37,8 @@ def ready_to_grow(function, costs: dict[str, float], threads: int = 1, suspects=
     for number, task in enumerate(machine.plan.tasks):
         if task.name in costs:
             machine.costs.learn(number, costs[task.name], 1)
-    ready = deque(machine._ready)
+    machine.dispatcher.ready.arrange()
+    (ready,) = machine.dispatcher.ready.queues.values()
     strips, limit = grow(ready, machine.nodes, machine.costs, threads, threads, suspects or {})
     return strips, limit, list(ready)
 

@@ -14,14 +14,16 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from itertools import islice
 
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
-from headrace.core.plan import EdgeKind
+from headrace.core.plan import EdgeKind, edge_children
+from headrace.core.ready import Segment
 from headrace.core.state import State
 from headrace.core.strips import Strip
+from headrace.core.task import Placement
 
 #: Seconds of work in a batch. A round trip costs some 10 ms, mostly hidden by the queue on the workers; a tenth of
 #: a second keeps the rest below a few per cent, and people see progress ten times a second.
@@ -38,14 +40,17 @@ MOST = 50_000
 #: How many ready segments are looked at to estimate the ready work; the rest is extrapolated.
 SAMPLE = 500
 
-Segment = tuple[int, int, int]  # node, low, high
-
 
 class Growth:
     """One batch while it grows."""
 
-    def __init__(self, nodes: Sequence[NodeRun], costs: Costs, most: int, careful: bool) -> None:
+    def __init__(
+        self, nodes: Sequence[NodeRun], costs: Costs, most: int, careful: bool, placement: Placement, heavy: Set[int]
+    ) -> None:
         self.nodes = nodes
+        self.placement = placement
+        self.heavy = heavy
+        self.pulled: set[int] = set()  # heavy batches from which it takes values
         self.costs = costs
         self.careful = careful  # a killer is at large: stay with what is ready
         self.cost = 0.0
@@ -96,13 +101,43 @@ class Growth:
         """Grow into what the batch itself makes ready, depth first, up to the grain."""
         stack = self._stack
         while stack and self.count < self.most:
-            segment = stack.pop()
-            cost = self.cost_of(segment[0])
+            node, low, high = stack.pop()
+            cost = self.cost_of(node)
             if cost is not None and self.cost + cost > GRAIN:
                 continue
-            width = segment[2] - segment[1]
-            if self.take(segment, GRAIN, width) < width:
+            width = high - low
+            if self.nodes[node].takers and width > 1:
+                stack.append((node, low + 1, high))
+                width = 1
+            if self.take((node, low, high), GRAIN, width) < width:
                 return
+
+    def alike(self, segment: Segment) -> int:
+        """How many children of a ready segment may go into this batch, as far as heavy values are concerned.
+
+        A batch runs in one place, so each heavy value that it takes beyond those that it takes anyway may have to
+        be moved there. What takes others goes elsewhere, to where these lie.
+        """
+        node, low, high = segment
+        if self.nodes[node].takers:
+            high = low + 1  # child by child, so that what takes an item can follow it
+        if not self.heavy:
+            return high - low
+        if not self.count:
+            self.pulled |= self._pulls(node, low)
+        for child in range(low, high):
+            if not self._pulls(node, child) <= self.pulled:
+                return child - low
+        return high - low
+
+    def _pulls(self, node: int, child: int) -> set[int]:
+        found: set[int] = set()
+        for edge in self.nodes[node].spec.inputs:
+            if edge.data:
+                holders = self.nodes[edge.source].holders
+                children = edge_children(edge, child, len(holders))
+                found.update(holders[children.start : children.stop])
+        return found & self.heavy
 
     def _column(self, node: int, low: int, high: int) -> tuple[list[int], float]:
         """The node, and the mapped descendants that follow it child by child; and the cost of one such column."""
@@ -123,7 +158,7 @@ class Growth:
 
     def _joins(self, target: int, column: list[int], low: int, high: int) -> bool:
         run = self.nodes[target]
-        if not run.opened or not run.all_in(State.PENDING, low, high):
+        if not run.opened or run.placement != self.placement or not run.all_in(State.PENDING, low, high):
             return False
         return all(
             edge.source in column or self.nodes[edge.source].all_final(low, high)
@@ -150,7 +185,7 @@ class Growth:
         """Note that a node waits for one thing less in this batch."""
         run = self.nodes[node]
         left = self._waiting[node] = self._waiting.get(node, run.waiting) - 1
-        if left == 0 and run.width and not run.opened and not run.by_child:
+        if left == 0 and run.width and not run.opened and not run.by_child and run.placement == self.placement:
             self._stack.append((node, 0, run.width))
 
 
@@ -170,13 +205,14 @@ def grow(
     idle: int,
     threads: int,
     suspects: dict[tuple[int, int], int],
+    heavy: Set[int] = frozenset(),
 ) -> tuple[list[Strip], float]:
     """Take one batch off the ready segments.
 
     Parameters
     ----------
     ready : deque of (node, low, high)
-        Ready task runs; what the batch takes is removed. Not empty.
+        Ready task runs of one placement; what the batch takes is removed. Not empty.
     nodes : sequence of NodeRun
         The run.
     costs : Costs
@@ -185,6 +221,8 @@ def grow(
         Threads without a batch, and all threads; at least 1.
     suspects : dict of (node, child) to int
         Task runs that were in a batch that killed its worker, with the largest batch that they may be in.
+    heavy : set of int
+        Batches whose values are expensive to move.
 
     Returns
     -------
@@ -196,7 +234,7 @@ def grow(
     node, low, _ = ready[0]
     if suspects and (most := suspects.get((node, low))) is not None:
         return _grow_suspect(ready, nodes, costs, most, suspects)
-    growth = Growth(nodes, costs, MOST, careful=bool(suspects))
+    growth = Growth(nodes, costs, MOST, bool(suspects), nodes[node].placement, heavy)
     if growth.cost_of(node) is None:
         waiting = sum(high - low for _, low, high in ready)
         share = -(-waiting // max(idle, 1))
@@ -223,7 +261,8 @@ def _fill(
             return
         if suspects and (node, low) in suspects:
             return
-        taken = growth.take((node, low, high), budget, most)
+        alike = growth.alike(ready[0])
+        taken = growth.take(ready[0], budget, min(most, alike)) if alike else 0
         if not taken:
             return
         most -= taken

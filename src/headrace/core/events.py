@@ -136,6 +136,8 @@ class Ended:
         Values, by node and child, that were to be among the inputs and were not.
     returned : dict of int to bytes
         By node, pickled values that the flow returns, where they are small; saves the driver a round trip.
+    heavy : bool
+        Whether its values are so large that moving them takes longer than dispatching a batch.
     """
 
     batch: int
@@ -145,6 +147,7 @@ class Ended:
     sizes: list[Size] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
     returned: dict[int, bytes] = field(default_factory=dict)
+    heavy: bool = False
 
 
 class Loss(Enum):

@@ -19,6 +19,7 @@ from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, edge_children
 from headrace.core.state import State
 from headrace.core.strips import Strip
+from headrace.core.task import ANYWHERE
 
 
 class _Stored:
@@ -44,11 +45,12 @@ class Ledger:
     def __init__(self, nodes: Sequence[NodeRun]) -> None:
         self.nodes = nodes
         self.stored: dict[int, _Stored] = {}
+        self.heavy: set[int] = set()  # those of them whose values are expensive to move
         self.released: list[int] = []
         self._claims: Counter[int] = Counter()
         self.lost: set[tuple[int, int]] = set()
 
-    def store(self, batch: int, strips: Iterable[Strip]) -> None:
+    def store(self, batch: int, strips: Iterable[Strip], heavy: bool = False) -> None:
         """Note that a batch ended and holds the values of these strips.
 
         Parameters
@@ -57,8 +59,12 @@ class Ledger:
             Its number; the holders of the task runs name it already.
         strips : iterable of Strip
             What it executed. The states of its task runs are final.
+        heavy : bool
+            Whether its values are expensive to move.
         """
         stored = self.stored[batch] = _Stored(list(strips))
+        if heavy:
+            self.heavy.add(batch)
         seen: set[tuple[int, int]] = set()
         for nodes, low, high in stored.strips:
             for node in nodes:
@@ -135,6 +141,7 @@ class Ledger:
         stored = self.stored.get(batch)
         if stored is not None and stored.owed <= 0 and not stored.kept and batch not in self._claims:
             del self.stored[batch]
+            self.heavy.discard(batch)
             self.released.append(batch)
 
     def vanish(self, batch: int) -> None:
@@ -210,12 +217,12 @@ class Ledger:
 def _chunks(wanted: list[tuple[int, int]], nodes: Sequence[NodeRun], costs: Costs, grain: float) -> list[list[Strip]]:
     """Cut task runs into batches of about a grain; values only flow from lower to higher numbers of nodes."""
     found: list[list[Strip]] = []
-    room = 0.0
+    room, placement = 0.0, ANYWHERE
     for node, child in wanted:
         cost = costs.estimate(nodes[node].spec.task) or 0.0
-        if not found or room < cost:
+        if not found or room < cost or placement != nodes[node].placement:
             found.append([])
-            room = grain
+            room, placement = grain, nodes[node].placement
         room -= cost
         strips = found[-1]
         if strips and strips[-1].nodes == (node,) and strips[-1].high == child:

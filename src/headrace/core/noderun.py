@@ -25,6 +25,8 @@ class NodeRun:
         The node in the plan.
     policy : Policy
         Its task's policy.
+    placement : Placement
+        Where its task runs may be executed.
     width : int or None
         How many task runs it has; None while unknown.
     widthless : bool
@@ -35,6 +37,8 @@ class NodeRun:
         How many NODE and ITEM edges lead here that wait for something.
     by_child : bool
         Whether a CHILD edge leads here.
+    takes : bool
+        Whether it takes values of others.
     opened : bool
         Whether the width is known and no NODE edge is waited for.
     unfinished : int
@@ -56,15 +60,17 @@ class NodeRun:
     """
 
     __slots__ = (
-        "attempts", "by_child", "failed", "failures", "holders", "opened", "policy", "seconds", "sizes", "skipped",
-        "spec", "states", "takers", "unfinished", "waiting", "width", "widthless",
+        "attempts", "by_child", "failed", "failures", "holders", "opened", "placement", "policy", "seconds", "sizes",
+        "skipped", "spec", "states", "takers", "takes", "unfinished", "waiting", "width", "widthless",
     )  # fmt: skip
 
     def __init__(self, spec: PlanNode, policy: Policy) -> None:
         self.spec = spec
         self.policy = policy
+        self.placement = policy.placement
         kinds = [edge.kind for edge in spec.inputs]
         self.by_child = EdgeKind.CHILD in kinds
+        self.takes = any(edge.data for edge in spec.inputs)
         self.width: int | None = None
         self.widthless = False
         self.waiting = len(kinds) - kinds.count(EdgeKind.CHILD)

@@ -12,7 +12,7 @@ import queue
 import re
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from dask._task_spec import Task as DaskTask
@@ -20,6 +20,8 @@ from dask._task_spec import TaskRef
 from distributed import CancelledError, Client, Future, KilledWorker
 
 from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Release, Resized, Stop, Vanished
+from headrace.core.plan import Plan
+from headrace.core.task import Placement
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.failure import capture
@@ -56,9 +58,9 @@ class DaskExecutor(Executor):
         self._counting = False
         self._registered = self._released = False
         self._run_id = ""
-        self._names: Sequence[str] = ()
+        self._outline: Plan | None = None
 
-    def start(self, run_id: str, plan: bytes, names: Sequence[str] = ()) -> int:  # noqa: D102 - inherited
+    def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._run_id = run_id
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
@@ -72,7 +74,7 @@ class DaskExecutor(Executor):
                 f"a worker of {self.client!r} cannot load run {run_id}: {error}; install what is "
                 "missing where the workers run"
             ) from error
-        self._names = names
+        self._outline = outline
         self._threads = max(1, sum(self.client.nthreads().values()))
         self._told = self._threads
         self._peopled = time.monotonic()
@@ -82,31 +84,50 @@ class DaskExecutor(Executor):
         self._events.put(pickle.loads(event[1]))
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
-        graph: dict[Any, DaskTask] = {}
+        groups: list[tuple[Placement, dict[int, DaskTask]]] = []
         keys: dict[int, str] = {}
         released: list[int] = []
         for command in commands:
             if isinstance(command, Dispatch):
                 key = self._key(command)
                 inputs = [TaskRef(keys.get(batch) or self._futures[batch].key) for batch in command.inputs]
-                graph[key] = DaskTask(key, run_batch, self._run_id, pickle.dumps(command, protocol=5), *inputs)
+                task = DaskTask(key, run_batch, self._run_id, pickle.dumps(command, protocol=5), *inputs)
+                placement = self._placement(command)
+                if not groups or groups[-1][0] != placement:
+                    groups.append((placement, {}))
+                groups[-1][1][command.batch] = task
                 keys[command.batch] = key
             elif isinstance(command, Release):
                 released.extend(command.batches)
             elif isinstance(command, Stop):
                 self.client.cancel([self._futures[b] for b in command.batches if b in self._futures], force=True)
                 self._live.difference_update(command.batches)
-        if graph:
-            futures = self.client.get(graph, list(keys.values()), sync=False)
-            self._futures.update(zip(keys, futures, strict=True))
-            self._live.update(keys)
+        for placement, tasks in groups:
+            self._submit(placement, tasks)
         for batch in released:  # only now: what was just sent may need them
             self._futures.pop(batch, None)
 
+    def _submit(self, placement: Placement, tasks: dict[int, DaskTask]) -> None:
+        """Give batches to the scheduler that may all run at the same places."""
+        futures = self.client.get(
+            {task.key: task for task in tasks.values()},
+            [task.key for task in tasks.values()],
+            sync=False,
+            workers=list(placement.workers) or None,
+            resources=dict(placement.resources) or None,
+            priority=placement.priority,
+        )
+        self._futures.update(zip(tasks, futures, strict=True))
+        self._live.update(tasks)
+
+    def _placement(self, order: Dispatch) -> Placement:
+        assert self._outline is not None
+        return self._outline.policy(order.strips[0].nodes[0]).placement
+
     def _key(self, order: Dispatch) -> str:
         """Begins with the name of the first node, which Dask's dashboard shows."""
-        first = order.strips[0].nodes[0]
-        name = _safe(self._names[first]) if self._names else "batch"
+        assert self._outline is not None
+        name = _safe(self._outline.nodes[order.strips[0].nodes[0]].name)
         return f"{name}{MARK}{self._run_id}-{order.batch}"
 
     def wait(self, timeout: float | None) -> list[Event]:

@@ -56,9 +56,7 @@ class Drive:
         for observer in self.observers:
             observer.on_start(self.record.run_id, self.flow_name, self.machine.summaries())
         try:
-            self.machine.threads = self.executor.start(
-                self.record.run_id, self.plan_bytes, [node.name for node in self.plan.nodes]
-            )
+            self.machine.threads = self.executor.start(self.record.run_id, self.plan_bytes, self.plan)
             self._drive()
         except BaseException as error:
             self._abort(error)

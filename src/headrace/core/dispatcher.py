@@ -1,0 +1,158 @@
+"""The dispatcher: decides what leaves for the executor, in which batches, and when.
+
+Each thread has one batch that runs and one that waits, so that it does not idle for a round trip. Batches of different
+placements are counted apart, so that work for which there is a worker never waits behind work for which there is none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from headrace.core import batching
+from headrace.core.costs import Costs
+from headrace.core.events import Command
+from headrace.core.ledger import Ledger
+from headrace.core.noderun import NodeRun
+from headrace.core.orders import write_order
+from headrace.core.ready import Ready
+from headrace.core.recovery import Recovery
+from headrace.core.state import State, move
+from headrace.core.strips import Strip, count
+from headrace.core.task import ANYWHERE, Placement
+
+#: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
+#: round trip.
+QUEUED = 2
+
+
+class Batch:
+    """A dispatched batch.
+
+    Attributes
+    ----------
+    strips : tuple of Strip
+        What it executes.
+    placement : Placement
+        Where it may run.
+    replay : bool
+        Whether it makes values anew; the states of its task runs are final.
+    inputs : tuple of int
+        Batches whose values it needs.
+    stop : int
+        Positions from here on came back.
+    position : int
+        How many task runs have started, as far as is known.
+    learnt : int
+        Positions whose durations the costs have seen.
+    """
+
+    __slots__ = ("inputs", "learnt", "placement", "position", "replay", "stop", "strips")
+
+    def __init__(self, strips: tuple[Strip, ...], placement: Placement, replay: bool) -> None:
+        self.strips = strips
+        self.placement = placement
+        self.replay = replay
+        self.inputs: tuple[int, ...] = ()
+        self.stop = count(strips)
+        self.position = 0
+        self.learnt = 0
+
+
+class Dispatcher:
+    """Makes batches of what is ready.
+
+    Parameters
+    ----------
+    nodes : sequence of NodeRun
+        The run.
+    costs : Costs
+        What is known of costs.
+    ledger : Ledger
+        Where values are.
+    recovery : Recovery
+        Who may not go with whom.
+    threads : int
+        How many threads the executor has.
+    """
+
+    def __init__(
+        self, nodes: Sequence[NodeRun], costs: Costs, ledger: Ledger, recovery: Recovery, threads: int
+    ) -> None:
+        self.nodes = nodes
+        self.costs = costs
+        self.ledger = ledger
+        self.recovery = recovery
+        self.threads = threads
+        self.ready = Ready(nodes)
+        self.batches: dict[int, Batch] = {}
+        self._out: Counter[Placement] = Counter()
+        self._next = 0
+
+    def offer(self, node: int, low: int, high: int) -> None:
+        """Let a range wait for a thread."""
+        move(self.nodes[node].states, low, high, State.READY)
+        self.ready.add(node, low, high, alone=bool(self.recovery.suspects))
+
+    def over(self, number: int) -> Batch | None:
+        """Strike a batch off those that are out."""
+        batch = self.batches.pop(number, None)
+        if batch is not None:
+            self._out[batch.placement] -= 1
+            self.ledger.unclaim(batch.inputs)
+        return batch
+
+    def clear(self) -> None:
+        """Forget all batches, and what is ready."""
+        self.batches.clear()
+        self._out.clear()
+        self.ready.clear()
+
+    def fill(self, *, finished: bool) -> list[Command]:
+        """Dispatch what computes lost values again, and batches of what is ready while there is room for them."""
+        if finished:
+            return []
+        return self._replay() + self._fill()
+
+    def _replay(self) -> list[Command]:
+        if not self.ledger.lost:
+            return []
+        return [
+            self._dispatch(tuple(strips), float("inf"), self.nodes[strips[0].nodes[0]].placement, replay=True)
+            for strips in self.ledger.replays(self.batches, self.costs, batching.GRAIN)
+        ]
+
+    def _fill(self) -> list[Command]:
+        self.ready.arrange()
+        commands: list[Command] = []
+        for placement, queue in self.ready.queues.items():
+            while queue:
+                out = len(self.batches) if placement == ANYWHERE else self._out[placement]
+                if out >= self.recovery.room(self.threads, self.threads * QUEUED, queue[0][:2]):
+                    break
+                idle = self.threads - out
+                if out and idle < 1 and self.costs.estimate(self.nodes[queue[0][0]].spec.task) is None:
+                    break  # the first tries will soon tell what it costs
+                grown = batching.grow(
+                    queue, self.nodes, self.costs, idle, self.threads, self.recovery.suspects, self.ledger.heavy
+                )
+                commands.append(self._dispatch(tuple(grown[0]), grown[1], placement))
+        return commands
+
+    def _dispatch(
+        self, strips: tuple[Strip, ...], limit: float, placement: Placement, *, replay: bool = False
+    ) -> Command:
+        number = self._next
+        self._next += 1
+        batch = self.batches[number] = Batch(strips, placement, replay)
+        self._out[placement] += 1
+        for nodes, low, high in strips:
+            for node in nodes:
+                run = self.nodes[node]
+                if not replay:
+                    move(run.states, low, high, State.RUNNING)
+                run.hold(low, high, number)
+        order = write_order(self.nodes, number, strips, limit, replay)
+        batch.inputs = order.inputs
+        self.ledger.claim(order.inputs)
+        return order
