@@ -189,7 +189,7 @@ class VirtualCluster:
         account.messages += read - began + done - thought
         account.events += len(events)
         account.batches += len(orders)
-        account.ready = max(account.ready, len(machine._ready))
+        account.ready = max(account.ready, sum(map(len, machine.dispatcher.ready.queues.values())))
         if not self.at.free_driver:
             now += done - began
         for order in commands:
