@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from collections import deque
-
 import pytest
 
 import headrace as hr
@@ -10,6 +8,7 @@ from headrace.core.batching import GRAIN, PATIENCE, TRIAL, grow
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
 from headrace.core.plan import make_plan
+from headrace.core.ready import Queue
 from headrace.core.state import State
 from headrace.core.strips import Strip, count
 
@@ -127,5 +126,5 @@ def test_only_pending_children_join():
     machine._to_open.extend((0, 1))
     machine._settle_down()
     machine.nodes[1].states[1] = State.RETRYING
-    strips, _ = grow(deque([(0, 0, 2)]), machine.nodes, machine.costs, 1, 1, {})
+    strips, _ = grow(Queue(machine.nodes, [(0, 0, 2)]), machine.nodes, machine.costs, 1, 1, {})
     assert strips == [Strip((0,), 0, 2)]

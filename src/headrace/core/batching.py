@@ -13,14 +13,12 @@ as soon as the optimism proves wrong.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence, Set
-from itertools import islice
 
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
 from headrace.core.plan import EdgeKind, edge_children
-from headrace.core.ready import Segment
+from headrace.core.ready import Queue, Segment
 from headrace.core.state import State
 from headrace.core.strips import Strip
 from headrace.core.task import Placement
@@ -37,8 +35,6 @@ PATIENCE = 2.0
 TRIAL = GRAIN / 2
 #: The most task runs in one batch, which bounds a message and what one crash puts in doubt.
 MOST = 50_000
-#: How many ready segments are looked at to estimate the ready work; the rest is extrapolated.
-SAMPLE = 500
 
 
 class Growth:
@@ -189,17 +185,8 @@ class Growth:
             self._stack.append((node, 0, run.width))
 
 
-def expected_seconds(ready: deque[Segment], nodes: Sequence[NodeRun], costs: Costs) -> float:
-    """Expected seconds of all that is ready, extrapolated from a sample; unknown tasks count as a grain."""
-    total = 0.0
-    for node, low, high in islice(ready, SAMPLE):
-        cost = costs.estimate(nodes[node].spec.task)
-        total += (GRAIN if cost is None else cost) * (high - low)
-    return total * max(1.0, len(ready) / SAMPLE)
-
-
 def grow(
-    ready: deque[Segment],
+    ready: Queue,
     nodes: Sequence[NodeRun],
     costs: Costs,
     idle: int,
@@ -211,7 +198,7 @@ def grow(
 
     Parameters
     ----------
-    ready : deque of (node, low, high)
+    ready : Queue
         Ready task runs of one placement; what the batch takes is removed. Not empty.
     nodes : sequence of NodeRun
         The run.
@@ -231,23 +218,22 @@ def grow(
     limit : float
         Seconds after which the worker gives back the rest.
     """
-    node, low, _ = ready[0]
+    node, low, _ = ready.first
     if suspects and (most := suspects.get((node, low))) is not None:
         return _grow_suspect(ready, nodes, costs, most, suspects)
     growth = Growth(nodes, costs, MOST, bool(suspects), nodes[node].placement, heavy)
     if growth.cost_of(node) is None:
-        waiting = sum(high - low for _, low, high in ready)
-        share = -(-waiting // max(idle, 1))
+        share = -(-ready.waiting // max(idle, 1))
         _fill(growth, ready, math.inf, share, known=False, suspects=suspects)
         return growth.strips, TRIAL
-    share_seconds = expected_seconds(ready, nodes, costs) / threads
+    share_seconds = ready.seconds(costs, unknown=GRAIN) / threads
     _fill(growth, ready, max(CRUMB, min(GRAIN, share_seconds)), MOST, known=True, suspects=suspects)
     return growth.strips, PATIENCE * GRAIN
 
 
 def _fill(
     growth: Growth,
-    ready: deque[Segment],
+    ready: Queue,
     budget: float,
     most: int,
     *,
@@ -256,25 +242,22 @@ def _fill(
 ) -> None:
     """Take ready segments up to a budget, each followed by the descendants that it completes."""
     while ready and growth.cost < budget and most > 0 and growth.count < growth.most:
-        node, low, high = ready[0]
+        node, low, _ = ready.first
         if growth.count and (growth.cost_of(node) is not None) != known:
             return
         if suspects and (node, low) in suspects:
             return
-        alike = growth.alike(ready[0])
-        taken = growth.take(ready[0], budget, min(most, alike)) if alike else 0
+        alike = growth.alike(ready.first)
+        taken = growth.take(ready.first, budget, min(most, alike)) if alike else 0
         if not taken:
             return
         most -= taken
-        if low + taken == high:
-            ready.popleft()
-        else:
-            ready[0] = (node, low + taken, high)
+        ready.take(taken)
         growth.descend()
 
 
 def _grow_suspect(
-    ready: deque[Segment],
+    ready: Queue,
     nodes: Sequence[NodeRun],
     costs: Costs,
     most: int,
@@ -283,12 +266,9 @@ def _grow_suspect(
     """A batch of suspects only, so that the one that kills is alone in the end and its neighbours are not."""
     strips: list[Strip] = []
     while ready and len(strips) < most:
-        node, low, high = ready[0]
+        node, low, _ = ready.first
         if suspects.get((node, low)) != most:
             break
         strips.append(Strip((node,), low, low + 1))
-        if low + 1 == high:
-            ready.popleft()
-        else:
-            ready[0] = (node, low + 1, high)
+        ready.take(1)
     return strips, math.inf

@@ -128,10 +128,10 @@ class Dispatcher:
         for placement, queue in self.ready.queues.items():
             while queue:
                 out = len(self.batches) if placement == ANYWHERE else self._out[placement]
-                if out >= self.recovery.room(self.threads, self.threads * QUEUED, queue[0][:2]):
+                if out >= self.recovery.room(self.threads, self.threads * QUEUED, queue.first[:2]):
                     break
                 idle = self.threads - out
-                if out and idle < 1 and self.costs.estimate(self.nodes[queue[0][0]].spec.task) is None:
+                if out and idle < 1 and self.costs.estimate(self.nodes[queue.first[0]].spec.task) is None:
                     break  # the first tries will soon tell what it costs
                 grown = batching.grow(
                     queue, self.nodes, self.costs, idle, self.threads, self.recovery.suspects, self.ledger.heavy

@@ -444,8 +444,9 @@ class RunMachine:
                 self._conclude(node, child, child + 1, State.TRIGGER_FAILED)
 
     def _finish(self) -> None:
-        replaying = self.ledger.lost or any(batch.replay for batch in self.dispatcher.batches.values())
-        if self._unfinished_nodes or self.finished or replaying:
+        if self._unfinished_nodes or self.finished:
+            return
+        if self.ledger.lost or any(batch.replay for batch in self.dispatcher.batches.values()):
             return
         deciding = [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
         failed = any(run.failed for run in deciding)
