@@ -73,10 +73,10 @@ class Growth:
     def take(self, segment: Segment, budget: float, most: int) -> int:
         """Take children of a segment, with the columns that hang on them; return how many."""
         node, low, high = segment
-        column, unit = self._column(node, low, high)
-        most = min(most, (self.most - self.count) // len(column), high - low)
-        if unit > 0 and budget < math.inf:
-            most = min(most, int((budget - self.cost) / unit))
+        most = self._fit(min(most, high - low), self.cost_of(node) or 0.0, budget)
+        # Of a range of millions, columns are only looked for where they could be taken.
+        column, unit = self._column(node, low, low + max(most, 1))
+        most = min(self._fit(most, unit, budget), (self.most - self.count) // len(column))
         if most < 1:
             if self.count:
                 return 0
@@ -92,6 +92,10 @@ class Growth:
         for member in column:
             self._cover(member, low, most)
         return most
+
+    def _fit(self, most: int, unit: float, budget: float) -> int:
+        """How many, of at most so many, of a cost fit into what is left of a budget."""
+        return min(most, int((budget - self.cost) / unit)) if unit > 0 and budget < math.inf else most
 
     def descend(self) -> None:
         """Grow into what the batch itself makes ready, depth first, up to the grain."""

@@ -410,10 +410,12 @@ class RunMachine:
         """Make ready, or settle by trigger, what of a range is pending and waits for nothing."""
         run = self.nodes[node]
         high = min(high, len(run.states))  # a node that could not be mapped is narrower than its sources
-        if not run.opened or low >= high:
-            return
+        if not run.opened or run.states.find(State.PENDING, low, high) < 0:
+            return  # most often, because a batch carried these task runs together with what they wait for
         sources = [(edge, self.nodes[edge.source]) for edge in run.spec.inputs]
         by_child = [source for edge, source in sources if edge.kind is EdgeKind.CHILD]
+        if not all(source.final_in(low, high) for source in by_child):
+            return  # each child waits for something; so it is when a batch gives back the end of a column
         if (
             run.all_in(State.PENDING, low, high)
             and all(source.all_final(low, high) for source in by_child)
