@@ -26,6 +26,8 @@ from headrace.core.task import Placement
 #: Seconds of work in a batch. A round trip costs some 10 ms, mostly hidden by the queue on the workers; a tenth of
 #: a second keeps the rest below a few per cent, and people see progress ten times a second.
 GRAIN = 0.1
+#: Seconds that a batch keeps the driver and Dask's scheduler busy, each of which does one thing at a time.
+PACE = 0.0002
 #: Below this many seconds, splitting ready work between threads costs more than it saves.
 CRUMB = 0.002
 #: A batch of known cost may take this many grains before its rest is given back: estimates are means, and half of
@@ -189,6 +191,28 @@ class Growth:
             self._stack.append((node, 0, run.width))
 
 
+def grain_for(threads: int) -> float:
+    """Return the seconds of a batch at which so many threads can be supplied with batches."""
+    return max(GRAIN, threads * PACE)
+
+
+def budget_for(seconds: float, threads: int) -> float:
+    """Return how many of the seconds of work that are ready one batch shall take.
+
+    A fair share, up to the grain. Where a share is so small that handing one to each thread would take longer than
+    executing it, fewer and longer batches are done sooner: ``n`` batches of ``seconds / n`` are all handed out after
+    ``n * PACE``, and done a batch's length later. The sum is smallest where a batch is as long as handing out takes.
+
+    Parameters
+    ----------
+    seconds : float
+        Of all that is ready.
+    threads : int
+        How many there are.
+    """
+    return min(grain_for(threads), max(CRUMB, seconds / threads, math.sqrt(seconds * PACE)))
+
+
 def grow(
     ready: Queue,
     nodes: Sequence[NodeRun],
@@ -229,10 +253,10 @@ def grow(
     if growth.cost_of(node) is None:
         share = -(-ready.waiting // max(idle, 1))
         _fill(growth, ready, math.inf, share, known=False, suspects=suspects)
-        return growth.strips, TRIAL
-    share_seconds = ready.seconds(costs, unknown=GRAIN) / threads
-    _fill(growth, ready, max(CRUMB, min(GRAIN, share_seconds)), MOST, known=True, suspects=suspects)
-    return growth.strips, PATIENCE * GRAIN
+        return growth.strips, TRIAL * (grain_for(threads) / GRAIN)
+    budget = budget_for(ready.seconds(costs, unknown=GRAIN), threads)
+    _fill(growth, ready, budget, MOST, known=True, suspects=suspects)
+    return growth.strips, PATIENCE * grain_for(threads)
 
 
 def _fill(
