@@ -28,7 +28,7 @@ from headrace.core.events import Dispatch, Ended, Event, HandedBack, Progressed,
 from headrace.core.machine import RunMachine
 from headrace.core.plan import EdgeKind, Plan
 from headrace.core.strips import Strip
-from headrace.execution.watchdog import LOOK, NOTE
+from headrace.execution.watchdog import LOOK, looks_per_note
 
 
 @dataclass(frozen=True)
@@ -268,11 +268,9 @@ class VirtualCluster:
                 self._tell(look, HandedBack(order.batch, done + 1, _array(seconds[:done]), current))
                 self.account.hand_backs += 1
         end = float(ends[-1])
-        note = now + NOTE * LOOK
-        while note < end:
-            started = int(np.searchsorted(ends, note, side="right")) + 1
-            self._tell(note, Progressed(order.batch, started))
-            note += NOTE * LOOK
+        period = LOOK * looks_per_note(order.limit)
+        for note in np.arange(now + period, end, period):
+            self._tell(note, Progressed(order.batch, int(np.searchsorted(ends, note, side="right")) + 1))
         self._tell(end, Ended(order.batch, len(seconds), _array(seconds)))
         self._push(end, self._free, number)
         self._worked += end - now
