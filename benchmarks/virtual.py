@@ -72,8 +72,8 @@ class Account:
         How many there were.
     ready : int
         The most ranges that were ready at a time.
-    idle : float
-        Thread seconds without work, before the last task run ended.
+    worked, idle : float
+        Thread seconds with work, and without it before the last task run ended.
     """
 
     makespan: float = 0.0
@@ -83,6 +83,7 @@ class Account:
     hand_backs: int = 0
     events: int = 0
     ready: int = 0
+    worked: float = 0.0
     idle: float = 0.0
 
 
@@ -153,7 +154,7 @@ class VirtualCluster:
         self._queue: list[tuple[float, int, Any, Any]] = []
         self._sequence = 0
         self._inbox: list[bytes] = []
-        self._worked = self._last_end = 0.0
+        self._last_end = 0.0
 
     def run(self) -> Account:
         """Run it and return what was found."""
@@ -165,7 +166,7 @@ class VirtualCluster:
             self._advance(driver)
             driver = self._think(driver, self._inbox)
         account.makespan = driver
-        account.idle = self._last_end * self.at.threads - self._worked
+        account.idle = self._last_end * self.at.threads - account.worked
         return account
 
     # -- the driver ----------------------------------------------------------------------------------------------
@@ -273,7 +274,7 @@ class VirtualCluster:
             self._tell(note, Progressed(order.batch, int(np.searchsorted(ends, note, side="right")) + 1))
         self._tell(end, Ended(order.batch, len(seconds), _array(seconds)))
         self._push(end, self._free, number)
-        self._worked += end - now
+        self.account.worked += end - now
         self._last_end = max(self._last_end, end)
 
     def _seconds(self, strips: tuple[Strip, ...]) -> Any:
