@@ -14,15 +14,12 @@ limit is in proportion to what was told, so that a lie wastes no more than optim
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Sequence, Set
-from itertools import islice
-from typing import NamedTuple
 
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
 from headrace.core.plan import EdgeKind, edge_children
-from headrace.core.ready import Segment
+from headrace.core.ready import Queue, Segment
 from headrace.core.state import State
 from headrace.core.strips import Strip
 from headrace.core.task import Placement
@@ -30,6 +27,8 @@ from headrace.core.task import Placement
 #: Seconds of work in a batch. A round trip costs some 10 ms, mostly hidden by the queue on the workers; a tenth of
 #: a second keeps the rest below a few per cent, and people see progress ten times a second.
 GRAIN = 0.1
+#: Seconds that a batch keeps the driver and Dask's scheduler busy, each of which does one thing at a time.
+PACE = 0.0002
 #: Below this many seconds, splitting ready work between threads costs more than it saves.
 CRUMB = 0.002
 #: A batch of known cost may take this many grains before its rest is given back: estimates are means, and half of
@@ -39,8 +38,6 @@ PATIENCE = 2.0
 TRIAL = GRAIN / 2
 #: The most task runs in one batch, which bounds a message and what one crash puts in doubt.
 MOST = 50_000
-#: How many ready segments are looked at to estimate the ready work; the rest is extrapolated.
-SAMPLE = 500
 
 
 class Growth:
@@ -79,10 +76,10 @@ class Growth:
     def take(self, segment: Segment, budget: float, most: int) -> int:
         """Take children of a segment, with the columns that hang on them; return how many."""
         node, low, high = segment
-        column, unit = self._column(node, low, high)
-        most = min(most, (self.most - self.count) // len(column), high - low)
-        if unit > 0 and budget < math.inf:
-            most = min(most, int((budget - self.cost) / unit))
+        most = self._fit(min(most, high - low), self.cost_of(node) or 0.0, budget)
+        # Of a range of millions, columns are only looked for where they could be taken.
+        column, unit = self._column(node, low, low + max(most, 1))
+        most = min(self._fit(most, unit, budget), (self.most - self.count) // len(column))
         if most < 1:
             if self.count:
                 return 0
@@ -98,6 +95,10 @@ class Growth:
         for member in column:
             self._cover(member, low, most)
         return most
+
+    def _fit(self, most: int, unit: float, budget: float) -> int:
+        """How many, of at most so many, of a cost fit into what is left of a budget."""
+        return min(most, int((budget - self.cost) / unit)) if unit > 0 and budget < math.inf else most
 
     def descend(self) -> None:
         """Grow into what the batch itself makes ready, depth first, up to the grain."""
@@ -193,34 +194,30 @@ class Growth:
             self._stack.append((node, 0, run.width))
 
 
-class Backlog(NamedTuple):
-    """What is ready and waits for a thread.
+def grain_for(threads: int) -> float:
+    """Return the seconds of a batch at which so many threads can be supplied with batches."""
+    return max(GRAIN, threads * PACE)
 
-    Attributes
+
+def budget_for(seconds: float, threads: int) -> float:
+    """Return how many of the seconds of work that are ready one batch shall take.
+
+    A fair share, up to the grain. Where a share is so small that handing one to each thread would take longer than
+    executing it, fewer and longer batches are done sooner: ``n`` batches of ``seconds / n`` are all handed out after
+    ``n * PACE``, and done a batch's length later. The sum is smallest where a batch is as long as handing out takes.
+
+    Parameters
     ----------
     seconds : float
-        How long one thread is expected to need for it.
-    task_runs : int
-        How many threads could take part.
+        Of all that is ready.
+    threads : int
+        How many there are.
     """
-
-    seconds: float = 0.0
-    task_runs: int = 0
-
-
-def backlog_of(ready: deque[Segment], nodes: Sequence[NodeRun], costs: Costs) -> Backlog:
-    """Sum up what is ready, extrapolated from a sample; unknown tasks count as a grain."""
-    seconds, task_runs = 0.0, 0
-    for node, low, high in islice(ready, SAMPLE):
-        cost = costs.estimate(nodes[node].spec.task)
-        seconds += (GRAIN if cost is None else cost) * (high - low)
-        task_runs += high - low
-    scale = max(1.0, len(ready) / SAMPLE)
-    return Backlog(seconds * scale, int(task_runs * scale))
+    return min(grain_for(threads), max(CRUMB, seconds / threads, math.sqrt(seconds * PACE)))
 
 
 def grow(
-    ready: deque[Segment],
+    ready: Queue,
     nodes: Sequence[NodeRun],
     costs: Costs,
     idle: int,
@@ -234,7 +231,7 @@ def grow(
 
     Parameters
     ----------
-    ready : deque of (node, low, high)
+    ready : Queue
         Ready task runs of one placement; what the batch takes is removed. Not empty.
     nodes : sequence of NodeRun
         The run.
@@ -256,24 +253,25 @@ def grow(
     limit : float
         Seconds after which the worker gives back the rest.
     """
-    node, low, _ = ready[0]
+    node, low, _ = ready.first
     if suspects and (most := suspects.get((node, low))) is not None:
         return _grow_suspect(ready, nodes, costs, most, suspects)
     growth = Growth(nodes, costs, MOST, careful or bool(suspects), nodes[node].placement, heavy)
     if growth.cost_of(node) is None:
-        waiting = sum(high - low for _, low, high in ready)
-        share = -(-waiting // max(idle, 1))
+        share = -(-ready.waiting // max(idle, 1))
         _fill(growth, ready, math.inf, share, known=False, suspects=suspects)
-        return growth.strips, TRIAL
-    share_seconds = backlog_of(ready, nodes, costs).seconds / threads
-    _fill(growth, ready, max(CRUMB, min(GRAIN, share_seconds)), MOST, known=True, suspects=suspects)
-    grain = GRAIN if costs.measured(nodes[node].spec.task) else min(GRAIN, growth.cost)
+        return growth.strips, TRIAL * (grain_for(threads) / GRAIN)
+    grain = grain_for(threads)
+    budget = budget_for(ready.seconds(costs, unknown=GRAIN), threads)
+    _fill(growth, ready, budget, MOST, known=True, suspects=suspects)
+    if not costs.measured(nodes[node].spec.task):
+        grain = min(grain, growth.cost)
     return growth.strips, max(TRIAL, PATIENCE * grain)
 
 
 def _fill(
     growth: Growth,
-    ready: deque[Segment],
+    ready: Queue,
     budget: float,
     most: int,
     *,
@@ -282,25 +280,22 @@ def _fill(
 ) -> None:
     """Take ready segments up to a budget, each followed by the descendants that it completes."""
     while ready and growth.cost < budget and most > 0 and growth.count < growth.most:
-        node, low, high = ready[0]
+        node, low, _ = ready.first
         if growth.count and (growth.cost_of(node) is not None) != known:
             return
         if suspects and (node, low) in suspects:
             return
-        alike = growth.alike(ready[0])
-        taken = growth.take(ready[0], budget, min(most, alike)) if alike else 0
+        alike = growth.alike(ready.first)
+        taken = growth.take(ready.first, budget, min(most, alike)) if alike else 0
         if not taken:
             return
         most -= taken
-        if low + taken == high:
-            ready.popleft()
-        else:
-            ready[0] = (node, low + taken, high)
+        ready.take(taken)
         growth.descend()
 
 
 def _grow_suspect(
-    ready: deque[Segment],
+    ready: Queue,
     nodes: Sequence[NodeRun],
     costs: Costs,
     most: int,
@@ -309,12 +304,9 @@ def _grow_suspect(
     """A batch of suspects only, so that the one that kills is alone in the end and its neighbours are not."""
     strips: list[Strip] = []
     while ready and len(strips) < most:
-        node, low, high = ready[0]
+        node, low, _ = ready.first
         if suspects.get((node, low)) != most:
             break
         strips.append(Strip((node,), low, low + 1))
-        if low + 1 == high:
-            ready.popleft()
-        else:
-            ready[0] = (node, low + 1, high)
+        ready.take(1)
     return strips, math.inf

@@ -6,7 +6,7 @@ placements are counted apart, so that work for which there is a worker never wai
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Sequence
 
 from headrace.core import batching, gangs
@@ -15,7 +15,7 @@ from headrace.core.events import Command, Links
 from headrace.core.ledger import Ledger
 from headrace.core.noderun import NodeRun
 from headrace.core.orders import write_order
-from headrace.core.ready import Ready, Segment
+from headrace.core.ready import Backlog, Queue, Ready
 from headrace.core.recovery import Recovery
 from headrace.core.state import State, move
 from headrace.core.strips import Strip, count
@@ -119,10 +119,9 @@ class Dispatcher:
         self._out.clear()
         self.ready.clear()
 
-    def backlog(self) -> batching.Backlog:
+    def backlog(self) -> Backlog:
         """What waits for a thread."""
-        parts = [batching.backlog_of(queue, self.nodes, self.costs) for queue in self.ready.queues.values()]
-        return batching.Backlog(sum(part.seconds for part in parts), sum(part.task_runs for part in parts))
+        return self.ready.backlog(self.costs, batching.GRAIN)
 
     def fill(self, *, finished: bool) -> list[Command]:
         """Dispatch what computes lost values again, and batches of what is ready while there is room for them."""
@@ -157,10 +156,10 @@ class Dispatcher:
                 commands += self._dispatch_gang(gang)
             while queue:
                 out = len(self.batches) if placement == ANYWHERE else self._out[placement]
-                if out >= self.recovery.room(self.threads, self.threads * QUEUED, queue[0][:2]):
+                if out >= self.recovery.room(self.threads, self.threads * QUEUED, queue.first[:2]):
                     break
                 idle = self.threads - out
-                if out and idle < 1 and self.costs.estimate(self.nodes[queue[0][0]].spec.task) is None:
+                if out and idle < 1 and self.costs.estimate(self.nodes[queue.first[0]].spec.task) is None:
                     break  # the first tries will soon tell what it costs
                 grown = batching.grow(
                     queue, self.nodes, self.costs, idle, self.threads, self.recovery.suspects, self.ledger.heavy,
@@ -169,7 +168,7 @@ class Dispatcher:
                 commands.append(self._dispatch(tuple(grown[0]), grown[1], placement))
         return commands
 
-    def _form(self, queue: deque[Segment]) -> gangs.Gang | None:
+    def _form(self, queue: Queue) -> gangs.Gang | None:
         if self.batches or self.threads < 2 or len(self._stalls) >= MOST_STALLS or not queue:
             return None
         if self.recovery.suspects or self.ledger.heavy or self.ledger.lost:

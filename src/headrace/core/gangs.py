@@ -22,7 +22,7 @@ from itertools import groupby
 from headrace.core import batching
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
-from headrace.core.ready import Segment
+from headrace.core.ready import Queue
 from headrace.core.state import State
 from headrace.core.task import ANYWHERE
 
@@ -78,13 +78,13 @@ class Gang:
         return [{node: tuple(sorted(to)) for node, to in some.items()} for some in readers], imports
 
 
-def form(ready: Sequence[Segment], nodes: Sequence[NodeRun], costs: Costs, threads: int) -> Gang | None:
+def form(ready: Queue, nodes: Sequence[NodeRun], costs: Costs, threads: int) -> Gang | None:
     """Form a gang of what is ready and what follows from it, if that makes sense.
 
     Parameters
     ----------
-    ready : sequence of (node, low, high)
-        All that is ready.
+    ready : Queue
+        All that is ready. Nothing is removed.
     nodes : sequence of NodeRun
         The run.
     costs : Costs
@@ -125,7 +125,7 @@ def _alone(order: Sequence[int], least: int, nodes: Sequence[NodeRun], costs: Co
     return Gang([seat], seconds)
 
 
-def _seconds_of(ready: Sequence[Segment], nodes: Sequence[NodeRun], costs: Costs) -> float | None:
+def _seconds_of(ready: Queue, nodes: Sequence[NodeRun], costs: Costs) -> float | None:
     """Expected seconds of what is ready; None if a gang cannot take it."""
     if len(ready) > MOST // 2:
         return None
@@ -139,7 +139,7 @@ def _seconds_of(ready: Sequence[Segment], nodes: Sequence[NodeRun], costs: Costs
 
 
 def _window(
-    ready: Sequence[Segment], nodes: Sequence[NodeRun], costs: Costs, budget: float
+    ready: Queue, nodes: Sequence[NodeRun], costs: Costs, budget: float
 ) -> tuple[list[int], dict[int, int], float]:
     """What is ready and what follows from it, breadth first, up to a budget; each node's level; their seconds."""
     found = [node for node, _, _ in ready]

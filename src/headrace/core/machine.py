@@ -21,7 +21,6 @@ from array import array
 from collections import deque
 from collections.abc import Iterable
 
-from headrace.core.batching import Backlog
 from headrace.core.costs import Costs
 from headrace.core.dispatcher import Batch, Dispatcher
 from headrace.core.events import (
@@ -44,7 +43,7 @@ from headrace.core.events import (
 from headrace.core.ledger import Ledger
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, Plan
-from headrace.core.ready import Segment
+from headrace.core.ready import Backlog, Segment
 from headrace.core.recovery import Recovery
 from headrace.core.rules import Decision, Upstream, decide, runs_after_success, upstream_of
 from headrace.core.state import State, move, move_run
@@ -418,10 +417,12 @@ class RunMachine:
         """Make ready, or settle by trigger, what of a range is pending and waits for nothing."""
         run = self.nodes[node]
         high = min(high, len(run.states))  # a node that could not be mapped is narrower than its sources
-        if not run.opened or low >= high:
-            return
+        if not run.opened or run.states.find(State.PENDING, low, high) < 0:
+            return  # most often, because a batch carried these task runs together with what they wait for
         sources = [(edge, self.nodes[edge.source]) for edge in run.spec.inputs]
         by_child = [source for edge, source in sources if edge.kind is EdgeKind.CHILD]
+        if not all(source.final_in(low, high) for source in by_child):
+            return  # each child waits for something; so it is when a batch gives back the end of a column
         if (
             run.all_in(State.PENDING, low, high)
             and all(source.all_final(low, high) for source in by_child)
@@ -452,8 +453,9 @@ class RunMachine:
                 self._conclude(node, child, child + 1, State.TRIGGER_FAILED)
 
     def _finish(self) -> None:
-        replaying = self.ledger.lost or any(batch.replay for batch in self.dispatcher.batches.values())
-        if self._unfinished_nodes or self.finished or replaying:
+        if self._unfinished_nodes or self.finished:
+            return
+        if self.ledger.lost or any(batch.replay for batch in self.dispatcher.batches.values()):
             return
         deciding = [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
         failed = any(run.failed for run in deciding)

@@ -6,9 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from headrace.core.batching import Backlog
 from headrace.core.events import Command, Event
 from headrace.core.plan import Plan
+from headrace.core.ready import Backlog
 
 #: By batch: which values of it are wanted, as (node, child).
 Wanted = Mapping[int, Sequence[tuple[int, int]]]

@@ -21,9 +21,9 @@ from dask._task_spec import TaskRef
 from dask.base import annotate
 from distributed import CancelledError, Client, Future, KilledWorker
 
-from headrace.core.batching import Backlog
 from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Release, Resized, Stop, Vanished
 from headrace.core.plan import Plan
+from headrace.core.ready import Backlog
 from headrace.core.task import Placement
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
