@@ -8,7 +8,7 @@ rule gives chains, chunks of maps, map-over-map pipelines and sub-trees; none of
 What a task run costs is known from those that ran (``core.costs``). A task that never ran is tried optimistically,
 in a batch with its fair share of the others; the limit that goes with the batch makes the worker give back the rest
 as soon as the optimism proves wrong. What only earlier runs tell of a task is believed, but may be a lie: then the
-limit is in proportion to what was told, so that a lie wastes no more than optimism would.
+limit is in proportion to what was told, so that tasks told to be short waste no more than optimism would.
 """
 
 from __future__ import annotations
