@@ -141,7 +141,9 @@ class Simulated(Execution):
         node, child = locate(self.order.strips, self.control.position - 1)
         calls = self.calls[node, child] = self.calls.get((node, child), 0) + 1
         attempt = self.order.attempts.get((node, child), 0) + calls
+        began = CLOCK.now
         CLOCK.now += self.cluster.world.seconds(node, child)
+        self.cluster.spans[node, child] = self.order.batch, began, CLOCK.now
         return self.cluster.world.call(self.cluster.lists, node, child, attempt, args)
 
     def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
@@ -198,7 +200,10 @@ class Cluster:
             self.loaded[index].function = self._call
         self.lists, self.world, self.trouble = lists, world, trouble
         self.random = random.Random(seed)
-        self.threads, self.free = threads, threads
+        self.threads = self.free = self.capacity = threads
+        self.spans: dict[tuple[int, int], tuple[int, float, float]] = {}  # in which batch, from when until when
+        self.told: dict[int, float] = {}  # when the machine heard of a batch's end
+        self.idle: list[list[float]] = []  # from when until when a thread had nothing to do
         self.machine = RunMachine(self.plan, threads)
         self.now = 0.0
         self.queue: deque[Dispatch] = deque()
@@ -251,8 +256,14 @@ class Cluster:
                 events.append(event)
         self._lose_values()
         self._start_batches()
+        if self.idle and len(self.idle[-1]) == 1:
+            self.idle[-1].append(self.now)
         self.recording.append((self.now, events))
         self._obey(self.machine.handle(self.now, events))
+        if self.free > 0 and self.idle and self.idle[-1][1:] == [self.now]:
+            self.idle[-1].pop()
+        elif self.free > 0:
+            self.idle.append([self.now])
 
     def _lose_values(self) -> None:
         """Now and then, a worker dies that alone held the values of a batch."""
@@ -276,6 +287,7 @@ class Cluster:
             gone = set(runs(cut(self.orders[event.batch].strips, event.stop, 1 << 30)))
             self.live = {run: batch for run, batch in self.live.items() if batch != event.batch or run not in gone}
         elif isinstance(event, (Ended, Lost)):
+            self.told.setdefault(event.batch, self.now)
             if isinstance(event, Ended) and event.batch in self.held:
                 self.ended.add(event.batch)
             self.live = {run: batch for run, batch in self.live.items() if batch != event.batch}
@@ -308,8 +320,10 @@ class Cluster:
         while self.free > 0 and self.queue:
             self.free -= 1
             self._execute(self.queue.popleft())
-        if self.trouble and self.random.random() < 0.05:
-            self._arrive(self.now + 0.1, Resized(self.random.choice((1, self.threads, 3))))
+        if self.trouble and self.random.random() < 0.05:  # a cluster that adapts; leaving workers finish their batches
+            now = self.random.choice((1, self.threads, 3, 12))
+            self.free, self.capacity = self.free + now - self.capacity, now
+            self._arrive(self.now + 0.1, Resized(now))
 
     def _execute(self, order: Dispatch) -> None:
         """Execute a batch, ahead of time, and let its messages arrive when they are due."""

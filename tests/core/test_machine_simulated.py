@@ -8,12 +8,15 @@ from dataclasses import replace
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, given, settings
 
+from headrace.core.batching import GRAIN, PATIENCE
 from headrace.core.events import Stop
 from headrace.core.noderun import NO_BATCH
+from headrace.core.plan import edge_children
 from headrace.core.rules import TRIGGERS
 from headrace.core.state import State
 from headrace.core.task import Policy
 from headrace.errors import FlowError
+from headrace.execution.watchdog import LOOK
 from tests.core.reference import interpret
 from tests.core.simulation import Cluster, NodePlan, World, draw_graph, plain, replay
 
@@ -118,6 +121,34 @@ def test_a_calm_cluster_gives_what_the_interpreter_gives(plans: list[NodePlan], 
 def test_trouble_changes_nothing_but_the_time(plans: list[NodePlan], world: World, seed: int) -> None:
     if (pair := cluster_of(plans, world, seed=seed, trouble=True)) is not None:
         check(*pair)
+
+
+#: Seconds that a ready task run may wait while a thread is free: the limit of a batch that was expected to be short,
+#: the watchdog's look, and messages both ways.
+PATIENT = PATIENCE * GRAIN + LOOK + 0.02
+
+
+@thorough
+@given(st.one_of(graphs, coupled), st.sampled_from((1e-2, 0.3, 3.0)), st.integers(0, 10_000), st.integers(2, 4))
+def test_nobody_waits_long_while_a_thread_is_free(plans: list[NodePlan], slow: float, seed: int, threads: int) -> None:
+    plans = [replace(plan, policy=Policy(name=plan.policy.name)) for plan in plans]
+    pair = cluster_of(plans, World(seed=seed, slow=slow), shared=seed % 2 == 0, seed=seed, threads=threads)
+    if pair is None:
+        return
+    cluster, _ = pair
+    cluster.run()
+    for (node, child), (batch, began, _) in cluster.spans.items():
+        waited = [
+            cluster.spans[edge.source, index]
+            for edge in cluster.plan.nodes[node].inputs
+            for index in edge_children(edge, child, len(cluster.machine.nodes[edge.source].states))
+            if (edge.source, index) in cluster.spans
+        ]
+        # Values are there for others when the batch that made them is over.
+        ready = max((end if before == batch else cluster.told[before] for before, _, end in waited), default=0.0)
+        for since, *until in cluster.idle:
+            waits = min([began, *until]) - max(ready, since)
+            assert waits <= PATIENT, f"{(node, child)} was ready at {ready}, and began at {began}"
 
 
 GANGS: Counter[bool] = Counter()  # by whether there was trouble: how many were formed

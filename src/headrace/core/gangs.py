@@ -118,9 +118,10 @@ def _alone(order: Sequence[int], least: int, nodes: Sequence[NodeRun], costs: Co
     seat: list[int] = []
     seconds = 0.0
     for node in order:
-        seconds += costs.estimate(nodes[node].spec.task) or 0.0
-        if len(seat) >= least and seconds > batching.GRAIN:
+        cost = costs.estimate(nodes[node].spec.task) or 0.0
+        if len(seat) >= least and seconds + cost > batching.GRAIN:
             break
+        seconds += cost
         seat.append(node)
     return Gang([seat], seconds)
 
