@@ -40,6 +40,10 @@ TRIAL = GRAIN / 2
 MOST = 50_000
 
 
+#: A batch's message holds so many bytes of long lists at most, or one element.
+LOADED = 1 << 20
+
+
 class Growth:
     """One batch while it grows."""
 
@@ -49,6 +53,7 @@ class Growth:
         self.nodes = nodes
         self.placement = placement
         self.heavy = heavy
+        self.brought = 0.0  # bytes of its part of long lists
         self.pulled: set[int] = set()  # heavy batches from which it takes values
         self.costs = costs
         self.careful = careful  # a killer is at large, or values are lost: stay with what is ready
@@ -109,6 +114,8 @@ class Growth:
             if cost is not None and self.cost + cost > GRAIN:
                 continue
             width = high - low
+            if self.nodes[node].brings * width > LOADED - self.brought:
+                continue
             if self.nodes[node].takers and width > 1:
                 stack.append((node, low + 1, high))
                 width = 1
@@ -116,7 +123,7 @@ class Growth:
                 return
 
     def alike(self, segment: Segment) -> int:
-        """How many children of a ready segment may go into this batch, as far as heavy values are concerned.
+        """How many children of a ready segment may go into this batch, as far as their values are concerned.
 
         A batch runs in one place, so each heavy value that it takes beyond those that it takes anyway may have to
         be moved there. What takes others goes elsewhere, to where these lie.
@@ -124,6 +131,9 @@ class Growth:
         node, low, high = segment
         if self.nodes[node].takers:
             high = low + 1  # child by child, so that what takes an item can follow it
+        if brings := self.nodes[node].brings:
+            high = min(high, low + max(int((LOADED - self.brought) / brings), not self.count))
+            self.brought += brings * (high - low)
         if not self.heavy:
             return high - low
         if not self.count:

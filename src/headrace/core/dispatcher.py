@@ -17,6 +17,8 @@ from headrace.core.noderun import NodeRun
 from headrace.core.orders import write_order
 from headrace.core.ready import Backlog, Queue, Ready
 from headrace.core.recovery import Recovery
+from headrace.core.slices import slices_of
+from headrace.core.slots import EachSent
 from headrace.core.state import State, move
 from headrace.core.strips import Strip, count
 from headrace.core.task import ANYWHERE, Placement
@@ -93,6 +95,11 @@ class Dispatcher:
         self.batches: dict[int, Batch] = {}
         self._out: Counter[Placement] = Counter()
         self._next = 0
+        self._sent = {
+            run.spec.index: sent
+            for run in nodes
+            if run.spec.mapped and (sent := [slot for slot in run.spec.slots() if isinstance(slot, EachSent)])
+        }
         self._stalls: set[tuple[int, ...]] = set()
 
     def offer(self, node: int, low: int, high: int) -> None:
@@ -218,6 +225,8 @@ class Dispatcher:
         self, number: int, strips: tuple[Strip, ...], limit: float, *, replay: bool = False, links: Links | None = None
     ) -> Command:
         order = write_order(self.nodes, number, strips, limit, replay, links)
+        if self._sent:
+            order.slices = slices_of(self._sent, strips)
         self.batches[number].inputs = order.inputs
         self.ledger.claim(order.inputs)
         return order

@@ -8,6 +8,7 @@ durations. A repeated, late or reordered event changes nothing.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, NamedTuple
@@ -254,6 +255,8 @@ class Dispatch:
         Whether nothing may be given back or put off, because others count on its values already.
     links : Links or None
         What it exchanges with others while it runs.
+    slices : dict
+        Parts of long constant lists; see ``core.slices``.
     """
 
     batch: int
@@ -266,6 +269,7 @@ class Dispatch:
     failures: dict[tuple[int, int], Failure] = field(default_factory=dict)
     whole: bool = False
     links: Links | None = None
+    slices: dict[tuple[int, int | str], list[tuple[int, Sequence[Any]]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

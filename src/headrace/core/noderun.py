@@ -7,6 +7,7 @@ from array import array
 from headrace.core.events import Failure
 from headrace.core.plan import EdgeKind, PlanNode
 from headrace.core.rules import Upstream, upstream_of
+from headrace.core.slots import EachSent
 from headrace.core.state import FINAL, State, move
 from headrace.core.summary import NodeSummary
 from headrace.core.task import Policy
@@ -38,6 +39,8 @@ class NodeRun:
         How many NODE and ITEM edges lead here that wait for something.
     by_child : bool
         Whether a CHILD edge leads here.
+    brings : float
+        Bytes that each task run brings in its batch's message (``core.slices``).
     takes : bool
         Whether it takes values of others.
     opened : bool
@@ -61,8 +64,8 @@ class NodeRun:
     """
 
     __slots__ = (
-        "attempts", "by_child", "failed", "failures", "holders", "opened", "placement", "policy", "seconds", "sizes",
-        "skipped", "spec", "states", "takers", "takes", "unfinished", "waiting", "width", "widthless",
+        "attempts", "brings", "by_child", "failed", "failures", "holders", "opened", "placement", "policy", "seconds",
+        "sizes", "skipped", "spec", "states", "takers", "takes", "unfinished", "waiting", "width", "widthless",
     )  # fmt: skip
 
     def __init__(self, spec: PlanNode, policy: Policy) -> None:
@@ -71,6 +74,7 @@ class NodeRun:
         self.placement = policy.placement
         kinds = [edge.kind for edge in spec.inputs]
         self.by_child = EdgeKind.CHILD in kinds
+        self.brings = sum(slot.size for slot in spec.slots() if type(slot) is EachSent) if spec.mapped else 0.0
         self.takes = any(edge.data for edge in spec.inputs)
         self.width: int | None = None
         self.widthless = False

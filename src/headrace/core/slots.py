@@ -43,6 +43,33 @@ class EachConst(NamedTuple):
     values: Sequence[Any]
 
 
+class EachSent:
+    """An ``EachConst`` whose values do not travel with it; each batch brings those that it needs (``core.slices``).
+
+    Parameters
+    ----------
+    node : int
+        Whose argument it is.
+    argument : int or str
+        The argument's position or name.
+    values : sequence, optional
+        All values; None where it has travelled.
+    size : float
+        Bytes of one value, on average.
+    """
+
+    __slots__ = ("argument", "node", "size", "values")
+
+    def __init__(self, node: int, argument: int | str, values: Sequence[Any] | None = None, size: float = 0.0) -> None:
+        self.node = node
+        self.argument = argument
+        self.values = values
+        self.size = size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EachSent, (self.node, self.argument)
+
+
 class Ref(NamedTuple):
     """The value of a node, then ``[key]`` for each key of the path."""
 
@@ -76,7 +103,7 @@ class Slotted(NamedTuple):
     keys: tuple[Any, ...] | None = None
 
 
-Slot = Const | EachConst | EachOf | Ref | ParameterRef | Slotted
+Slot = Const | EachConst | EachOf | EachSent | Ref | ParameterRef | Slotted
 
 #: Types without parts. Most arguments are of these, and long constant lists hold nothing else: told by exact type,
 #: a million of them are passed by in milliseconds.

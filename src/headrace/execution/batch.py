@@ -104,6 +104,10 @@ class Execution:
         self.odd: dict[tuple[int, int], State] = {}
         self.small = 0  # bytes of values that are not bulky
         self.bulk = Bulk(plan.plan, order.strips)
+        self.slices = {
+            key: {child: value for low, values in parts for child, value in enumerate(values, low)}
+            for key, parts in order.slices.items()
+        }
         self._flat: dict[tuple[int, str], list[Any]] = {}
         for node, child, state in order.outside:
             self.odd[node, child] = state

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from headrace.core.plan import Edge, EdgeKind, Plan, PlanNode
 from headrace.core.rules import runs_after_success
-from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, build, follow
+from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, build, follow
 from headrace.core.task import Policy
 from headrace.execution.values import Values
 
@@ -19,6 +19,7 @@ class Source(Protocol):
     """Where arguments come from: the execution of a batch."""
 
     values: Values
+    slices: dict[tuple[int, int | str], dict[int, Any]]
 
     def children(self, node: int) -> list[Any]:
         """The list of all children's values of a mapped node."""
@@ -88,6 +89,9 @@ def _const_getter(value: Any) -> Getter:
 
 def _other_getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
     match slot:
+        case EachSent():
+            key = slot.node, slot.argument
+            return lambda execution, child: execution.slices[key][child]
         case EachConst(values):
             return lambda execution, child: values[child]
         case EachOf(items):

@@ -16,10 +16,14 @@ from headrace._version import __version__
 from headrace.core.flow import FlowDefinition, draw_twice, unstable
 from headrace.core.graph import Graph
 from headrace.core.plan import Plan, make_plan
+from headrace.core.slices import split
 from headrace.core.summary import Observer
 from headrace.execution.base import Executor
 from headrace.execution.drive import Drive, Record
 from headrace.execution.flowrun import FlowRun
+
+#: Bytes of a plan beyond which its long lists travel in slices, with the batches, and not to every worker.
+LONG = 1 << 20
 
 
 class FlowRunner:
@@ -120,6 +124,9 @@ class FlowRunner:
             graph, digest = self._draw(values, as_json)
             plan = make_plan(graph)
             data = pickling.dumps(plan, f"flow {self.flow.name!r}")
+            if len(data) > LONG:
+                plan = split(plan, lambda values: len(pickling.dumps(values, "a list")), LONG // 16)
+                data = pickling.dumps(plan, f"flow {self.flow.name!r}")
         facts = {
             "flow": self.flow.name,
             "location": self.location,
