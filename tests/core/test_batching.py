@@ -29,7 +29,7 @@ def c(*values):
     return 1
 
 
-def ready_to_grow(function, costs: dict[str, float], threads: int = 1, suspects=None):
+def ready_to_grow(function, costs: dict[str, float], threads: int = 1, suspects=None, told=None):
     """The first batch of a flow whose tasks' costs are known, what is left of what was ready, and the limit."""
     machine = RunMachine(make_plan(draw("f", function, {})), threads)
     machine._to_open.extend(range(len(machine.nodes)))
@@ -37,6 +37,7 @@ def ready_to_grow(function, costs: dict[str, float], threads: int = 1, suspects=
     for number, task in enumerate(machine.plan.tasks):
         if task.name in costs:
             machine.costs.learn(number, costs[task.name], 1)
+    machine.costs.prior = {number: told[task.name] for number, task in enumerate(machine.plan.tasks) if told}
     machine.dispatcher.ready.arrange()
     (ready,) = machine.dispatcher.ready.queues.values()
     strips, limit = grow(ready, machine.nodes, machine.costs, threads, threads, suspects or {})
@@ -51,6 +52,30 @@ def test_unknown_tasks_are_tried_in_a_fair_share():
 def test_known_tasks_fill_the_grain():
     strips, limit, rest = ready_to_grow(lambda: a.map(list(range(100))), {"a": GRAIN / 10})
     assert (count(strips), limit, rest) == (10, PATIENCE * GRAIN, [(0, 10, 100)])
+
+
+@pytest.mark.parametrize(
+    ("told", "number", "limit"),
+    [(10 * GRAIN, 1, PATIENCE * GRAIN), (GRAIN / 10, 10, PATIENCE * GRAIN), (GRAIN / 1000, 100, PATIENCE * GRAIN / 10)],
+)
+def test_what_earlier_runs_told_is_believed_within_a_limit_in_proportion(told, number, limit):
+    strips, given, _ = ready_to_grow(lambda: a.map(list(range(100))), {}, told={"a": told})
+    assert (count(strips), given) == (number, pytest.approx(max(TRIAL, limit)))
+
+
+@pytest.mark.parametrize("width", [10, 1500])
+def test_the_backlog_is_what_is_ready(width):
+    def flow():
+        return [a.map(list(range(width))), [b(number) for number in range(width)]]
+
+    machine = RunMachine(make_plan(draw("f", flow, {})))
+    assert machine.backlog() == (0.0, 0)
+    machine._to_open.extend(range(len(machine.nodes)))
+    machine._settle_down()
+    machine.dispatcher.ready.arrange()
+    machine.costs.learn(machine.plan.nodes[0].task, 2.0, 1)
+    seconds, task_runs = machine.backlog()
+    assert (seconds, task_runs) == (pytest.approx(width * (2.0 + GRAIN)), 2 * width)
 
 
 def test_little_work_is_spread_over_the_threads():

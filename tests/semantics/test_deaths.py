@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from distributed import Client, LocalCluster
 
 import headrace as hr
 
@@ -78,3 +79,71 @@ def test_a_value_that_cannot_travel_is_an_error_that_names_the_task():
         assert run.state is hr.State.SUCCESS
         with pytest.raises(hr.errors.NotPicklable, match=r"the value of task lock\[0\], a lock"):
             run.result()
+
+
+@hr.task
+def where(i):
+    time.sleep(0.02)
+    return os.getpid()
+
+
+@hr.task
+def places(pids):
+    return sorted(set(pids))
+
+
+@hr.flow
+def spread():
+    return places(where.map(range(20)))
+
+
+def test_values_that_went_with_a_worker_after_the_run_are_told_so():
+    with hr.DaskEnvironment("local", n_workers=2, silence_logs=50) as environment:
+        run = spread.run(environment=environment)
+        pids = run.result()
+        assert len(pids) == 2
+        os.kill(pids[0], signal.SIGKILL)
+        with pytest.raises(hr.errors.ValueReleased, match="went with the worker"):  # also before the cluster knows
+            run["where"].result()
+        assert run.result() == pids
+
+
+@hr.task
+def nap(i):
+    time.sleep(0.05)
+    return i
+
+
+@hr.flow
+def naps(n: int = 30):
+    return total.map([0], hr.unmapped(nap.map(range(n))))
+
+
+class Disconnect:
+    """An observer that cuts the driver's connection to the scheduler, once, when some tasks are done."""
+
+    def __init__(self, client):
+        self.client = client
+        self.lost = None
+
+    def on_start(self, run_id, flow_name, summaries):
+        pass
+
+    def on_progress(self, summaries, elapsed):
+        if self.lost is None and any(summary.done for summary in summaries):
+            self.lost = self.client.scheduler_comm.comm
+            self.client.loop.add_callback(self.lost.abort)
+
+    def on_end(self, summaries, state, elapsed):
+        pass
+
+
+def test_a_driver_that_is_cut_off_for_a_moment_goes_on():
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster.scheduler_address, set_as_default=False) as client,
+    ):
+        disconnect = Disconnect(client)
+        run = naps.run(environment=hr.DaskEnvironment(client), observers=[disconnect])
+        assert disconnect.lost.closed()
+        assert run.result() == [sum(range(30))]

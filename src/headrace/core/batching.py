@@ -7,7 +7,8 @@ rule gives chains, chunks of maps, map-over-map pipelines and sub-trees; none of
 
 What a task run costs is known from those that ran (``core.costs``). A task that never ran is tried optimistically,
 in a batch with its fair share of the others; the limit that goes with the batch makes the worker give back the rest
-as soon as the optimism proves wrong.
+as soon as the optimism proves wrong. What only earlier runs tell of a task is believed, but may be a lie: then the
+limit is in proportion to what was told, so that tasks told to be short waste no more than optimism would.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Growth:
         self.heavy = heavy
         self.pulled: set[int] = set()  # heavy batches from which it takes values
         self.costs = costs
-        self.careful = careful  # a killer is at large: stay with what is ready
+        self.careful = careful  # a killer is at large, or values are lost: stay with what is ready
         self.cost = 0.0
         self.count = 0
         self.most = most
@@ -190,7 +191,9 @@ class Growth:
         """Note that a node waits for one thing less in this batch."""
         run = self.nodes[node]
         left = self._waiting[node] = self._waiting.get(node, run.waiting) - 1
-        if left == 0 and run.width and not run.opened and not run.by_child and run.placement == self.placement:
+        if left or not run.width or run.opened or run.by_child or run.placement != self.placement:
+            return
+        if run.all_in(State.PENDING, 0, run.width):  # else it runs in a gang already
             self._stack.append((node, 0, run.width))
 
 
@@ -224,6 +227,8 @@ def grow(
     threads: int,
     suspects: dict[tuple[int, int], int],
     heavy: Set[int] = frozenset(),
+    *,
+    careful: bool = False,
 ) -> tuple[list[Strip], float]:
     """Take one batch off the ready segments.
 
@@ -241,6 +246,8 @@ def grow(
         Task runs that were in a batch that killed its worker, with the largest batch that they may be in.
     heavy : set of int
         Batches whose values are expensive to move.
+    careful : bool
+        Whether to stay with what is ready, because values are lost that descendants may need.
 
     Returns
     -------
@@ -252,14 +259,17 @@ def grow(
     node, low, _ = ready.first
     if suspects and (most := suspects.get((node, low))) is not None:
         return _grow_suspect(ready, nodes, costs, most, suspects)
-    growth = Growth(nodes, costs, MOST, bool(suspects), nodes[node].placement, heavy)
+    growth = Growth(nodes, costs, MOST, careful or bool(suspects), nodes[node].placement, heavy)
     if growth.cost_of(node) is None:
         share = -(-ready.waiting // max(idle, 1))
         _fill(growth, ready, math.inf, share, known=False, suspects=suspects)
         return growth.strips, TRIAL * (grain_for(threads) / GRAIN)
+    grain = grain_for(threads)
     budget = budget_for(ready.seconds(costs, unknown=GRAIN), threads)
     _fill(growth, ready, budget, MOST, known=True, suspects=suspects)
-    return growth.strips, PATIENCE * grain_for(threads)
+    if not costs.measured(nodes[node].spec.task):
+        grain = min(grain, growth.cost)
+    return growth.strips, max(TRIAL, PATIENCE * grain)
 
 
 def _fill(

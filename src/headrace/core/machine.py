@@ -43,7 +43,7 @@ from headrace.core.events import (
 from headrace.core.ledger import Ledger
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, Plan
-from headrace.core.ready import Segment
+from headrace.core.ready import Backlog, Segment
 from headrace.core.recovery import Recovery
 from headrace.core.rules import Decision, Upstream, decide, runs_after_success, upstream_of
 from headrace.core.state import State, move, move_run
@@ -162,6 +162,10 @@ class RunMachine:
         """Numbers of the batches that are with the executor."""
         return list(self.dispatcher.batches)
 
+    def backlog(self) -> Backlog:
+        """What waits for a thread."""
+        return self.dispatcher.backlog()
+
     def summaries(self) -> list[NodeSummary]:
         """Where each node stands."""
         return [node.summary() for node in self.nodes]
@@ -178,11 +182,14 @@ class RunMachine:
             self._replayed(event, batch)
             return
         for node, child in event.missing:
-            self.ledger.lose(node, child)
+            if self.nodes[node].holders[child] not in self.dispatcher.batches:  # else it will tell what became of it
+                self.ledger.lose(node, child)
         self.returned.update(event.returned)
         odd: dict[tuple[int, int], Exceptional] = {}
         for entry in event.exceptional:
             odd[locate(batch.strips, entry.position)] = entry
+            if entry.state is State.PENDING:
+                self.dispatcher.stalled(batch)
         for position, measure, size in event.sizes:
             node, child = locate(batch.strips, position)
             self.nodes[node].sizes[measure][child] = size

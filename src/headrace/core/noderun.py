@@ -11,6 +11,7 @@ from headrace.core.state import FINAL, State, move
 from headrace.core.summary import NodeSummary
 from headrace.core.task import Policy
 
+_STATES = tuple(State)
 _FINAL = bytes(sorted(FINAL))
 NO_BATCH = -1
 _NO_HOLDER, _NO_SECONDS = array("i", (NO_BATCH,)), array("f", (0.0,))
@@ -155,5 +156,8 @@ class NodeRun:
 
     def summary(self) -> NodeSummary:
         """What to tell people."""
-        counts = {state: number for state in State if (number := self.states.count(state))}
-        return NodeSummary(self.spec.name, self.spec.mapped, self.width, counts, sum(self.seconds))
+        spec = self.spec
+        if len(self.states) == 1:
+            return NodeSummary(spec.name, spec.mapped, self.width, {_STATES[self.states[0]]: 1}, self.seconds[0])
+        counts = {state: number for state in _STATES if (number := self.states.count(state))}
+        return NodeSummary(spec.name, spec.mapped, self.width, counts, sum(self.seconds))

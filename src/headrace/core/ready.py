@@ -7,13 +7,31 @@ flow is executed depth first: what was made is used up before more of it is made
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from itertools import groupby
+from typing import NamedTuple
 
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
 from headrace.core.task import Placement
 
 Segment = tuple[int, int, int]  # node, low, high
+
+
+class Backlog(NamedTuple):
+    """What is ready and waits for a thread.
+
+    Attributes
+    ----------
+    seconds : float
+        How long one thread is expected to need for it.
+    task_runs : int
+        How many threads could take part.
+    """
+
+    seconds: float = 0.0
+    task_runs: int = 0
 
 
 class Queue:
@@ -52,6 +70,11 @@ class Queue:
             self._segments.popleft()
         else:
             self._segments[0] = (node, low + number, high)
+
+    def clear(self) -> None:
+        """Remove all."""
+        self._segments.clear()
+        self._counts.clear()
 
     def _count(self, node: int, number: int) -> None:
         task = self.nodes[node].spec.task
@@ -107,6 +130,7 @@ class Ready:
         self.nodes = nodes
         self.queues: dict[Placement, Queue] = {}
         self._fresh: list[Segment] = []
+        self._aside: list[Segment] = []
 
     def add(self, node: int, low: int, high: int, *, alone: bool) -> None:
         """Add a range.
@@ -137,6 +161,35 @@ class Ready:
             self._queue(self.nodes[segment[0]].placement).appendleft(segment)
         self._fresh.clear()
 
+    def put_aside(self, may_go: Callable[[int, int], bool]) -> None:
+        """Put task runs aside until the next call.
+
+        Parameters
+        ----------
+        may_go : callable
+            Gets a node and a child, and says whether this one need not be put aside.
+        """
+        aside, self._aside = self._aside, []
+        for segment in reversed(aside):
+            self._queue(self.nodes[segment[0]].placement).appendleft(segment)
+        for queue in self.queues.values():
+            segments = list(queue)
+            queue.clear()
+            for node, low, high in segments:
+                for free, children in groupby(range(low, high), key=partial(may_go, node)):
+                    part = list(children)
+                    (queue if free else self._aside).append((node, part[0], part[-1] + 1))
+
+    @property
+    def has_aside(self) -> bool:
+        """Whether something was put aside."""
+        return bool(self._aside)
+
+    def backlog(self, costs: Costs, unknown: float) -> Backlog:
+        """Sum up what is ready; parameters as for ``Queue.seconds``."""
+        queues = self.queues.values()
+        return Backlog(sum(queue.seconds(costs, unknown) for queue in queues), sum(queue.waiting for queue in queues))
+
     def _queue(self, placement: Placement) -> Queue:
         queue = self.queues.get(placement)
         if queue is None:
@@ -148,6 +201,7 @@ class Ready:
         """Forget all."""
         self.queues.clear()
         self._fresh.clear()
+        self._aside.clear()
 
     def __bool__(self) -> bool:
         return any(self.queues.values())

@@ -133,6 +133,7 @@ class Task(Generic[P, R]):
         self.function = function
         self.policy = policy
         functools.update_wrapper(self, function)
+        self._taken: set[tuple[Any, ...]] = set()
         try:
             self.signature: inspect.Signature | None = inspect.signature(function)
         except (TypeError, ValueError):  # some builtins have none; then arguments are checked when it runs
@@ -172,6 +173,33 @@ class Task(Generic[P, R]):
                 raise FlowError(f"task {self.name!r} got upstream= outside of a flow; it orders nodes of a flow only")
             return self.function(*args, **kwargs)
         return cast(R, drawing.add_call(self, args, kwargs, mapped=False))
+
+    def check_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that the function's signature does not take.
+
+        That depends only on how many there are and on their keywords, so each such form of a call is looked at once.
+
+        Parameters
+        ----------
+        args, kwargs : tuple and mapping
+            Of a call.
+
+        Raises
+        ------
+        FlowError
+            If they do not fit.
+        """
+        form = (len(args), *kwargs)
+        if form in self._taken or self.signature is None:
+            return
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise FlowError(
+                f"task {self.name!r} was called with arguments that it does not take: {error}; "
+                f"its signature is {self.name}{self.signature}"
+            ) from None
+        self._taken.add(form)
 
     def map(self, *args: Any, upstream: Any = (), **kwargs: Any) -> list[R]:
         """Add a mapped node: one child per element.

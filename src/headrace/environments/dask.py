@@ -140,6 +140,8 @@ class DaskEnvironment(Environment):
     def _check(self) -> None:
         """Make sure that there are workers, and that they can load what this process sends."""
         if self.adapt is None or self.adapt[0] > 0:
+            # A cluster that adapts by itself brings its first worker when there is something to do.
+            something = self._client.submit(int, pure=False)
             try:
                 self._client.wait_for_workers(1, timeout=self.deadline)
             except TimeoutError:
@@ -147,6 +149,8 @@ class DaskEnvironment(Environment):
                     f"the cluster {self._kind()!r} has no worker after {self.deadline:g} s; start workers, or give "
                     "deadline= if they need longer"
                 ) from None
+            finally:
+                something.release()
         mine = {"python": _minor(platform.python_version()), "headrace": __version__}
         try:
             there = {**self._client.run(_facts), "scheduler": self._client.run_on_scheduler(_facts)}

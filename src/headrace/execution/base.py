@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from headrace.core.events import Command, Event
 from headrace.core.plan import Plan
+from headrace.core.ready import Backlog
 
 #: By batch: which values of it are wanted, as (node, child).
 Wanted = Mapping[int, Sequence[tuple[int, int]]]
@@ -22,6 +23,8 @@ class Executor(ABC):
 
     #: shown to people and written into the run's record
     kind: str = ""
+    #: tells what waits for a thread; the driver sets it, and it may be called from ``wait`` only
+    backlog: Callable[[], Backlog] = staticmethod(Backlog)
 
     @abstractmethod
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:

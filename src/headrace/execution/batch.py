@@ -45,7 +45,7 @@ KEPT = 1 << 20
 class Control:
     """How far a batch is; shared between the thread that runs it and the watchdog."""
 
-    __slots__ = ("batch", "began", "limit", "lock", "position", "seconds", "send", "stop")
+    __slots__ = ("batch", "began", "limit", "linked", "lock", "position", "seconds", "send", "stop")
 
     def __init__(self, order: Dispatch, send: Callable[[Event], None]) -> None:
         self.lock = threading.Lock()
@@ -56,6 +56,7 @@ class Control:
         self.seconds: array[float] = array("f")
         self.began = perf_counter()
         self.send = send
+        self.linked = order.links is not None  # then it may be waiting, and not executing anything
 
 
 class Execution:
@@ -96,6 +97,7 @@ class Execution:
         self.size_of = size_of
         self.interrupts = interrupts
         self.refused = refused
+        self.watchful = bool(refused)  # whether each task run is looked at before it runs
         self.exceptional: list[Exceptional] = []
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
@@ -122,7 +124,7 @@ class Execution:
                         if control.position >= control.stop:
                             return self._report()
                         control.position += 1
-                    if (self.odd or node.picky or self.refused) and not self._may_run(number, node, child):
+                    if (self.watchful or self.odd or node.picky) and not self._may_run(number, node, child):
                         seconds.append(0.0)
                         continue
                     began, error = perf_counter(), None

@@ -12,25 +12,34 @@ import queue
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from dask._task_spec import Task as DaskTask
 from dask._task_spec import TaskRef
+from dask.base import annotate
 from distributed import CancelledError, Client, Future, KilledWorker
 
 from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Release, Resized, Stop, Vanished
 from headrace.core.plan import Plan
+from headrace.core.ready import Backlog
 from headrace.core.task import Placement
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
+from headrace.execution.demand import BACKLOG
 from headrace.execution.failure import capture
-from headrace.execution.scheduler import MARK, RecoveryPlugin
-from headrace.execution.worker import PlanPlugin, pick, pick_kept, run_batch, topic
+from headrace.execution.scheduler import MARK, OVER, RunsPlugin, forget_plan, topic
+from headrace.execution.worker import PlanPlugin, pick, pick_kept, run_batch
 
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
 #: or when the cluster grows, so this bounds how long that goes unnoticed.
 LOOK = 0.25
+#: Least seconds between two messages of the client to the scheduler. Dask's own are 0.01, for which whatever is sent
+#: just after another message has to wait: the first batches of each run. The scheduler's to its workers are 0.002, too.
+INTERVAL = 0.002
+#: Seconds between two attempts to reach all workers, while the scheduler learns that one of them is dead.
+RETRY = 0.1
 #: Seconds without an answer from the scheduler after which it counts as lost.
 SILENCE = 30.0
 #: Seconds without any worker after which a run gives up. Adaptive clusters may need minutes to bring the first one.
@@ -54,19 +63,22 @@ class DaskExecutor(Executor):
         self._futures: dict[int, Future[Any]] = {}
         self._live: set[int] = set()
         self._looked = self._peopled = 0.0
+        self._nthreads: dict[str, int] = {}
         self._threads = self._told = 0
-        self._counting = False
+        self._comparing = False
+        self._backlog = Backlog()
         self._registered = self._released = False
         self._run_id = ""
         self._outline: Plan | None = None
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._run_id = run_id
+        if self.client.scheduler_comm is not None:
+            self.client.scheduler_comm.interval = min(self.client.scheduler_comm.interval, INTERVAL)
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
-            self.client.register_plugin(RecoveryPlugin())
-            self.client.register_plugin(PlanPlugin(run_id, plan))
-            self._registered = True
+            self.client.register_plugin(RunsPlugin())
+            self._bring(PlanPlugin(run_id, plan))
         except HeadraceError:
             raise
         except ImportError as error:
@@ -75,35 +87,61 @@ class DaskExecutor(Executor):
                 "missing where the workers run"
             ) from error
         self._outline = outline
-        self._threads = max(1, sum(self.client.nthreads().values()))
+        self._nthreads = dict(self.client.nthreads())
+        self._threads = max(1, sum(self._nthreads.values()))
         self._told = self._threads
         self._peopled = time.monotonic()
         return self._threads
 
+    def _bring(self, plugin: PlanPlugin) -> None:
+        """Bring the plan to the workers; again, if one died meanwhile, for nobody knows then which others have it."""
+        self._registered = True
+        end = time.monotonic() + SILENCE
+        while True:
+            try:
+                self.client.register_plugin(plugin)
+            except OSError:
+                if self.client.status != "running" or time.monotonic() > end:
+                    raise
+                time.sleep(RETRY)
+            else:
+                return
+
     def _on_event(self, event: tuple[float, bytes]) -> None:
-        self._events.put(pickle.loads(event[1]))
+        if event[1] == OVER:
+            # Dask's clients keep handlers for ever, and this one would keep the run's values.
+            self.client._event_handlers.pop(topic(self._run_id), None)
+        else:
+            self._events.put(pickle.loads(event[1]))
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
-        groups: list[tuple[Placement, dict[int, DaskTask]]] = []
+        groups: list[tuple[tuple[Placement, dict[int, str]], dict[int, DaskTask]]] = []
         keys: dict[int, str] = {}
         released: list[int] = []
         for command in commands:
             if isinstance(command, Dispatch):
                 key = self._key(command)
                 inputs = [TaskRef(keys.get(batch) or self._futures[batch].key) for batch in command.inputs]
-                task = DaskTask(key, run_batch, self._run_id, pickle.dumps(command, protocol=5), *inputs)
-                placement = self._placement(command)
-                if not groups or groups[-1][0] != placement:
-                    groups.append((placement, {}))
-                groups[-1][1][command.batch] = task
+                gang = command.links.gang if command.links is not None else ()
+                addresses = self._seats(gang)
+                order = pickle.dumps((command, addresses), protocol=5)
+                where = self._placement(command), addresses
+                if not groups or groups[-1][0] != where:
+                    groups.append((where, {}))
+                groups[-1][1][command.batch] = DaskTask(key, run_batch, self._run_id, order, *inputs)
                 keys[command.batch] = key
             elif isinstance(command, Release):
                 released.extend(command.batches)
             elif isinstance(command, Stop):
                 self.client.cancel([self._futures[b] for b in command.batches if b in self._futures], force=True)
                 self._live.difference_update(command.batches)
-        for placement, tasks in groups:
-            self._submit(placement, tasks)
+        for (placement, addresses), tasks in groups:
+            if addresses:
+                at = {task.key: [addresses[batch]] for batch, task in tasks.items()}
+                with annotate(workers=at.__getitem__, allow_other_workers=True):
+                    self._submit(placement, tasks)
+            else:
+                self._submit(placement, tasks)
         for batch in released:  # only now: what was just sent may need them
             self._futures.pop(batch, None)
 
@@ -119,6 +157,11 @@ class DaskExecutor(Executor):
         )
         self._futures.update(zip(tasks, futures, strict=True))
         self._live.update(tasks)
+
+    def _seats(self, gang: tuple[int, ...]) -> dict[int, str]:
+        """At which worker each batch of a gang shall run: one thread each, neighbours in one process."""
+        threads = [address for address, number in self._nthreads.items() for _ in range(number)] or [""]
+        return {batch: threads[seat % len(threads)] for seat, batch in enumerate(gang)}
 
     def _placement(self, order: Dispatch) -> Placement:
         assert self._outline is not None
@@ -160,9 +203,9 @@ class DaskExecutor(Executor):
                 "start workers, or look why they die, and run the flow again"
             )
         events: list[Event] = []
-        if not self._counting and self.client.loop is not None:
-            self._counting = True
-            self.client.loop.add_callback(self._count_threads)
+        if not self._comparing and self.client.loop is not None:
+            self._comparing = True
+            self.client.loop.add_callback(self._compare, self.backlog())
         if (threads := self._threads) != self._told:
             self._told = threads
             events.append(Resized(threads))
@@ -177,17 +220,22 @@ class DaskExecutor(Executor):
             del self._futures[batch]
         return events
 
-    async def _count_threads(self) -> None:
-        """Ask the scheduler for its threads, without making the driver wait for the answer."""
+    async def _compare(self, backlog: Backlog) -> None:
+        """Tell the scheduler what waits, and ask for its threads, without making the driver wait for the answer."""
         try:
             assert self.client.scheduler is not None
+            if backlog != self._backlog:
+                self._backlog = backlog
+                told = (topic(self._run_id), *backlog)
+                await self.client.scheduler.log_event(topic=BACKLOG, msg=told)
             nthreads = await self.client.scheduler.ncores()
+            self._nthreads = dict(nthreads)
             self._threads = max(1, sum(nthreads.values()))
             self._peopled = time.monotonic() if nthreads else self._peopled
         except OSError:
             pass  # the client notices by itself that the scheduler is gone, and `_look` with it
         finally:
-            self._counting = False
+            self._comparing = False
 
     def _lost(self, batch: int, status: str) -> Lost:
         error = self._futures[batch].exception(timeout=SILENCE) if status == "error" else None
@@ -209,8 +257,12 @@ class DaskExecutor(Executor):
         owed = {batch: keys for batch, keys in wanted.items() if batch in self._futures}
         kept = {batch: keys for batch, keys in wanted.items() if batch not in self._futures}
         parts = [self._pick(owed, most)] if owed else []
-        if kept:
-            parts += self.client.run(pick_kept, self._run_id, kept, most).values()
+        for part in self.client.run(pick_kept, self._run_id, kept, most, on_error="return").values() if kept else ():
+            if isinstance(part, OSError):
+                continue  # a worker that is gone, with its shelf
+            if isinstance(part, BaseException):
+                raise part
+            parts.append(part)
         found: dict[tuple[int, int], Any] = {}
         for part in parts:
             if part is None:
@@ -231,30 +283,30 @@ class DaskExecutor(Executor):
             ) from error
 
     def finish(self) -> None:  # noqa: D102 - inherited
-        if self.client.status == "running":
-            self.client.unsubscribe_topic(topic(self._run_id))
+        self._later(self._close)
 
     def release(self) -> None:  # noqa: D102 - inherited
         self._released = True
         self._futures.clear()
-        if self._registered and self.client.status == "running" and self.client.loop is not None:
+        if self._registered:
             self._registered = False
-            # Not waited for: this may be called by the garbage collector, in any thread.
-            self.client.loop.add_callback(_forget, self.client, topic(self._run_id))
+            self._later(self._forget)
 
+    def _later(self, clean: Callable[[], Awaitable[None]]) -> None:
+        """Clean up on the cluster, not waiting for it: the garbage collector may be asking, in any thread."""
+        if self.client.status == "running" and self.client.loop is not None:
+            self.client.loop.add_callback(clean)
 
-async def _forget(client: Client, name: str) -> None:
-    """Remove the plan from the workers, and the run's events from the scheduler."""
-    try:
-        if client.scheduler is not None:
-            await client.scheduler.unregister_worker_plugin(name=name)
-        await client.run_on_scheduler(_drop_topic, name)
-    except OSError:
-        pass  # the cluster is going down, and takes both with it
+    async def _close(self) -> None:
+        """Say that no report is waited for any more. The scheduler forgets the topic, and sends this on as its last."""
+        assert self.client.scheduler is not None
+        with suppress(OSError):  # the cluster is going down, and takes all with it
+            await self.client.scheduler.log_event(topic=topic(self._run_id), msg=OVER)
 
-
-def _drop_topic(name: str, dask_scheduler: Any = None) -> None:
-    dask_scheduler._broker._topics.pop(name, None)
+    async def _forget(self) -> None:
+        """Take the plan away."""
+        with suppress(OSError):  # as above
+            await self.client.run_on_scheduler(forget_plan, topic(self._run_id))
 
 
 def _safe(name: str) -> str:

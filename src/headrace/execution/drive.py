@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from headrace.core.costs import means_of, prior_of
 from headrace.core.events import CancelRequested, Wake
 from headrace.core.machine import RunMachine
 from headrace.core.plan import Plan
@@ -25,8 +26,13 @@ class Record(Protocol):
 
     run_id: str
 
-    def finish(self, outcome: dict[str, Any], result_pickle: bytes | None) -> None:
-        """Write how it ended."""
+    def earlier_costs(self) -> Mapping[str, float]:
+        """Return seconds per task run in earlier runs of the flow, by ``core.costs.key_of``, at once; a hint."""
+
+    def finish(
+        self, outcome: dict[str, Any], result_pickle: bytes | None, costs: Mapping[str, float] | None = None
+    ) -> None:
+        """Write how it ended, and, as a hint for the next run, seconds per task run."""
 
 
 class Drive:
@@ -48,6 +54,7 @@ class Drive:
         self.executor = executor
         self.observers = observers
         self.machine = RunMachine(plan)
+        executor.backlog = self.machine.backlog
         self.began = time.monotonic()
         self.shown = 0.0
 
@@ -57,6 +64,7 @@ class Drive:
             observer.on_start(self.record.run_id, self.flow_name, self.machine.summaries())
         try:
             self.machine.threads = self.executor.start(self.record.run_id, self.plan_bytes, self.plan)
+            self.machine.costs.prior = prior_of(self.plan.tasks, self.record.earlier_costs())
             self._drive()
         except BaseException as error:
             self._abort(error)
@@ -64,7 +72,7 @@ class Drive:
         self.executor.finish()
         elapsed = time.monotonic() - self.began
         run = FlowRun(self.record.run_id, self.flow_name, self.machine, self.executor, elapsed)
-        self.record.finish(*outcome_of(run))
+        self.record.finish(*outcome_of(run), means_of(self.plan.tasks, self.machine.nodes))
         self._end()
         return run
 
@@ -85,6 +93,7 @@ class Drive:
             if self.observers and now - self.shown >= SHOW:
                 self.shown = now
                 self._show()
+        executor.send(commands)  # the last values that nobody needs any more are released
 
     def _show(self) -> None:
         summaries, elapsed = self.machine.summaries(), time.monotonic() - self.began

@@ -129,7 +129,7 @@ class FlowRun:
                 name = self._machine.plan.nodes[node].name
                 raise ValueReleased(
                     f"the value of {name}[{child}] was let go of when its last consumer was done, because it is "
-                    "large; let the flow return it to keep it"
+                    "large, or went with the worker that kept it; let the flow return it to keep it"
                 )
         return found
 

@@ -36,8 +36,8 @@ class Shelf:
         size = sum(self.size_of(value) for children in values.values() for value in children.values())
         if size > LARGEST:
             return
+        self._total += size - self._values.pop(key, (0, values))[0]
         self._values[key] = size, values
-        self._total += size
         while self._total > ROOM:
             _, (gone, _) = self._values.popitem(last=False)
             self._total -= gone

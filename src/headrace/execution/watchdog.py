@@ -86,7 +86,7 @@ def give_back(control: Control) -> None:
             return
         stop = control.stop = control.position
         seconds: array[float] = control.seconds[:stop]
-    current = perf_counter() - control.began - sum(seconds)
+    current = 0.0 if control.linked else perf_counter() - control.began - sum(seconds)
     control.send(HandedBack(control.batch, stop, seconds, current))
 
 

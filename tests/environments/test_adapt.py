@@ -1,0 +1,215 @@
+"""Clusters that scale themselves: up when a run has work for more workers, down again, and nothing is lost."""
+
+import gc
+import time
+from pathlib import Path
+
+import dask
+import pytest
+from distributed import Client, LocalCluster
+
+import headrace as hr
+from headrace.execution.demand import BACKLOG
+from headrace.execution.scheduler import RunsPlugin, topic
+from tests.environments.test_dask import until
+
+#: All is quicker than by default: a look each 50 ms, and as many workers as get all done within half a second.
+QUICK = {
+    "distributed.adaptive.interval": "50ms",
+    "distributed.adaptive.target-duration": "500ms",
+    "distributed.adaptive.wait-count": 3,
+}
+
+
+@pytest.fixture(autouse=True)
+def quick():
+    with dask.config.set(QUICK):
+        yield
+
+
+@hr.task
+def nap(i, flag):
+    """Takes long until enough workers are there, so that the tests neither wait nor come too late."""
+    if not Path(flag).exists():
+        time.sleep(0.1)
+    return i
+
+
+@hr.task
+def tiny(i):
+    return i
+
+
+@hr.task
+def total(values):
+    return sum(values)
+
+
+@hr.flow
+def naps(flag: str, n: int = 400):
+    return total(nap.map(range(n), hr.unmapped(flag)))
+
+
+@hr.flow
+def many(n: int):
+    return total(tiny.map(range(n)))
+
+
+class Heads:
+    """An observer that counts workers, and raises a flag when there are so many."""
+
+    def __init__(self, scheduler, flag, enough):
+        self.scheduler = scheduler
+        self.flag = Path(flag)
+        self.enough = enough
+        self.most = 0
+
+    def on_start(self, run_id, flow_name, summaries):
+        pass
+
+    def on_progress(self, summaries, elapsed):
+        self.most = max(self.most, len(self.scheduler.workers))
+        if self.most >= self.enough:
+            self.flag.touch()
+
+    def on_end(self, summaries, state, elapsed):
+        pass
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_a_cluster_that_adapts_scales_up_and_down(least, tmp_path):
+    flag = tmp_path / "enough"
+    with LocalCluster(n_workers=least, processes=False, threads_per_worker=1, dashboard_address=None) as cluster:
+        cluster.adapt(minimum=least, maximum=4)
+        with Client(cluster, set_as_default=False) as client:
+            heads = Heads(cluster.scheduler, flag, 4)
+            run = naps.run(environment=hr.DaskEnvironment(client), observers=[heads], flag=str(flag))
+            assert run.result() == sum(range(400))
+            assert heads.most == 4
+            del run
+            gc.collect()
+            assert until(lambda: len(cluster.scheduler.workers) == least)
+
+
+def test_an_environment_that_adapts_scales_up_and_down(tmp_path):
+    flag = tmp_path / "enough"
+    with hr.DaskEnvironment("local", adapt=(0, 3)) as environment:
+        environment.setup(None)
+        scheduler = environment._cluster.scheduler
+        heads = Heads(scheduler, flag, 3)
+        assert naps.run(environment=environment, observers=[heads], flag=str(flag)).result() == sum(range(400))
+        assert heads.most == 3
+        gc.collect()
+        assert until(lambda: not scheduler.workers)
+
+
+def test_a_little_work_wants_no_more_workers():
+    with LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address=None) as cluster:
+        adaptive = cluster.adapt(minimum=1, maximum=4)
+        with Client(cluster, set_as_default=False) as client:
+            run = many.run(environment=hr.DaskEnvironment(client), n=2000)
+            assert run.result() == sum(range(2000))
+        assert len(cluster.scheduler.workers) == 1
+        assert not [entry for _, entry in adaptive.log if entry["status"] == "up"]
+
+
+def test_what_a_driver_told_goes_with_it():
+    with (
+        LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.register_plugin(RunsPlugin())
+        driver = Client(cluster, set_as_default=False)
+        wanted = cluster.scheduler.adaptive_target
+        driver.log_event(BACKLOG, (topic("run"), 100.0, 7))
+        assert wanted() <= 1  # nobody listens to this run, so it is over
+        driver.subscribe_topic(topic("run"), print)
+        assert until(lambda: topic("run") in cluster.scheduler._broker._topics)
+        driver.log_event(BACKLOG, (topic("run"), 100.0, 7))
+        assert [wanted("30s"), wanted("1s")] == [4, 7]
+        driver.close()
+        assert until(lambda: wanted("1s") <= 1)
+
+
+# -- scaling down loses nothing ------------------------------------------------------------------------------------
+
+
+@hr.task
+def part(i, folder):
+    """Notes that it ran."""
+    with open(Path(folder, str(i)), "a") as file:
+        file.write("x")
+    time.sleep(0.1)
+    return i
+
+
+@hr.task
+def until_one_is_left(folder, parts):
+    """Takes long enough for the idle workers to be let go."""
+    flag = Path(folder, "one is left")
+    assert until(flag.exists)
+    return sum(parts)
+
+
+@hr.flow
+def wide_narrow_wide(folder: str, n: int = 40):
+    parts = part.map(range(n), hr.unmapped(folder))
+    narrow = until_one_is_left(folder, parts)
+    return total(plus.map(parts, hr.unmapped(narrow)))
+
+
+@hr.task
+def plus(x, y):
+    return x + y
+
+
+class Left(Heads):
+    """An observer that raises a flag when one worker is left of several."""
+
+    def on_progress(self, summaries, elapsed):
+        self.most = max(self.most, len(self.scheduler.workers))
+        if self.most > 1 and len(self.scheduler.workers) == 1:
+            self.flag.touch()
+
+
+def test_workers_that_are_let_go_hand_their_values_over(tmp_path):
+    with LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address=None) as cluster:
+        cluster.adapt(minimum=1, maximum=4)
+        with Client(cluster, set_as_default=False) as client:
+            left = Left(cluster.scheduler, tmp_path / "one is left", 1)
+            run = wide_narrow_wide.run(environment=hr.DaskEnvironment(client), observers=[left], folder=str(tmp_path))
+            assert run.result() == sum(range(40)) * 41
+            assert left.most > 1
+            assert {len((tmp_path / str(i)).read_text()) for i in range(40)} == {1}  # no value was made twice
+
+
+class Retire(Heads):
+    """An observer that lets a busy worker go, and another one."""
+
+    def __init__(self, scheduler, client):
+        super().__init__(scheduler, "", 0)
+        self.client = client
+        self.retired = 0
+
+    def on_progress(self, summaries, elapsed):
+        busy = [worker.address for worker in list(self.scheduler.workers.values()) if worker.processing]
+        if len(busy) == 3 - self.retired > 1:
+            self.retired += 1
+            self.client.retire_workers(busy[:1])
+
+
+@hr.flow
+def parts(folder: str, n: int = 40):
+    return total(part.map(range(n), hr.unmapped(folder)))
+
+
+def test_workers_that_are_let_go_while_they_are_busy_lose_nothing(tmp_path):
+    with (
+        LocalCluster(n_workers=3, processes=False, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        retire = Retire(cluster.scheduler, client)
+        run = parts.run(environment=hr.DaskEnvironment(client), observers=[retire], folder=str(tmp_path))
+        assert retire.retired == 2
+        assert {state for name in run for state in run[name].states} == {hr.State.SUCCESS}
+        assert run.result() == sum(range(40))

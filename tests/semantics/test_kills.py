@@ -1,0 +1,133 @@
+"""Workers that are killed at random moments, and flows that must not care.
+
+Round 17 is repeated by ``pytest -m "" -k "survives_kills[17]" tests/semantics``: its seed says which workers are
+killed, and when. Where the flow is at that time is up to the machine.
+"""
+
+import os
+import random
+import signal
+import threading
+import time
+
+import dask
+import pytest
+from distributed import Client, LocalCluster
+from distributed.core import Status
+
+import headrace as hr
+from tests.environments.test_dask import until
+
+TINY, COARSE, CHAINS, LINKS = 5_000, 20, 4, 15
+ROUNDS, QUICK_ROUNDS = 200, 3
+
+
+@hr.task
+def tiny(i):
+    return i
+
+
+@hr.task
+def tripled(i):
+    return 3 * i
+
+
+@hr.task
+def coarse(i, first):
+    time.sleep(0.05)
+    return i + first
+
+
+@hr.task
+def link(x):
+    return x + 1
+
+
+@hr.task
+def total(tripled, coarse, chains):
+    return sum(tripled), sum(coarse), chains
+
+
+@hr.flow
+def killed():
+    numbers = tiny.map(range(TINY))
+    chains = []
+    for start in range(CHAINS):
+        end = start
+        for _ in range(LINKS):
+            end = link(end)
+        chains.append(end)
+    return total(tripled.map(numbers), coarse.map(range(COARSE), hr.unmapped(chains[0])), chains)
+
+
+ANSWER = (
+    3 * sum(range(TINY)),
+    sum(range(COARSE)) + COARSE * LINKS,
+    [start + LINKS for start in range(CHAINS)],
+)
+
+
+class Victims:
+    """Two worker processes that come back, and how long the flow takes when nobody is killed."""
+
+    def __init__(self, cluster, client):
+        self.cluster = cluster
+        self.client = client
+        self.environment = hr.DaskEnvironment(client)
+        began = time.monotonic()
+        assert self.run().result() == ANSWER
+        self.seconds = time.monotonic() - began
+
+    def run(self):
+        return killed.run(environment=self.environment)
+
+    def pids(self):
+        """Of the workers that are up; fewer than two while one is being replaced.
+
+        One that is killed while its nanny is starting it would not be started again.
+        """
+        known = self.cluster.scheduler.workers
+        nannies = [nanny for nanny in self.cluster.workers.values() if nanny.status is Status.running]
+        return [nanny.pid for nanny in nannies if nanny.worker_address in known and nanny.pid is not None]
+
+    def kill(self, rng):
+        pids = self.pids()
+        if pids:
+            os.kill(rng.choice(pids), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def victims():
+    with (
+        # So long after a worker's death, a local cluster takes its nanny down if the worker is dead at that moment;
+        # here it may have come back, and died again.
+        dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield Victims(cluster, client)
+
+
+SEEDS = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= QUICK_ROUNDS else []) for seed in range(ROUNDS)]
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_flow_survives_kills(victims, seed):
+    assert until(lambda: len(victims.pids()) == 2)
+    rng = random.Random(seed)
+    # Some kills come before the first batch, some after the last; every third round has two of them.
+    kills = [
+        threading.Timer(rng.uniform(0, 1.1 * victims.seconds), victims.kill, [rng]) for _ in range(1 if seed % 3 else 2)
+    ]
+    for kill in kills:
+        kill.start()
+    try:
+        run = victims.run()
+        assert run.state is hr.State.SUCCESS, run.errors
+        assert {state for name in run for state in run[name].states} == {hr.State.SUCCESS}
+        assert [len(run[name]) for name in ("tiny", "tripled", "coarse")] == [TINY, TINY, COARSE]
+        assert run.result() == ANSWER
+    finally:
+        for kill in kills:
+            kill.join()
