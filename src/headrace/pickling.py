@@ -12,11 +12,13 @@ import dataclasses
 import dis
 import functools
 import inspect
+import io
 import pickle
 import re
 import types
+from collections import ChainMap
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 from headrace.core.flow import FlowDefinition
 from headrace.core.graph import Graph, NodeSpec
@@ -56,14 +58,34 @@ def dumps(obj: Any, what: str) -> bytes:
     NotPicklable
         If some part of it cannot be pickled; names the path to that part.
     """
-    import cloudpickle
-
     try:
-        return bytes(cloudpickle.dumps(obj, protocol=PROTOCOL))
+        with io.BytesIO() as file:
+            _pickler()(file, protocol=PROTOCOL).dump(obj)
+            return file.getvalue()
     except HeadraceError:
         raise
     except Exception as error:
         raise explain(obj, what, error) from error
+
+
+@functools.cache
+def _pickler() -> type[pickle.Pickler]:
+    """A cloudpickle that keeps the names of files in code, so that tracebacks show the lines of users' tasks.
+
+    cloudpickle 3.1.3 puts ``<dynamic-code>`` in their place; older ones keep them.
+    """
+    import cloudpickle
+
+    known = cloudpickle.Pickler.dispatch_table
+
+    def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
+        function, args, *rest = known[types.CodeType](code)
+        return function, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args), *rest
+
+    class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+        dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: reduce_code}, known)
+
+    return Pickler
 
 
 def loads(data: bytes, what: str) -> Any:

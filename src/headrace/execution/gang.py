@@ -6,6 +6,7 @@ from time import perf_counter
 from typing import Any
 
 from headrace.core.state import State
+from headrace.core.strips import count
 from headrace.execution.batch import LARGE, Execution
 from headrace.execution.loaded import LoadedNode
 from headrace.execution.mail import Mailbox, Outbox
@@ -36,6 +37,11 @@ class GangExecution(Execution):
         self.exports = links.exports
         self.awaited = dict(links.imports)
         self.watchful = True
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it was executed, so that nobody waits for anything that will not come."""
+        return self.control.position == count(self.order.strips)
 
     def _may_run(self, number: int, node: LoadedNode, child: int) -> bool:
         if self.outbox.waiting and (number not in self.exports or perf_counter() - self.outbox.flushed > TOGETHER):

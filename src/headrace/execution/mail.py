@@ -168,7 +168,7 @@ class Outbox:
         return bool(self._letters)
 
     def flush(self, *, closed: bool = False) -> None:
-        """Send what was written; with ``closed``, tell all others that nothing will follow."""
+        """Send what was written; with ``closed``, tell all others that nothing will follow, so they need not wait."""
         letters, self._letters = self._letters, {}
         for reader in self.addresses if closed else letters:
             self._send(reader, letters.get(reader, {}), closed)

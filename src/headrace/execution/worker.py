@@ -132,7 +132,7 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
         try:
             ended = _watched(execution)
         finally:
-            outbox.flush(closed=True)
+            outbox.flush(closed=not execution.complete)
             OFFICE.remove(run_id, order.batch)
     kept = execution.kept()
     if run_id in PROCESS.plans:  # else its run ended meanwhile, and was let go of
