@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks import coarse, data, harness, hot_path, metg, million, montage, report, work
+from benchmarks import coarse, data, harness, hot_path, make_montage, metg, million, montage, report, work
 from benchmarks.shapes import shapes
 
 
@@ -61,6 +61,14 @@ def test_the_instance_of_montage_is_a_graph_with_parents_first():
     assert all(job.seconds > 0 for job in jobs)
     assert all(2 <= len(job.parents) <= 5 for job in jobs if job.kind == "mDiffFit")
     assert max(len(job.parents) for job in jobs) > 100
+
+
+def test_the_instance_of_montage_can_be_made_again():
+    pytest.importorskip("wfcommons", reason="only in the benchmark extra")
+    made, kept = make_montage.instance(), json.loads(montage.FILE.read_text())
+    if made["made by"] != kept["made by"]:
+        pytest.skip(f"kept: {kept['made by']}; here: {made['made by']}")
+    assert make_montage.text(made) == montage.FILE.read_text()
 
 
 def test_what_got_worse_is_named(measured):

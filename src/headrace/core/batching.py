@@ -81,10 +81,13 @@ class Growth:
     def take(self, segment: Segment, budget: float, most: int) -> int:
         """Take children of a segment, with the columns that hang on them; return how many."""
         node, low, high = segment
-        most = self._fit(min(most, high - low), self.cost_of(node) or 0.0, budget)
-        # Of a range of millions, columns are only looked for where they could be taken.
-        column, unit = self._column(node, low, low + max(most, 1))
-        most = min(self._fit(most, unit, budget), (self.most - self.count) // len(column))
+        width = high - low
+        if width > 1:  # of a range of millions, columns are only looked for where they could be taken
+            width = max(1, min(width, most, self._fit(self.cost_of(node) or 0.0, budget)))
+        column, unit = self._column(node, low, low + width)
+        most = min(most, (self.most - self.count) // len(column), width)
+        if unit > 0:
+            most = min(most, self._fit(unit, budget))
         if most < 1:
             if self.count:
                 return 0
@@ -101,9 +104,9 @@ class Growth:
             self._cover(member, low, most)
         return most
 
-    def _fit(self, most: int, unit: float, budget: float) -> int:
-        """How many, of at most so many, of a cost fit into what is left of a budget."""
-        return min(most, int((budget - self.cost) / unit)) if unit > 0 and budget < math.inf else most
+    def _fit(self, unit: float, budget: float) -> int:
+        """How many of a cost fit into what is left of a budget."""
+        return int((budget - self.cost) / unit) if unit > 0 and budget < math.inf else self.most
 
     def descend(self) -> None:
         """Grow into what the batch itself makes ready, depth first, up to the grain."""

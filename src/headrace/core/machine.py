@@ -421,7 +421,7 @@ class RunMachine:
             return  # most often, because a batch carried these task runs together with what they wait for
         sources = [(edge, self.nodes[edge.source]) for edge in run.spec.inputs]
         by_child = [source for edge, source in sources if edge.kind is EdgeKind.CHILD]
-        if not all(source.final_in(low, high) for source in by_child):
+        if by_child and not all(source.final_in(low, high) for source in by_child):
             return  # each child waits for something; so it is when a batch gives back the end of a column
         if (
             run.all_in(State.PENDING, low, high)

@@ -6,7 +6,7 @@ flow is executed depth first: what was made is used up before more of it is made
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
@@ -48,7 +48,7 @@ class Queue:
     def __init__(self, nodes: Sequence[NodeRun], segments: Iterable[Segment] = ()) -> None:
         self.nodes = nodes
         self._segments: deque[Segment] = deque()
-        self._counts: Counter[int] = Counter()  # by task
+        self._counts: dict[int, int] = {}  # by task
         for segment in segments:
             self.append(segment)
 
@@ -78,8 +78,10 @@ class Queue:
 
     def _count(self, node: int, number: int) -> None:
         task = self.nodes[node].spec.task
-        self._counts[task] += number
-        if not self._counts[task]:
+        count = self._counts.get(task, 0) + number
+        if count:
+            self._counts[task] = count
+        else:
             del self._counts[task]
 
     @property
@@ -90,7 +92,7 @@ class Queue:
     @property
     def waiting(self) -> int:
         """How many task runs there are."""
-        return self._counts.total()
+        return sum(self._counts.values())
 
     def seconds(self, costs: Costs, unknown: float) -> float:
         """Expected seconds of them all.
