@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-slow test-oldest lint bench bench-all clean
+.PHONY: help demo test test-slow test-oldest lint bench bench-micro bench-all clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,8 +43,12 @@ lint: $(VENV)/test.stamp  ## style and types
 bench: $(VENV)/test.stamp  ## the hot path next to raw Dask
 	$(BIN)/python -m benchmarks.hot_path
 
+bench-micro: $(VENV)/test.stamp  ## CPU time and bytes of the parts, without a cluster
+	$(BIN)/python -m pytest benchmarks/micro.py
+
 bench-all: $(VENV)/test.stamp  ## all benchmarks, on a machine with nothing else to do; half an hour
-	for each in hot_path coarse metg million data; do $(BIN)/python -m benchmarks.$$each || exit 1; done
+	for each in hot_path coarse metg million data simulate; do $(BIN)/python -m benchmarks.$$each || exit 1; done
+	$(BIN)/python -m pytest benchmarks/micro.py
 
 clean:  ## remove what the targets above made
 	rm -rf $(VENV) $(VENV)-oldest .pytest_cache .mypy_cache .ruff_cache .hypothesis demo-output

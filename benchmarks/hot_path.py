@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 from benchmarks.harness import alternate, command, local, result
+from benchmarks.montage import montage_shapes
 from benchmarks.report import table
 from benchmarks.shapes import Shape, shapes
 
@@ -28,7 +29,7 @@ def measure(rounds: int, *, quick: bool = False) -> dict[str, Any]:
     """Measure all shapes and return what was found, as JSON data."""
     found = []
     with local() as bench:
-        for shape in shapes(quick=quick):
+        for shape in shapes(quick=quick) + montage_shapes(quick=quick):
             times = alternate(bench, shape, rounds) | {"drawing": [drawing(shape) for _ in range(rounds)]}
             found.append({"name": shape.name, "tasks": shape.tasks, "seconds": times})
     return result(found, rounds, quick=quick)

@@ -1,4 +1,8 @@
-"""Tables of what was measured, and what got worse between two files: ``python -m benchmarks.report A B``."""
+"""Tables of what was measured, and what got worse between two files: ``python -m benchmarks.report A B``.
+
+The files are those that the benchmarks write with ``--json``, and pytest with ``--benchmark-json``. With one file, all
+that would be compared is listed.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +14,9 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-#: a ratio that fell by more than this share counts as worse; below it, the machine's mood decides.
+#: What is worse by more than this share counts as worse; below it, the machine's mood decides.
 TOLERANCE = 0.2
 
 
@@ -84,28 +88,121 @@ def table(result: dict[str, Any]) -> str:
     return grid(result, "µs per task", columns)
 
 
-def compare(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Return a sentence for each graph whose ratio to raw Dask got worse.
+class Quantity(NamedTuple):
+    """One thing that was measured, and whether more of it is better."""
 
-    Ratios, because two files may come from two machines, or from one that was busier.
+    value: float
+    more: bool = False
+
+    def worse_than(self, earlier: Quantity) -> bool:
+        """Whether it is worse by more than the tolerance."""
+        if self.more:
+            return self.value < earlier.value * (1 - TOLERANCE)
+        return self.value > earlier.value / (1 - TOLERANCE)
+
+
+Quantities = dict[tuple[str, str], Quantity]  # by name of what was measured, and unit
+
+
+def _of_shape(shape: dict[str, Any]) -> dict[str, Quantity]:
+    """By unit: what a benchmark's own file says of one graph. Times only next to raw Dask's: machines differ."""
+    found: dict[str, Quantity] = {}
+    if {"raw", "headrace"} <= shape.get("seconds", {}).keys():
+        found["times as quick as raw Dask"] = Quantity(ratio(shape), more=True)
+    for key, unit in {"moved": "MiB moved between workers", "peak": "MiB at most in workers"}.items():
+        if key in shape:
+            found[unit] = Quantity(median(shape[key]["headrace"]))
+    for name, peak in shape.get("memory", {}).get("peak", {}).items():
+        found[f"MiB at most in {name}"] = Quantity(peak)
+    for key, unit in {"efficiency": "of the ideal", "free": "of the ideal with a free driver"}.items():
+        if key in shape:
+            found[unit] = Quantity(median(shape[key]), more=True)
+    if "driver" in shape:
+        found["µs of the driver per task run"] = Quantity(median(shape["driver"]))
+    return found
+
+
+def _of_micro(benchmark: dict[str, Any]) -> dict[str, Quantity]:
+    """By unit: what pytest's file says of one benchmark."""
+    facts, found = benchmark["extra_info"], {}
+    for key, unit in {"task_runs": "task run", "events": "event", "nodes": "node"}.items():
+        if key in facts:
+            found[f"µs per {unit}"] = Quantity(1e6 * benchmark["stats"]["median"] / facts[key])
+            if "bytes" in facts:
+                found[f"bytes per {unit}"] = Quantity(facts["bytes"] / facts[key])
+    return found
+
+
+def quantities(result: dict[str, Any]) -> Quantities:
+    """Return all that can be compared of what a benchmark wrote, or pytest."""
+    found: Quantities = {}
+    for entry in result.get("benchmarks", []):
+        name = entry["name"].removeprefix("test_")
+        found |= {(name, unit): quantity for unit, quantity in _of_micro(entry).items()}
+    for shape in result.get("shapes", []):
+        found |= {(shape["name"], unit): quantity for unit, quantity in _of_shape(shape).items()}
+    apart = {shape["name"]: shape for shape in result.get("shapes", []) if "seconds" in shape.get("seconds", {})}
+    if {"headrace", "raw Dask"} <= apart.keys():  # as `million` writes it, because they do not do the same number
+        per_task = [
+            median(apart[name]["seconds"]["seconds"]) / apart[name]["tasks"] for name in ("raw Dask", "headrace")
+        ]
+        found["headrace", "times as quick per task as raw Dask"] = Quantity(per_task[0] / per_task[1], more=True)
+    return {key: quantity for key, quantity in found.items() if key[0] != "raw Dask"}
+
+
+def compare(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Return a sentence for each quantity that got worse, or is no longer measured.
+
+    Where there is raw Dask to compare with, ratios to it are compared, because two files may come from two machines,
+    or from one that was busier.
     """
-    earlier = {shape["name"]: shape for shape in before["shapes"]}
-    later = {shape["name"]: shape for shape in after["shapes"]}
-    worse = [f"{name}: is no longer measured" for name in earlier if name not in later]
-    for name in later.keys() & earlier.keys():
-        was, now = ratio(earlier[name]), ratio(later[name])
-        if now < was * (1 - TOLERANCE):
-            worse.append(f"{name}: {was:.2f} times as quick as raw Dask before, {now:.2f} times now")
+    if before.get("quick") or after.get("quick"):
+        raise SystemExit(
+            "one of the files was written with --quick, which measures nothing; leave it out and measure again"
+        )
+    earlier, later = quantities(before), quantities(after)
+    worse = []
+    for (name, unit), was in earlier.items():
+        now = later.get((name, unit))
+        if now is None:
+            worse.append(f"{name}: {unit} is no longer measured")
+        elif now.worse_than(was):
+            worse.append(f"{name}: {was.value:,.4g} {unit} before, {now.value:,.4g} now")
     return sorted(worse)
+
+
+def listed(result: dict[str, Any]) -> str:
+    """Return all quantities as a Markdown table."""
+    lines = [f"| {name} | {quantity.value:,.4g} | {unit} |" for (name, unit), quantity in quantities(result).items()]
+    return "\n".join(["| | | |", "|---|--:|---|", *lines])
+
+
+def where(result: dict[str, Any]) -> str:
+    """Return which processor something was measured on."""
+    cpu = (
+        result["machine"]["cpu"]
+        if "machine" in result
+        else result.get("machine_info", {}).get("cpu", {}).get("brand_raw")
+    )
+    return str(cpu)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Compare two files; exit code 1 if something got worse."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("before", type=Path)
-    parser.add_argument("after", type=Path)
+    parser.add_argument("after", type=Path, nargs="?")
     options = parser.parse_args(arguments)
-    worse = compare(json.loads(options.before.read_text()), json.loads(options.after.read_text()))
+    before = json.loads(options.before.read_text())
+    if options.after is None:
+        print(listed(before))
+        return
+    after = json.loads(options.after.read_text())
+    worse = compare(before, after)
+    if where(before) != where(after):
+        print(f"measured on different processors, {where(before)} and {where(after)}: compare no absolute times\n")
     print("\n".join(worse) or "nothing got worse")
     raise SystemExit(1 if worse else 0)
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from benchmarks import coarse, data, harness, hot_path, metg, million, report, work
+from benchmarks import coarse, data, harness, hot_path, metg, million, montage, report, work
 from benchmarks.shapes import shapes
 
 
@@ -18,7 +18,15 @@ def measured(tmp_path_factory):
 
 def test_both_ways_are_measured_and_checked_on_every_graph(measured):
     names = [shape["name"] for shape in measured["shapes"]]
-    assert names == ["wide 50", "wide 100", "chain 20", "tree 16", "layered 24"]
+    assert names == [
+        "wide 50",
+        "wide 100",
+        "chain 20",
+        "tree 16",
+        "layered 24",
+        "Montage, no-ops",
+        "Montage, times / 10,000",
+    ]
     for shape in measured["shapes"]:
         assert {way: len(times) for way, times in shape["seconds"].items()} == {
             "raw": 1,
@@ -37,7 +45,7 @@ def test_a_wrong_answer_is_not_measured():
         harness.check(shape, 1, "somebody")
 
 
-@pytest.mark.parametrize("shape", shapes(quick=True), ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", shapes(quick=True) + montage.montage_shapes(quick=True), ids=lambda shape: shape.name)
 def test_flow_and_raw_graph_have_as_many_tasks_as_the_shape_says(shape):
     assert len(shape.raw("salt")[0]) == shape.tasks
     nodes = shape.flow.graph(**shape.parameters).describe()
@@ -46,7 +54,17 @@ def test_flow_and_raw_graph_have_as_many_tasks_as_the_shape_says(shape):
     assert shape.flow.run(**shape.parameters).result() == shape.expected()
 
 
+def test_the_instance_of_montage_is_a_graph_with_parents_first():
+    jobs = montage.jobs()
+    assert 900 < len(jobs) < 1_100
+    assert all(parent < number for number, job in enumerate(jobs) for parent in job.parents)
+    assert all(job.seconds > 0 for job in jobs)
+    assert all(2 <= len(job.parents) <= 5 for job in jobs if job.kind == "mDiffFit")
+    assert max(len(job.parents) for job in jobs) > 100
+
+
 def test_what_got_worse_is_named(measured):
+    measured = measured | {"quick": False}
     slower = copy.deepcopy(measured)
     slower["shapes"][2]["seconds"]["headrace"] = [
         2 * seconds for seconds in measured["shapes"][2]["seconds"]["headrace"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self, overload
@@ -18,7 +19,7 @@ from headrace.report.html import graph_html
 from headrace.report.text import graph_tree
 from headrace.storage.capture import capture
 from headrace.storage.envelope import read_header
-from headrace.storage.media import private_memory
+from headrace.storage.files import Files, private_memory
 from headrace.store import Storage
 
 #: what `Flow.run` takes for itself.
@@ -111,7 +112,7 @@ class Flow(FlowDefinition):
                 f"rename the parameter, or execute the flow from a storage: environment.execute(storage, location, "
                 f"{{{name!r}: ...}})"
             )
-        storage = self.storage or Storage("memory://run", name="run", filesystem=private_memory())
+        storage = self.storage or _passing_storage()
         location = storage.add_flow(self, replace=True)
         where = environment or self.environment or LocalEnvironment()
         return where.execute(storage, location, parameters, observers=observers)
@@ -152,6 +153,18 @@ class Flow(FlowDefinition):
         declared = {row["name"]: row["annotation"] for row in params.describe(self)}
         shown = params.to_json(values) if values is not None else declared
         return graph_html(self.name, nodes, shown)
+
+
+def _passing_storage() -> Storage:
+    """A storage in memory that ends with its run; but what tasks cost, this process's next run of the flow knows."""
+    storage = Storage("memory://run", name="run", filesystem=private_memory())
+    storage.hints = _hints()
+    return storage
+
+
+@functools.cache
+def _hints() -> Files:
+    return Files("memory://hints", filesystem=private_memory())
 
 
 @overload

@@ -16,6 +16,7 @@ from typing import Any
 from headrace.errors import RunError, StorageError
 from headrace.execution.runner import FlowRunner
 from headrace.storage.capture import load_flow
+from headrace.storage.costs import StoredCosts
 from headrace.storage.flows import StoredFlows
 from headrace.storage.runs import RunRecord, new_run_id
 
@@ -60,13 +61,13 @@ class Storage(StoredFlows):
         NotFound, EnvelopeError, MissingModule
             If it is not there, not intact, or its code is not here.
         """
-        location = self.resolve(location)
         envelope = self._envelope(location)
-        return FlowRunner(load_flow(envelope), location, self._begin_run, drawn=_drawn(envelope.header))
+        return FlowRunner(load_flow(envelope), envelope.where, self._begin_run, drawn=_drawn(envelope.header))
 
     def _begin_run(self, facts: dict[str, Any]) -> RunRecord:
         run_id = facts.pop("run_id") or new_run_id()
-        return self.create_run(run_id, facts)
+        costs = StoredCosts(self.hints, facts["flow"])  # read while the rest of the run begins
+        return self.create_run(run_id, facts, costs)
 
     def get_env_runner(self, location: str) -> EnvRunner:
         """Return a way to run a flow where only environment variables get in.

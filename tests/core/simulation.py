@@ -13,7 +13,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -35,19 +35,21 @@ from headrace.core.events import (
     Vanished,
     Wake,
 )
-from headrace.core.graph import Graph, GraphDrawing
+from headrace.core.graph import Graph
 from headrace.core.machine import RunMachine
-from headrace.core.node import Node, flatten, unmapped
 from headrace.core.plan import Plan, make_plan
 from headrace.core.state import State
 from headrace.core.strips import count, cut, locate, runs
-from headrace.core.task import Policy, Task
 from headrace.execution import batch as batch_module
+from headrace.execution import gang as gang_module
 from headrace.execution.batch import Control, Execution
+from headrace.execution.gang import GangExecution
 from headrace.execution.loaded import LoadedNode, LoadedPlan
-from headrace.execution.values import Values
+from headrace.execution.values import Values, add_values
 from headrace.execution.watchdog import LOOK
+from tests.core.drawn import NodePlan, draw_graph
 from tests.core.reference import Kill, Skip
+from tests.core.simulated_gangs import Blocked, Mail, Meetings, Post
 
 KILLED = Failure("distributed.scheduler.KilledWorker", "the worker died")
 DROPPED = Failure("headrace.errors.ClusterLost", "the cluster dropped it")
@@ -98,73 +100,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-@dataclass(frozen=True)
-class NodePlan:
-    """A node to draw; sources are counted from the newest node backwards, modulo what there is."""
-
-    args: tuple[tuple[str, int], ...]
-    upstream: tuple[int, ...] = ()
-    returns_list: bool = False
-    width: int = 3
-    policy: Policy = field(default_factory=lambda: Policy(name="t"))
-
-
-def noop(*args: Any) -> None:
-    """Stands in for every task's function; the world says what it does."""
-
-
-def draw_graph(nodes: list[NodePlan]) -> tuple[Graph, set[int]]:
-    """Draw with the real authoring interface; also return which nodes return lists."""
-    drawing, made, lists = GraphDrawing(), [], set()
-    with drawing.active():
-        for spec in nodes:
-            task = Task(noop, spec.policy)
-            if not made:
-                spec = NodePlan((("const", 1),), (), spec.returns_list, spec.width, spec.policy)
-            args, mapped = [], False
-            for kind, pick in spec.args:
-                source = made[-1 - pick % len(made)] if made else None
-                value, spreads = argument(kind, source, made, pick, spec.width, drawing)
-                args.append((value, spreads))
-                mapped = mapped or spreads
-            upstream = [made[-1 - pick % len(made)] for pick in spec.upstream] if made else []
-            if mapped:
-                values = [value if spreads else unmapped(value) for value, spreads in args]
-                node = task.map(*values, upstream=upstream)
-            else:
-                node = task(*(value for value, _ in args), upstream=upstream)
-            if spec.returns_list:
-                lists.add(len(made))
-            made.append(node)
-    return drawing.finish("simulated", made[-1]), lists
-
-
-def argument(
-    kind: str, source: Node | None, made: list[Node], pick: int, width: int, drawing: GraphDrawing
-) -> tuple[Any, bool]:
-    """An argument, and whether it is mapped over."""
-    match kind:
-        case "each_const":
-            return list(range(width)), True
-        case "const":
-            return pick, False
-        case _ if source is None:
-            return pick, False
-        case "whole":
-            return source, False
-        case "nested":
-            return [pick, (source, 1)], False
-        case "item":
-            return source[pick % 4], False
-        case "each":
-            return source, True
-        case "flat":
-            return flatten(source), True
-        case "each_of":
-            return [made[-1 - (pick + more) % len(made)] for more in range(width)], True
-    raise AssertionError(kind)
-
-
 class _Clock:
     now = 0.0
 
@@ -175,7 +110,8 @@ CLOCK = _Clock()
 @contextmanager
 def virtual_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batch_module, "perf_counter", lambda: CLOCK.now)
+        for module in (batch_module, gang_module):
+            patch.setattr(module, "perf_counter", lambda: CLOCK.now)
         yield
 
 
@@ -192,13 +128,14 @@ class _Lock:
         pass
 
 
-class SimulatedExecution(Execution):
+class Simulated(Execution):
     """The real loop; the world stands in for the tasks' functions, and may skip."""
 
-    def __init__(self, cluster: Cluster, order: Dispatch, values: Values, control: Control) -> None:
-        super().__init__(cluster.loaded, order, values, control, cluster.world.size_of, interrupts=(Kill,))
-        self.calls: dict[tuple[int, int], int] = {}
-        self.cluster = cluster
+    cluster: Cluster
+
+    @property
+    def calls(self) -> dict[tuple[int, int], int]:
+        return self.__dict__.setdefault("_calls", {})
 
     def call(self, *args: Any) -> Any:
         node, child = locate(self.order.strips, self.control.position - 1)
@@ -213,6 +150,14 @@ class SimulatedExecution(Execution):
             self.values[number][child] = None
         else:
             super()._failed(number, node, child, error)
+
+
+class SimulatedExecution(Simulated):
+    """A batch by itself."""
+
+
+class SimulatedGangExecution(Simulated, GangExecution):
+    """A batch of a gang."""
 
 
 class Cluster:
@@ -257,7 +202,7 @@ class Cluster:
         self.machine = RunMachine(self.plan, threads)
         self.now = 0.0
         self.queue: deque[Dispatch] = deque()
-        self.arrivals: list[tuple[float, int, Event | None, int]] = []
+        self.arrivals: list[tuple[float, int, Event | tuple[int, ...] | None, int]] = []  # a tuple: see _execute_gang
         self.sequence = 0
         self.stored: dict[int, Values] = {}  # all values that were ever made
         self.held: dict[int, Values] = {}  # those that the cluster still has
@@ -268,7 +213,10 @@ class Cluster:
         self.recording: list[tuple[float, list[Event]]] = []
         self.answers: list[list[Command]] = []
         self.wake: float | None = None
-        self.running: SimulatedExecution | None = None
+        self.running: Simulated | None = None
+        self.mail, self.meetings = Mail(CLOCK), Meetings()
+        self.taken: dict[int, Values] = {}
+        self.gangs = 0
         if cancel_at is not None:
             self._arrive(cancel_at, CancelRequested())
 
@@ -296,7 +244,9 @@ class Cluster:
             at, _, event, freed = heapq.heappop(self.arrivals)
             self.now = max(self.now, at)
             self.free += freed
-            if event is not None:
+            if isinstance(event, tuple):
+                self._execute_gang(event)
+            elif event is not None:
                 self._note(event)
                 events.append(event)
         self._lose_values()
@@ -313,7 +263,7 @@ class Cluster:
             self.vanished += 1
             self._arrive(self.now + 0.001, Vanished(gone))  # an executor tells this before what follows from it
 
-    def _arrive(self, at: float, event: Event | None, freed: int = 0) -> None:
+    def _arrive(self, at: float, event: Event | tuple[int, ...] | None, freed: int = 0) -> None:
         self.sequence += 1
         heapq.heappush(self.arrivals, (at, self.sequence, event, freed))
 
@@ -365,7 +315,17 @@ class Cluster:
         """Execute a batch, ahead of time, and let its messages arrive when they are due."""
         if any(batch not in self.held for batch in order.inputs):
             assert self.trouble, "a batch needs values that were released"
+            self.mail.silent.add(order.batch)
             self._arrive(self.now + self._latency(), Lost(order.batch, Loss.DROPPED, DROPPED), freed=1)
+            return
+        if order.links is not None:
+            gang = order.links.gang
+            self.meetings.join(order, self.now)
+            self.taken[order.batch] = self._inputs(order)
+            if any(waiting.batch in gang for waiting in self.queue):
+                self._arrive(self.now + order.limit, gang)
+            else:
+                self._execute_gang(gang)
             return
         chance = self.random.random() if self.trouble else 1.0
         start = self.now
@@ -389,30 +349,65 @@ class Cluster:
                 self._arrive(end + 1.0, ended)
         self._arrive(end, None, freed=1)
 
-    def _execute_at(
-        self, order: Dispatch, start: float
-    ) -> tuple[float, SimulatedExecution | None, list[tuple[float, Event]]]:
-        events: list[tuple[float, Event]] = []
+    def _inputs(self, order: Dispatch) -> Values:
+        """What is with a batch when it starts."""
         values: Values = {}
         for batch in order.inputs:
-            for node, children in self.held[batch].items():
-                values.setdefault(node, {}).update(children)
+            add_values(values, self.held[batch])
+        return values
+
+    def _execute_gang(self, gang: tuple[int, ...]) -> None:
+        """Execute what has started of a gang; if anything has, it will not be joined by the rest."""
+        if not self.meetings.present(gang):
+            return
+        self.gangs += 1
+        for order, (end, execution, events) in self.meetings.execute(gang, self.mail, self._execute_at):
+            lost = execution is None or (self.trouble and self._chance(order) < 0.05)
+            for at, event in events[:-1] if lost else events:
+                self._arrive(at + self._latency(), event)
+            if lost:
+                self.mail.silent.add(order.batch)
+                self._arrive(end + self._latency(), Lost(order.batch, Loss.KILLED, KILLED))
+            else:
+                self.stored[order.batch] = self.held[order.batch] = execution.kept()
+            self._arrive(end, None, freed=1)
+
+    def _chance(self, order: Dispatch) -> float:
+        """A number from 0 to 1 that is the same for each execution of a batch."""
+        return zlib.crc32(repr((self.world.seed, order.batch)).encode()) / (1 << 32)
+
+    def _execute_at(
+        self, order: Dispatch, start: float, post: Post | None = None
+    ) -> tuple[float, Simulated | None, list[tuple[float, Event]]]:
+        events: list[tuple[float, Event]] = []
+        values = self._inputs(order) if post is None else {n: dict(some) for n, some in self.taken[order.batch].items()}
         CLOCK.now = start
         control = Control(order, lambda event: events.append((CLOCK.now, event)))
-        control.lock = _Lock(lambda: self._look(control, events))  # type: ignore[assignment]
-        execution = SimulatedExecution(self, order, values, control)
+        delay = LOOK * (self._chance(order) if post is not None else self.random.random())
+        control.lock = _Lock(lambda: self._look(control, events, delay))  # type: ignore[assignment]
+        options = {"size_of": self.world.size_of, "interrupts": (Kill, Blocked)}
+        execution: Simulated
+        if post is None:
+            execution = SimulatedExecution(self.loaded, order, values, control, **options)
+        else:
+            execution = SimulatedGangExecution(
+                self.loaded, order, values, control, **options, mailbox=post, outbox=post
+            )
+        execution.cluster = self
         self.running = execution
         try:
             ended = execution.run()
         except Kill:
             return CLOCK.now, None, events
         assert len(ended.seconds) == ended.stop
+        if post is not None:
+            post.flush(closed=True)
         events.append((CLOCK.now, ended))
         return CLOCK.now, execution, events
 
-    def _look(self, control: Control, events: list[tuple[float, Event]]) -> None:
+    def _look(self, control: Control, events: list[tuple[float, Event]], delay: float) -> None:
         """Do what the watchdog did while the last task run was running."""
-        if CLOCK.now - control.began <= control.limit + LOOK * self.random.random():
+        if CLOCK.now - control.began <= control.limit + delay:
             return
         if control.position >= control.stop:
             return
@@ -420,12 +415,14 @@ class Cluster:
         when = control.began + control.limit
         seconds = control.seconds[: max(stop - 1, 0)]
         events.append((when, Progressed(control.batch, stop)))
-        events.append((when, HandedBack(control.batch, stop, seconds, when - control.began - sum(seconds))))
+        current = 0.0 if control.linked else when - control.began - sum(seconds)
+        events.append((when, HandedBack(control.batch, stop, seconds, current)))
 
 
 def replay(cluster: Cluster) -> list[list[Command]]:
     """Give what was recorded to a new machine."""
     machine = RunMachine(make_plan_again(cluster), cluster.threads)
+    machine.costs.prior = cluster.machine.costs.prior
     return [machine.start(0.0), *(machine.handle(now, events) for now, events in cluster.recording)]
 
 

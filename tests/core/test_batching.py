@@ -1,15 +1,15 @@
 from __future__ import annotations
 
-from collections import deque
-
 import pytest
 
 import headrace as hr
 from headrace.core import batching
-from headrace.core.batching import GRAIN, PATIENCE, TRIAL, grow
+from headrace.core.batching import CRUMB, GRAIN, PACE, PATIENCE, TRIAL, budget_for, grow
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
+from headrace.core.noderun import NodeRun
 from headrace.core.plan import make_plan
+from headrace.core.ready import Queue
 from headrace.core.state import State
 from headrace.core.strips import Strip, count
 
@@ -29,7 +29,7 @@ def c(*values):
     return 1
 
 
-def ready_to_grow(function, costs: dict[str, float], threads: int = 1, suspects=None):
+def ready_to_grow(function, costs: dict[str, float], threads: int = 1, suspects=None, told=None):
     """The first batch of a flow whose tasks' costs are known, what is left of what was ready, and the limit."""
     machine = RunMachine(make_plan(draw("f", function, {})), threads)
     machine._to_open.extend(range(len(machine.nodes)))
@@ -37,7 +37,9 @@ def ready_to_grow(function, costs: dict[str, float], threads: int = 1, suspects=
     for number, task in enumerate(machine.plan.tasks):
         if task.name in costs:
             machine.costs.learn(number, costs[task.name], 1)
-    ready = deque(machine._ready)
+    machine.costs.prior = {number: told[task.name] for number, task in enumerate(machine.plan.tasks) if told}
+    machine.dispatcher.ready.arrange()
+    (ready,) = machine.dispatcher.ready.queues.values()
     strips, limit = grow(ready, machine.nodes, machine.costs, threads, threads, suspects or {})
     return strips, limit, list(ready)
 
@@ -52,7 +54,16 @@ def test_known_tasks_fill_the_grain():
     assert (count(strips), limit, rest) == (10, PATIENCE * GRAIN, [(0, 10, 100)])
 
 
-@pytest.mark.parametrize("width", [10, 3 * batching.SAMPLE])
+@pytest.mark.parametrize(
+    ("told", "number", "limit"),
+    [(10 * GRAIN, 1, PATIENCE * GRAIN), (GRAIN / 10, 10, PATIENCE * GRAIN), (GRAIN / 1000, 100, PATIENCE * GRAIN / 10)],
+)
+def test_what_earlier_runs_told_is_believed_within_a_limit_in_proportion(told, number, limit):
+    strips, given, _ = ready_to_grow(lambda: a.map(list(range(100))), {}, told={"a": told})
+    assert (count(strips), given) == (number, pytest.approx(max(TRIAL, limit)))
+
+
+@pytest.mark.parametrize("width", [10, 1500])
 def test_the_backlog_is_what_is_ready(width):
     def flow():
         return [a.map(list(range(width))), [b(number) for number in range(width)]]
@@ -61,18 +72,52 @@ def test_the_backlog_is_what_is_ready(width):
     assert machine.backlog() == (0.0, 0)
     machine._to_open.extend(range(len(machine.nodes)))
     machine._settle_down()
+    machine.dispatcher.ready.arrange()
     machine.costs.learn(machine.plan.nodes[0].task, 2.0, 1)
     seconds, task_runs = machine.backlog()
-    if width <= batching.SAMPLE:  # all of it is counted
-        assert (seconds, task_runs) == (pytest.approx(width * (2.0 + GRAIN)), 2 * width)
-    else:
-        assert task_runs > 2 * width
-        assert seconds > width * 2.0
+    assert (seconds, task_runs) == (pytest.approx(width * (2.0 + GRAIN)), 2 * width)
 
 
 def test_little_work_is_spread_over_the_threads():
     strips, _, _ = ready_to_grow(lambda: a.map(list(range(8))), {"a": GRAIN / 10}, threads=4)
     assert count(strips) == 2
+
+
+def test_many_threads_get_long_batches_so_that_they_can_be_supplied():
+    threads = int(3 * GRAIN / PACE)
+    flow, many = (lambda: a.map(list(range(100 * threads)))), 3 * GRAIN
+    strips, limit, _ = ready_to_grow(flow, {"a": GRAIN / 10}, threads)
+    assert (count(strips), limit) == (30, pytest.approx(PATIENCE * many))
+    strips, limit, _ = ready_to_grow(flow, {}, threads)
+    assert (count(strips), limit) == (100, pytest.approx(3 * TRIAL))
+
+
+def test_few_threads_get_their_fair_share():
+    assert budget_for(0.1, 8) == 0.1 / 8
+    assert budget_for(100.0, 8) == GRAIN
+    assert budget_for(0.001, 8) == CRUMB
+
+
+@pytest.mark.parametrize("work", [1.0, 10.0, 100.0, 1_000.0])
+def test_many_threads_are_handed_batches_that_are_done_soonest(work):
+    def done(length):
+        return work / length * PACE + length
+
+    budget = budget_for(work, 10_000)
+    assert work / 10_000 < budget < 10_000 * PACE
+    assert all(done(budget) < done(budget * factor) for factor in (0.1, 0.5, 0.9, 1.1, 2.0, 10.0))
+
+
+def test_a_range_of_millions_is_not_looked_at_for_each_batch(monkeypatch: pytest.MonkeyPatch):
+    looked = []
+    all_in = NodeRun.all_in
+    monkeypatch.setattr(
+        NodeRun, "all_in", lambda run, state, low, high: looked.append(high - low) or all_in(run, state, low, high)
+    )
+    strips, _, _ = ready_to_grow(lambda: b.map(a.map(list(range(10_000)))), {"a": GRAIN / 10, "b": GRAIN / 40})
+    assert strips == [Strip((0, 1), 0, 8)]
+    assert looked.count(10_000) == 1  # when it became ready
+    assert sum(looked) <= 10_000 + 3 * 10
 
 
 def test_a_coarse_task_is_alone():
@@ -144,5 +189,5 @@ def test_only_pending_children_join():
     machine._to_open.extend((0, 1))
     machine._settle_down()
     machine.nodes[1].states[1] = State.RETRYING
-    strips, _ = grow(deque([(0, 0, 2)]), machine.nodes, machine.costs, 1, 1, {})
+    strips, _ = grow(Queue(machine.nodes, [(0, 0, 2)]), machine.nodes, machine.costs, 1, 1, {})
     assert strips == [Strip((0,), 0, 2)]

@@ -149,6 +149,19 @@ def test_calls_that_cannot_be_meant(use, told):
         drawn(use)
 
 
+@pytest.mark.parametrize(
+    "taken", [lambda: exact(1), lambda: exact(1, y=2), lambda: exact(x=1, y=2), lambda: exact(1, 2)]
+)
+@pytest.mark.parametrize(
+    "wrong", [lambda: exact(), lambda: exact(y=1), lambda: exact(1, x=2), lambda: exact(1, 2, y=3)]
+)
+def test_calls_are_checked_also_after_others_that_fit(taken, wrong):
+    for _ in range(2):
+        drawn(taken)
+        with pytest.raises(FlowError, match="called with arguments that it does not take"):
+            drawn(wrong)
+
+
 @pytest.mark.parametrize("upstream", [lambda a: a, lambda a: [a], lambda a: (a, a), lambda a: {a}])
 @pytest.mark.parametrize("call", [lambda up: one(upstream=up), lambda up: one.map([1], upstream=up)])
 def test_upstream_takes_a_node_or_several(upstream, call):
@@ -190,6 +203,24 @@ def test_digests_are_equal_in_another_process():
         for seed in ("1", "2")
     }
     assert len(digests) == 1
+
+
+def test_digests_stay_what_they_are():
+    """Flows that are stored already are compared with them; so this is written down, not computed."""
+
+    other = one.with_options(retries=2, resources={"GPU": 1})
+
+    def function():
+        a = one(1, True, 2.5, None, 'ä "', key=b"raw")
+        b = one(a, a["x"], [a, (3, {"k": a})], {"y", "z"}, upstream=a)
+        c = one.map([1, 2], hr.unmapped(b)), one.map(range(3), key=[a, b, other()])
+        return {"c": c, "o": one(object(), [1, "s", 0.5])}
+
+    one.function.__module__, here = "m", one.function.__module__
+    try:
+        assert digest(function) == "e353b2c641e51ebed11396124418751558a835e97044eb4fe61e93740f1a94af"
+    finally:
+        one.function.__module__ = here
 
 
 CHANGES = {

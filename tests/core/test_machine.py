@@ -17,6 +17,7 @@ from headrace.core.events import (
     Input,
     Loss,
     Lost,
+    Release,
     Resized,
     Size,
     Stop,
@@ -114,6 +115,14 @@ def test_a_second_execution_of_a_batch_may_report_more_than_was_left_to_it():
     assert states(machine, 0) == [State.SUCCESS] + [State.RUNNING] * 3
     machine.handle(0.3, [ended(second)])
     assert states(machine, 0) == [State.SUCCESS] * 4
+
+
+def test_what_takes_an_item_that_there_is_not_needs_no_value_of_the_map():
+    machine = machine_of(lambda: t(t.map([1, 2])[5]))
+    (first,) = machine.start(0.0)
+    second, release = machine.handle(0.1, [ended(first)])
+    assert release == Release((first.batch,))
+    assert (second.strips, second.inputs) == ((Strip((1,), 0, 1),), ())
 
 
 def test_one_node_waits_and_its_neighbour_takes_the_value():

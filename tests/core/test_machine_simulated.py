@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, given, settings
 
@@ -33,6 +36,17 @@ nodes = st.builds(
     policy=policies,
 )
 graphs = st.lists(nodes, min_size=1, max_size=10)
+# Each node takes values of some nodes that are 4 to 9 places back, so that about four can run at the same time.
+singles = st.builds(
+    NodePlan,
+    args=st.lists(
+        st.tuples(st.sampled_from(("whole", "whole", "nested")), st.integers(3, 8)), min_size=1, max_size=3
+    ).map(tuple),
+    policy=st.sampled_from(
+        (Policy(name="t"),) * 8 + (Policy(name="u", retries=1), Policy(name="v", trigger="any_failed"))
+    ),
+)
+coupled = st.lists(singles, min_size=30, max_size=80)
 rates = st.sampled_from((0, 0, 60, 300))
 worlds = st.builds(
     World,
@@ -53,9 +67,11 @@ thorough = settings(
 )
 
 
-def cluster_of(plans: list[NodePlan], world: World, **options: object) -> tuple[Cluster, list] | None:
+def cluster_of(
+    plans: list[NodePlan], world: World, *, shared: bool = False, **options: object
+) -> tuple[Cluster, list] | None:
     try:
-        graph, lists = draw_graph(plans)
+        graph, lists = draw_graph(plans, shared=shared)
         cluster = Cluster(graph, lists, world, **options)
     except FlowError:  # e.g. maps over constants of two lengths: refused when it is drawn
         return None
@@ -102,6 +118,30 @@ def test_a_calm_cluster_gives_what_the_interpreter_gives(plans: list[NodePlan], 
 def test_trouble_changes_nothing_but_the_time(plans: list[NodePlan], world: World, seed: int) -> None:
     if (pair := cluster_of(plans, world, seed=seed, trouble=True)) is not None:
         check(*pair)
+
+
+GANGS: Counter[bool] = Counter()  # by whether there was trouble: how many were formed
+
+
+@thorough
+@given(
+    coupled,
+    st.builds(replace, worlds, slow=st.sampled_from((4e-3, 1e-2, 1e-2, 3.0)), failing=st.sampled_from((0, 0, 0, 30))),
+    st.integers(0, 10_000),
+    st.integers(2, 4),
+    st.booleans(),
+)
+def test_gangs_change_nothing_but_the_time(
+    plans: list[NodePlan], world: World, seed: int, threads: int, trouble: bool
+) -> None:
+    pair = cluster_of(plans, world, shared=True, seed=seed, threads=threads, trouble=trouble)
+    assert pair is not None
+    check(*pair)
+    GANGS[trouble] += pair[0].gangs
+
+
+def test_gangs_were_formed() -> None:
+    assert min(GANGS[True], GANGS[False]) > 10
 
 
 @thorough

@@ -115,3 +115,27 @@ def test_returned_nodes_are_marked():
         return {"a": a, "part": [b[0]]}
 
     assert [node.returned for node in planned(function).nodes] == [True, True, False]
+
+
+def test_a_plan_that_travelled_is_the_same():
+    def function():
+        a, m = t(1, "x", [2], key={"k": None}), t.map([1, 2, 3])
+        b = t(a, a["k"][0], [a, (m, 5)], {"in": {a}}, upstream=m)
+        c = t.map(m, [a, b, 7], hr.unmapped([m[1]]), hr.flatten(b["rows"]), upstream=[b])
+        return {"c": c, "items": [m[0], (m[2], a)], "plain": 5}
+
+    plan = planned(function)
+    travelled = cloudpickle.loads(cloudpickle.dumps(plan))
+    assert list(travelled.nodes) == plan.nodes
+    assert [type(node.inputs[0].kind) for node in travelled.nodes if node.inputs] == [EdgeKind, EdgeKind]
+    assert travelled.result == plan.result
+    assert travelled.nodes[-1] is travelled.nodes[len(plan.nodes) - 1]
+    assert travelled.nodes[1:3] == plan.nodes[1:3]
+    with pytest.raises(IndexError):
+        travelled.nodes[len(plan.nodes)]
+
+
+def test_a_plan_travels_on_from_where_it_went():
+    plan = planned(lambda: t(t(), t.map([1])))
+    there = cloudpickle.loads(cloudpickle.dumps(cloudpickle.loads(cloudpickle.dumps(plan))))
+    assert list(there.nodes) == plan.nodes

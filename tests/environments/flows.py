@@ -42,3 +42,24 @@ def killer(x: int) -> int:
 @hr.flow
 def killing(n: int = 8):
     return killer.map(range(n))
+
+
+@hr.task
+def nap(seconds: float) -> float:
+    time.sleep(seconds)
+    return seconds
+
+
+@hr.flow
+def napping(seconds: float = 0.0, n: int = 12):
+    return nap.map([seconds] * n)
+
+
+@hr.task
+def interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+@hr.flow
+def interrupting():
+    return [nap(0.0), interrupted()]

@@ -19,7 +19,8 @@ def add(x, y=1):
 @pytest.fixture
 def executor() -> InlineExecutor:
     made = InlineExecutor()
-    assert made.start("run", pickling.dumps(make_plan(draw("f", lambda: add.map(add.map([1, 2])), {})), "it")) == 1
+    plan = make_plan(draw("f", lambda: add.map(add.map([1, 2])), {}))
+    assert made.start("run", pickling.dumps(plan, "it"), plan) == 1
     return made
 
 

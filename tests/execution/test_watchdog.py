@@ -4,10 +4,11 @@ import queue
 
 import pytest
 
+from headrace.core.batching import GRAIN, PATIENCE, TRIAL
 from headrace.core.events import Dispatch, HandedBack, Progressed
 from headrace.core.strips import Strip
 from headrace.execution.batch import Control
-from headrace.execution.watchdog import Watchdog, give_back
+from headrace.execution.watchdog import LOOK, NOTE, Watchdog, give_back, looks_per_note
 
 
 def control(limit: float, send, position: int = 1) -> Control:
@@ -36,6 +37,11 @@ def test_a_batch_within_its_limit_tells_how_far_it_is():
     assert events.get(timeout=10) == Progressed(7, 5)
     watchdog.unwatch(quick)
     assert quick.stop == 10
+
+
+def test_batches_with_usual_limits_tell_ten_times_a_second_and_long_ones_less_often():
+    assert [looks_per_note(limit) for limit in (TRIAL, PATIENCE * GRAIN, float("inf"))] == [NOTE] * 3
+    assert looks_per_note(4.0) * LOOK == 2.0
 
 
 @pytest.mark.parametrize("position", [10, 11])

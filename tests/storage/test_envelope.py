@@ -68,6 +68,12 @@ def test_what_goes_in_comes_out(header, payload):
     assert pack("thing", header, payload) == data
 
 
+def test_headers_have_a_line_for_each_name():
+    lines = pack("thing", {"größe": "ä\n", "rows": [{"a": 1}, {"a": 2}]}, b"").decode().splitlines()
+    assert lines[2:4] == ["{", ' "kind": "thing",']
+    assert lines[-3:] == [' "größe": "ä\\n",', ' "rows": [{"a": 1}, {"a": 2}]', "}"]
+
+
 def test_intact_payloads_are_unpickled():
     assert open_envelope(WHOLE, "x/y", "thing").unpickle() == "unpickled"
     assert _SEEN == ["unpickled"]

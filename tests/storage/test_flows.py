@@ -296,10 +296,9 @@ class TestRefused:
         with pytest.raises(NotFound, match=r"no flow 'elt' .*did you mean 'etl'\?.*known are 'etl'"):
             stored.resolve("elt")
         missing = f"flows/etl/{'0' * 64}.flow"
-        with pytest.raises(NotFound):
-            stored.resolve(missing)
-        with pytest.raises(NotFound):
-            stored.load(missing)
+        for ask in (stored.resolve, stored.load, stored.manifest):
+            with pytest.raises(NotFound, match=f"there is no flow at {missing} in .*see storage.flows"):
+                ask(missing)
         assert 3 not in stored
 
     def test_an_intact_flow_under_the_name_of_another(self):

@@ -7,26 +7,28 @@ rule gives chains, chunks of maps, map-over-map pipelines and sub-trees; none of
 
 What a task run costs is known from those that ran (``core.costs``). A task that never ran is tried optimistically,
 in a batch with its fair share of the others; the limit that goes with the batch makes the worker give back the rest
-as soon as the optimism proves wrong.
+as soon as the optimism proves wrong. What only earlier runs tell of a task is believed, but may be a lie: then the
+limit is in proportion to what was told, so that tasks told to be short waste no more than optimism would.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Sequence
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Sequence, Set
 
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
-from headrace.core.plan import EdgeKind
+from headrace.core.plan import EdgeKind, edge_children
+from headrace.core.ready import Queue, Segment
 from headrace.core.state import State
 from headrace.core.strips import Strip
+from headrace.core.task import Placement
 
 #: Seconds of work in a batch. A round trip costs some 10 ms, mostly hidden by the queue on the workers; a tenth of
 #: a second keeps the rest below a few per cent, and people see progress ten times a second.
 GRAIN = 0.1
+#: Seconds that a batch keeps the driver and Dask's scheduler busy, each of which does one thing at a time.
+PACE = 0.0002
 #: Below this many seconds, splitting ready work between threads costs more than it saves.
 CRUMB = 0.002
 #: A batch of known cost may take this many grains before its rest is given back: estimates are means, and half of
@@ -36,19 +38,20 @@ PATIENCE = 2.0
 TRIAL = GRAIN / 2
 #: The most task runs in one batch, which bounds a message and what one crash puts in doubt.
 MOST = 50_000
-#: How many ready segments are looked at to estimate the ready work; the rest is extrapolated.
-SAMPLE = 500
-
-Segment = tuple[int, int, int]  # node, low, high
 
 
 class Growth:
     """One batch while it grows."""
 
-    def __init__(self, nodes: Sequence[NodeRun], costs: Costs, most: int, careful: bool) -> None:
+    def __init__(
+        self, nodes: Sequence[NodeRun], costs: Costs, most: int, careful: bool, placement: Placement, heavy: Set[int]
+    ) -> None:
         self.nodes = nodes
+        self.placement = placement
+        self.heavy = heavy
+        self.pulled: set[int] = set()  # heavy batches from which it takes values
         self.costs = costs
-        self.careful = careful  # a killer is at large: stay with what is ready
+        self.careful = careful  # a killer is at large, or values are lost: stay with what is ready
         self.cost = 0.0
         self.count = 0
         self.most = most
@@ -73,10 +76,10 @@ class Growth:
     def take(self, segment: Segment, budget: float, most: int) -> int:
         """Take children of a segment, with the columns that hang on them; return how many."""
         node, low, high = segment
-        column, unit = self._column(node, low, high)
-        most = min(most, (self.most - self.count) // len(column), high - low)
-        if unit > 0 and budget < math.inf:
-            most = min(most, int((budget - self.cost) / unit))
+        most = self._fit(min(most, high - low), self.cost_of(node) or 0.0, budget)
+        # Of a range of millions, columns are only looked for where they could be taken.
+        column, unit = self._column(node, low, low + max(most, 1))
+        most = min(self._fit(most, unit, budget), (self.most - self.count) // len(column))
         if most < 1:
             if self.count:
                 return 0
@@ -93,17 +96,51 @@ class Growth:
             self._cover(member, low, most)
         return most
 
+    def _fit(self, most: int, unit: float, budget: float) -> int:
+        """How many, of at most so many, of a cost fit into what is left of a budget."""
+        return min(most, int((budget - self.cost) / unit)) if unit > 0 and budget < math.inf else most
+
     def descend(self) -> None:
         """Grow into what the batch itself makes ready, depth first, up to the grain."""
         stack = self._stack
         while stack and self.count < self.most:
-            segment = stack.pop()
-            cost = self.cost_of(segment[0])
+            node, low, high = stack.pop()
+            cost = self.cost_of(node)
             if cost is not None and self.cost + cost > GRAIN:
                 continue
-            width = segment[2] - segment[1]
-            if self.take(segment, GRAIN, width) < width:
+            width = high - low
+            if self.nodes[node].takers and width > 1:
+                stack.append((node, low + 1, high))
+                width = 1
+            if self.take((node, low, high), GRAIN, width) < width:
                 return
+
+    def alike(self, segment: Segment) -> int:
+        """How many children of a ready segment may go into this batch, as far as heavy values are concerned.
+
+        A batch runs in one place, so each heavy value that it takes beyond those that it takes anyway may have to
+        be moved there. What takes others goes elsewhere, to where these lie.
+        """
+        node, low, high = segment
+        if self.nodes[node].takers:
+            high = low + 1  # child by child, so that what takes an item can follow it
+        if not self.heavy:
+            return high - low
+        if not self.count:
+            self.pulled |= self._pulls(node, low)
+        for child in range(low, high):
+            if not self._pulls(node, child) <= self.pulled:
+                return child - low
+        return high - low
+
+    def _pulls(self, node: int, child: int) -> set[int]:
+        found: set[int] = set()
+        for edge in self.nodes[node].spec.inputs:
+            if edge.data:
+                holders = self.nodes[edge.source].holders
+                children = edge_children(edge, child, len(holders))
+                found.update(holders[children.start : children.stop])
+        return found & self.heavy
 
     def _column(self, node: int, low: int, high: int) -> tuple[list[int], float]:
         """The node, and the mapped descendants that follow it child by child; and the cost of one such column."""
@@ -124,7 +161,7 @@ class Growth:
 
     def _joins(self, target: int, column: list[int], low: int, high: int) -> bool:
         run = self.nodes[target]
-        if not run.opened or not run.all_in(State.PENDING, low, high):
+        if not run.opened or run.placement != self.placement or not run.all_in(State.PENDING, low, high):
             return False
         return all(
             edge.source in column or self.nodes[edge.source].all_final(low, high)
@@ -151,50 +188,51 @@ class Growth:
         """Note that a node waits for one thing less in this batch."""
         run = self.nodes[node]
         left = self._waiting[node] = self._waiting.get(node, run.waiting) - 1
-        if left == 0 and run.width and not run.opened and not run.by_child:
+        if left or not run.width or run.opened or run.by_child or run.placement != self.placement:
+            return
+        if run.all_in(State.PENDING, 0, run.width):  # else it runs in a gang already
             self._stack.append((node, 0, run.width))
 
 
-class Backlog(NamedTuple):
-    """What is ready and waits for a thread.
+def grain_for(threads: int) -> float:
+    """Return the seconds of a batch at which so many threads can be supplied with batches."""
+    return max(GRAIN, threads * PACE)
 
-    Attributes
+
+def budget_for(seconds: float, threads: int) -> float:
+    """Return how many of the seconds of work that are ready one batch shall take.
+
+    A fair share, up to the grain. Where a share is so small that handing one to each thread would take longer than
+    executing it, fewer and longer batches are done sooner: ``n`` batches of ``seconds / n`` are all handed out after
+    ``n * PACE``, and done a batch's length later. The sum is smallest where a batch is as long as handing out takes.
+
+    Parameters
     ----------
     seconds : float
-        How long one thread is expected to need for it.
-    task_runs : int
-        How many threads could take part.
+        Of all that is ready.
+    threads : int
+        How many there are.
     """
-
-    seconds: float = 0.0
-    task_runs: int = 0
-
-
-def backlog_of(ready: deque[Segment], nodes: Sequence[NodeRun], costs: Costs) -> Backlog:
-    """Sum up what is ready, extrapolated from a sample; unknown tasks count as a grain."""
-    seconds, task_runs = 0.0, 0
-    for node, low, high in islice(ready, SAMPLE):
-        cost = costs.estimate(nodes[node].spec.task)
-        seconds += (GRAIN if cost is None else cost) * (high - low)
-        task_runs += high - low
-    scale = max(1.0, len(ready) / SAMPLE)
-    return Backlog(seconds * scale, int(task_runs * scale))
+    return min(grain_for(threads), max(CRUMB, seconds / threads, math.sqrt(seconds * PACE)))
 
 
 def grow(
-    ready: deque[Segment],
+    ready: Queue,
     nodes: Sequence[NodeRun],
     costs: Costs,
     idle: int,
     threads: int,
     suspects: dict[tuple[int, int], int],
+    heavy: Set[int] = frozenset(),
+    *,
+    careful: bool = False,
 ) -> tuple[list[Strip], float]:
     """Take one batch off the ready segments.
 
     Parameters
     ----------
-    ready : deque of (node, low, high)
-        Ready task runs; what the batch takes is removed. Not empty.
+    ready : Queue
+        Ready task runs of one placement; what the batch takes is removed. Not empty.
     nodes : sequence of NodeRun
         The run.
     costs : Costs
@@ -203,6 +241,10 @@ def grow(
         Threads without a batch, and all threads; at least 1.
     suspects : dict of (node, child) to int
         Task runs that were in a batch that killed its worker, with the largest batch that they may be in.
+    heavy : set of int
+        Batches whose values are expensive to move.
+    careful : bool
+        Whether to stay with what is ready, because values are lost that descendants may need.
 
     Returns
     -------
@@ -211,23 +253,25 @@ def grow(
     limit : float
         Seconds after which the worker gives back the rest.
     """
-    node, low, _ = ready[0]
+    node, low, _ = ready.first
     if suspects and (most := suspects.get((node, low))) is not None:
         return _grow_suspect(ready, nodes, costs, most, suspects)
-    growth = Growth(nodes, costs, MOST, careful=bool(suspects))
+    growth = Growth(nodes, costs, MOST, careful or bool(suspects), nodes[node].placement, heavy)
     if growth.cost_of(node) is None:
-        waiting = sum(high - low for _, low, high in ready)
-        share = -(-waiting // max(idle, 1))
+        share = -(-ready.waiting // max(idle, 1))
         _fill(growth, ready, math.inf, share, known=False, suspects=suspects)
-        return growth.strips, TRIAL
-    share_seconds = backlog_of(ready, nodes, costs).seconds / threads
-    _fill(growth, ready, max(CRUMB, min(GRAIN, share_seconds)), MOST, known=True, suspects=suspects)
-    return growth.strips, PATIENCE * GRAIN
+        return growth.strips, TRIAL * (grain_for(threads) / GRAIN)
+    grain = grain_for(threads)
+    budget = budget_for(ready.seconds(costs, unknown=GRAIN), threads)
+    _fill(growth, ready, budget, MOST, known=True, suspects=suspects)
+    if not costs.measured(nodes[node].spec.task):
+        grain = min(grain, growth.cost)
+    return growth.strips, max(TRIAL, PATIENCE * grain)
 
 
 def _fill(
     growth: Growth,
-    ready: deque[Segment],
+    ready: Queue,
     budget: float,
     most: int,
     *,
@@ -236,24 +280,22 @@ def _fill(
 ) -> None:
     """Take ready segments up to a budget, each followed by the descendants that it completes."""
     while ready and growth.cost < budget and most > 0 and growth.count < growth.most:
-        node, low, high = ready[0]
+        node, low, _ = ready.first
         if growth.count and (growth.cost_of(node) is not None) != known:
             return
         if suspects and (node, low) in suspects:
             return
-        taken = growth.take((node, low, high), budget, most)
+        alike = growth.alike(ready.first)
+        taken = growth.take(ready.first, budget, min(most, alike)) if alike else 0
         if not taken:
             return
         most -= taken
-        if low + taken == high:
-            ready.popleft()
-        else:
-            ready[0] = (node, low + taken, high)
+        ready.take(taken)
         growth.descend()
 
 
 def _grow_suspect(
-    ready: deque[Segment],
+    ready: Queue,
     nodes: Sequence[NodeRun],
     costs: Costs,
     most: int,
@@ -262,12 +304,9 @@ def _grow_suspect(
     """A batch of suspects only, so that the one that kills is alone in the end and its neighbours are not."""
     strips: list[Strip] = []
     while ready and len(strips) < most:
-        node, low, high = ready[0]
+        node, low, _ = ready.first
         if suspects.get((node, low)) != most:
             break
         strips.append(Strip((node,), low, low + 1))
-        if low + 1 == high:
-            ready.popleft()
-        else:
-            ready[0] = (node, low + 1, high)
+        ready.take(1)
     return strips, math.inf

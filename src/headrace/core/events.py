@@ -136,6 +136,8 @@ class Ended:
         Values, by node and child, that were to be among the inputs and were not.
     returned : dict of int to bytes
         By node, pickled values that the flow returns, where they are small; saves the driver a round trip.
+    heavy : bool
+        Whether its values are so large that moving them takes longer than dispatching a batch.
     """
 
     batch: int
@@ -145,6 +147,7 @@ class Ended:
     sizes: list[Size] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
     returned: dict[int, bytes] = field(default_factory=dict)
+    heavy: bool = False
 
 
 class Loss(Enum):
@@ -207,6 +210,24 @@ class Input(NamedTuple):
     state: State
 
 
+class Links(NamedTuple):
+    """What a batch exchanges with others that run at the same time: the batches of its gang (``core.gangs``).
+
+    Attributes
+    ----------
+    gang : tuple of int
+        The batches of the gang, this one among them.
+    exports : dict of int to tuple of int
+        By node of this batch: the batches that wait for its value.
+    imports : dict of int to int
+        By node of other batches that this one waits for: the batch that sends its value.
+    """
+
+    gang: tuple[int, ...]
+    exports: dict[int, tuple[int, ...]]
+    imports: dict[int, int]
+
+
 @dataclass(slots=True)
 class Dispatch:
     """Execute a batch.
@@ -231,6 +252,8 @@ class Dispatch:
         How task runs outside failed whose exceptions no batch holds any more.
     whole : bool
         Whether nothing may be given back or put off, because others count on its values already.
+    links : Links or None
+        What it exchanges with others while it runs.
     """
 
     batch: int
@@ -242,6 +265,7 @@ class Dispatch:
     limit: float = float("inf")
     failures: dict[tuple[int, int], Failure] = field(default_factory=dict)
     whole: bool = False
+    links: Links | None = None
 
 
 @dataclass(slots=True)

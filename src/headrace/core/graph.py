@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from headrace.core.drawing import CURRENT
 from headrace.core.node import Node, ParameterNode, flatten, unmapped
 from headrace.core.slots import (
+    PLAIN,
     Const,
     EachConst,
     EachOf,
@@ -35,6 +36,8 @@ from headrace.core.slots import (
 )
 from headrace.core.task import Task
 from headrace.errors import FlowError
+
+_quoted = json.encoder.encode_basestring_ascii
 
 
 @dataclass(slots=True)
@@ -152,28 +155,44 @@ class Graph:
         ]
 
     def digest(self) -> str:
-        """Return a sha256 (hex) of the structure: tasks, policies, edges and plain constants.
+        """Return a sha256 (hex) of the structure: tasks, their options, edges and plain constants.
 
         Constants other than plain data (numbers, strings, containers of them) enter with their type alone,
         because objects have no canonical form. Sets enter in sorted order.
         """
-        hasher = hashlib.sha256()
+        tasks = {id(node.task): node.task for node in self.nodes}
+        told = {key: (json.dumps(task.qualified_name), _options_text(task)) for key, task in tasks.items()}
+        texts = []
         for node in self.nodes:
-            hasher.update(
-                json.dumps(
-                    [
-                        node.name,
-                        node.task.qualified_name,
-                        node.mapped,
-                        list(node.upstream),
-                        [_canonical(slot) for slot in node.args],
-                        {key: _canonical(slot) for key, slot in node.kwargs.items()},
-                        repr(node.task.policy),
-                    ]
-                ).encode()
-            )
-        hasher.update(json.dumps(_canonical(self.result)).encode())
-        return hasher.hexdigest()
+            origin, policy = told[id(node.task)]
+            args = ", ".join([_text(slot) for slot in node.args])
+            kwargs = ", ".join([f"{_quoted(key)}: {_text(slot)}" for key, slot in node.kwargs.items()])
+            mapped = "true" if node.mapped else "false"
+            upstream = list(node.upstream)
+            texts.append(f"[{_quoted(node.name)}, {origin}, {mapped}, {upstream}, [{args}], {{{kwargs}}}, {policy}]")
+        texts.append(_text(self.result))
+        return hashlib.sha256("".join(texts).encode()).hexdigest()
+
+
+def _text(slot: Slot) -> str:
+    """A slot's canonical form as JSON; that of the most common slots is written directly, which is much quicker."""
+    if isinstance(slot, Ref):
+        node, path, how = slot
+        if not path and how is How.WHOLE:
+            return f'["Ref", {node}, ["tuple"], 0]'
+    elif isinstance(slot, Const):
+        value = slot.value
+        if type(value) is int:
+            return f'["Const", {value}]'
+        if type(value) is str:
+            return f'["Const", {_quoted(value)}]'
+    return json.dumps(_canonical(slot))
+
+
+def _options_text(task: Task[..., Any]) -> str:
+    """A task's options other than defaults, so that options that future versions add change no digest."""
+    options = ((field, getattr(task.policy, field.name)) for field in fields(task.policy))
+    return json.dumps({field.name: _canonical(value) for field, value in options if value != field.default})
 
 
 def _canonical(value: Any) -> Any:
@@ -191,7 +210,8 @@ def _canonical(value: Any) -> Any:
     if isinstance(value, range):
         return ["range", value.start, value.stop, value.step]
     if isinstance(value, (list, tuple)):
-        return [type(value).__name__, *map(_canonical, value)]
+        items = value if PLAIN.issuperset(map(type, value)) else map(_canonical, value)
+        return [type(value).__name__, *items]
     if isinstance(value, (set, frozenset)):
         return ["set", *sorted(json.dumps(_canonical(item)) for item in value)]
     if isinstance(value, dict):
@@ -230,20 +250,13 @@ class GraphDrawing:
     def add_call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, mapped: bool) -> Node:
         """Add the node of a call and return it."""
         upstream = kwargs.pop("upstream", None)
-        if task.signature is not None:
-            try:
-                task.signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise FlowError(
-                    f"task {task.name!r} was called with arguments that it does not take: {error}; "
-                    f"its signature is {task.name}{task.signature}"
-                ) from None
+        task.check_call(args, kwargs)
         to_slot = self._mapped_slot if mapped else self._plain_slot
         spec = NodeSpec(
-            self.unique_name(task.name),
+            self.unique_name(task.policy.name),
             task,
-            tuple(to_slot(task, position, value) for position, value in enumerate(args)),
-            {key: to_slot(task, key, value) for key, value in kwargs.items()},
+            tuple([to_slot(task, position, value) for position, value in enumerate(args)]),
+            {key: to_slot(task, key, value) for key, value in kwargs.items()} if kwargs else {},
             (),
             mapped,
         )
@@ -256,6 +269,11 @@ class GraphDrawing:
         return node
 
     def _plain_slot(self, task: Task[..., Any], where: int | str, value: Any) -> Slot:
+        kind = type(value)
+        if kind is Node and value._drawing is self:
+            return Ref(value._index, value._path)
+        if kind in PLAIN:
+            return Const(value)
         if isinstance(value, (unmapped, flatten)):
             raise FlowError(
                 f"task {task.name!r}: {type(value).__name__}(...) has a meaning in {task.name}.map(...) only"

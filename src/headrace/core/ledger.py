@@ -19,6 +19,7 @@ from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, edge_children
 from headrace.core.state import State
 from headrace.core.strips import Strip
+from headrace.core.task import ANYWHERE
 
 
 class _Stored:
@@ -44,11 +45,12 @@ class Ledger:
     def __init__(self, nodes: Sequence[NodeRun]) -> None:
         self.nodes = nodes
         self.stored: dict[int, _Stored] = {}
+        self.heavy: set[int] = set()  # those of them whose values are expensive to move
         self.released: list[int] = []
         self._claims: Counter[int] = Counter()
         self.lost: set[tuple[int, int]] = set()
 
-    def store(self, batch: int, strips: Iterable[Strip]) -> None:
+    def store(self, batch: int, strips: Iterable[Strip], heavy: bool = False) -> None:
         """Note that a batch ended and holds the values of these strips.
 
         Parameters
@@ -57,8 +59,12 @@ class Ledger:
             Its number; the holders of the task runs name it already.
         strips : iterable of Strip
             What it executed. The states of its task runs are final.
+        heavy : bool
+            Whether its values are expensive to move.
         """
         stored = self.stored[batch] = _Stored(list(strips))
+        if heavy:
+            self.heavy.add(batch)
         seen: set[tuple[int, int]] = set()
         for nodes, low, high in stored.strips:
             for node in nodes:
@@ -135,6 +141,7 @@ class Ledger:
         stored = self.stored.get(batch)
         if stored is not None and stored.owed <= 0 and not stored.kept and batch not in self._claims:
             del self.stored[batch]
+            self.heavy.discard(batch)
             self.released.append(batch)
 
     def vanish(self, batch: int) -> None:
@@ -142,6 +149,7 @@ class Ledger:
         stored = self.stored.pop(batch, None)
         if stored is None:
             return
+        self.heavy.discard(batch)
         for nodes, low, high in stored.strips:
             for node in nodes:
                 run = self.nodes[node]
@@ -157,6 +165,15 @@ class Ledger:
         elif self._needed(node, child):
             self.lost.add((node, child))
 
+    def can_be_served(self, node: int, child: int) -> bool:
+        """Whether no value that a task run takes is lost."""
+        return not any(
+            (edge.source, index) in self.lost
+            for edge in self.nodes[node].spec.inputs
+            if edge.data
+            for index in edge_children(edge, child, len(self.nodes[edge.source].states))
+        )
+
     def _needed(self, node: int, child: int) -> bool:
         spec = self.nodes[node].spec
         if spec.returned:
@@ -169,13 +186,18 @@ class Ledger:
                 return True
         return False
 
-    def replays(self, live: Container[int], costs: Costs, grain: float) -> list[list[Strip]]:
-        """Return batches that compute again what was lost, with all that they need; nothing is lost afterwards.
+    def replays(self, live: Container[int], sound: Container[int], costs: Costs, grain: float) -> list[list[Strip]]:
+        """Return batches that compute again what was lost, with all that they need.
+
+        What needs a value of a task run that is itself to run again, or of a batch that will be lost, stays lost until
+        these are over.
 
         Parameters
         ----------
         live : container of int
-            Batches that are being executed, and will hold their values.
+            Batches that are with the executor.
+        sound : container of int
+            Those of them that have, or will have, what they need.
         costs : Costs
             What is known of costs.
         grain : float
@@ -187,35 +209,55 @@ class Ledger:
             In an order in which each comes after those that it needs.
         """
         wanted, todo = set(self.lost), list(self.lost)
-        self.lost.clear()
+        early: set[tuple[int, int]] = set()  # what cannot be computed yet
         while todo:
             node, child = todo.pop()
-            for edge in self.nodes[node].spec.inputs:
+            for edge in self.nodes[node].spec.inputs if (node, child) not in early else ():
                 if not edge.data:
                     continue
                 source = self.nodes[edge.source]
                 for index in edge_children(edge, child, len(source.states)):
                     held = source.holders[index]
                     key = edge.source, index
-                    if held == NO_BATCH or held in self.stored or held in live or key in wanted:
+                    if not source.all_final(index, index + 1) or (held in live and held not in sound):
+                        early.add((node, child))
+                    elif held == NO_BATCH or held in self.stored or held in sound or key in wanted:
                         continue
-                    if source.states[index] != State.SUCCESS:
+                    elif source.states[index] != State.SUCCESS:
                         source.holders[index] = NO_BATCH  # as in `lose`
-                        continue
-                    wanted.add(key)
-                    todo.append(key)
-        return _chunks(sorted(wanted), self.nodes, costs, grain)
+                    else:
+                        wanted.add(key)
+                        todo.append(key)
+        found = self._without(early, wanted) if early else sorted(wanted)
+        self.lost.difference_update(found)
+        return _chunks(found, self.nodes, costs, grain)
+
+    def _without(self, early: set[tuple[int, int]], wanted: set[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Return what is wanted and can be computed, because it needs nothing of what cannot."""
+        found = []
+        for node, child in sorted(wanted):
+            keys = (
+                (edge.source, index)
+                for edge in self.nodes[node].spec.inputs
+                if edge.data
+                for index in edge_children(edge, child, len(self.nodes[edge.source].states))
+            )
+            if (node, child) in early or any(key in early for key in keys):
+                early.add((node, child))
+            else:
+                found.append((node, child))
+        return found
 
 
 def _chunks(wanted: list[tuple[int, int]], nodes: Sequence[NodeRun], costs: Costs, grain: float) -> list[list[Strip]]:
     """Cut task runs into batches of about a grain; values only flow from lower to higher numbers of nodes."""
     found: list[list[Strip]] = []
-    room = 0.0
+    room, placement = 0.0, ANYWHERE
     for node, child in wanted:
         cost = costs.estimate(nodes[node].spec.task) or 0.0
-        if not found or room < cost:
+        if not found or room < cost or placement != nodes[node].placement:
             found.append([])
-            room = grain
+            room, placement = grain, nodes[node].placement
         room -= cost
         strips = found[-1]
         if strips and strips[-1].nodes == (node,) and strips[-1].high == child:

@@ -5,12 +5,12 @@ clock, so a recorded list of events replays to the same commands, and a simulati
 
 How to think about it. Each node has a ``NodeRun``. A node *opens* when its width is known and every node that it
 waits for as a whole is finished; then its task runs become *ready* (child by child, where it maps over a map), wait
-in ``_ready`` as ranges, and leave in batches. A batch's task runs are RUNNING until its end is reported, and final
-from then on, because only then are their values with the executor. What a trigger refuses is settled here, without
-being dispatched; the same rules decide inside a batch.
+in ``core.ready`` as ranges, and leave in batches (``core.dispatcher``). A batch's task runs are RUNNING until its end
+is reported, and final from then on, because only then are their values with the executor. What a trigger refuses is
+settled here, without being dispatched; the same rules decide inside a batch.
 
 Every task run ends in exactly one final state, and none is dispatched while another dispatch of it is live: a range
-enters ``_ready`` only when it is PENDING, and leaves it only by becoming RUNNING. A hand-back moves from RUNNING to
+becomes ready only when it is PENDING, and leaves it only by becoming RUNNING. A hand-back moves from RUNNING to
 PENDING just what the worker promised not to start.
 """
 
@@ -21,8 +21,8 @@ from array import array
 from collections import deque
 from collections.abc import Iterable
 
-from headrace.core import batching
 from headrace.core.costs import Costs
+from headrace.core.dispatcher import Batch, Dispatcher
 from headrace.core.events import (
     CancelRequested,
     Command,
@@ -42,32 +42,15 @@ from headrace.core.events import (
 )
 from headrace.core.ledger import Ledger
 from headrace.core.noderun import NO_BATCH, NodeRun
-from headrace.core.orders import write_order
 from headrace.core.plan import EdgeKind, Plan
+from headrace.core.ready import Backlog, Segment
 from headrace.core.recovery import Recovery
 from headrace.core.rules import Decision, Upstream, decide, runs_after_success, upstream_of
 from headrace.core.state import State, move, move_run
-from headrace.core.strips import Strip, count, cut, locate, runs
+from headrace.core.strips import cut, locate, runs
 from headrace.core.summary import NodeSummary
 from headrace.core.widths import Problem, width_of
 from headrace.errors import TaskCrashed
-
-#: Batches per thread that are out: one runs, one waits on the worker, so that no thread idles for a round trip.
-QUEUED = 2
-
-
-class _Batch:
-    """A dispatched batch."""
-
-    __slots__ = ("inputs", "learnt", "position", "replay", "stop", "strips")
-
-    def __init__(self, strips: tuple[Strip, ...], replay: bool) -> None:
-        self.strips = strips
-        self.inputs: tuple[int, ...] = ()
-        self.replay = replay  # makes values anew; the states of its task runs are final
-        self.stop = count(strips)
-        self.position = 0
-        self.learnt = 0  # positions whose durations the costs have seen
 
 
 class RunMachine:
@@ -83,7 +66,6 @@ class RunMachine:
 
     def __init__(self, plan: Plan, threads: int = 1) -> None:
         self.plan = plan
-        self.threads = max(1, threads)
         self.state = State.PENDING
         self.costs = Costs(len(plan.tasks))
         self.nodes: list[NodeRun] = []
@@ -96,13 +78,11 @@ class RunMachine:
         self.returned: dict[int, bytes] = {}
         self.trouble: Failure | None = None
         self._unfinished_nodes = len(self.nodes)
-        self._ready: deque[batching.Segment] = deque()
         self.recovery = Recovery()
-        self._batches: dict[int, _Batch] = {}
-        self._next_batch = 0
+        self.dispatcher = Dispatcher(self.nodes, self.costs, self.ledger, self.recovery, max(1, threads))
         self._due: list[tuple[float, int, int]] = []
         self._to_open: deque[int] = deque()
-        self._to_offer: deque[batching.Segment] = deque()
+        self._to_offer: deque[Segment] = deque()
         self._commands: list[Command] = []
 
     # -- the face ------------------------------------------------------------------------------------------------
@@ -141,20 +121,19 @@ class RunMachine:
                 case HandedBack():
                     self._handed_back(event)
                 case Progressed(number, position):
-                    if (batch := self._batches.get(number)) is not None:
+                    if (batch := self.dispatcher.batches.get(number)) is not None:
                         batch.position = max(batch.position, position)
                 case Lost():
                     self._lost(event)
                 case Vanished(number):
                     self.ledger.vanish(number)
                 case Resized(threads):
-                    self.threads = max(1, threads)
+                    self.threads = threads
                 case CancelRequested():
                     self._cancel()
         self._wake_due(now)
         self._settle_down()
-        self._replay()
-        self._fill()
+        self._commands += self.dispatcher.fill(finished=self.finished)
         self._finish()
         if self.ledger.released:
             self._commands.append(Release(tuple(self.ledger.released)))
@@ -165,6 +144,15 @@ class RunMachine:
         return commands
 
     @property
+    def threads(self) -> int:
+        """How many threads the executor has; at least 1."""
+        return self.dispatcher.threads
+
+    @threads.setter
+    def threads(self, threads: int) -> None:
+        self.dispatcher.threads = max(1, threads)
+
+    @property
     def finished(self) -> bool:
         """Whether the run is over."""
         return self.state.is_final
@@ -172,11 +160,11 @@ class RunMachine:
     @property
     def live_batches(self) -> list[int]:
         """Numbers of the batches that are with the executor."""
-        return list(self._batches)
+        return list(self.dispatcher.batches)
 
-    def backlog(self) -> batching.Backlog:
+    def backlog(self) -> Backlog:
         """What waits for a thread."""
-        return batching.backlog_of(self._ready, self.nodes, self.costs)
+        return self.dispatcher.backlog()
 
     def summaries(self) -> list[NodeSummary]:
         """Where each node stands."""
@@ -184,15 +172,8 @@ class RunMachine:
 
     # -- events --------------------------------------------------------------------------------------------------
 
-    def _over(self, number: int) -> _Batch | None:
-        """Strike a batch off those that are out."""
-        batch = self._batches.pop(number, None)
-        if batch is not None:
-            self.ledger.unclaim(batch.inputs)
-        return batch
-
     def _ended(self, event: Ended, now: float) -> None:
-        batch = self._over(event.batch)
+        batch = self.dispatcher.over(event.batch)
         if batch is None:
             return  # a repeated report
         self.recovery.heard()
@@ -201,11 +182,14 @@ class RunMachine:
             self._replayed(event, batch)
             return
         for node, child in event.missing:
-            self.ledger.lose(node, child)
+            if self.nodes[node].holders[child] not in self.dispatcher.batches:  # else it will tell what became of it
+                self.ledger.lose(node, child)
         self.returned.update(event.returned)
         odd: dict[tuple[int, int], Exceptional] = {}
         for entry in event.exceptional:
             odd[locate(batch.strips, entry.position)] = entry
+            if entry.state is State.PENDING:
+                self.dispatcher.stalled(batch)
         for position, measure, size in event.sizes:
             node, child = locate(batch.strips, position)
             self.nodes[node].sizes[measure][child] = size
@@ -221,7 +205,7 @@ class RunMachine:
                     self.nodes[node].seconds[low:high] = event.seconds[at : end : len(nodes)]
                 self._apply(node, low, high, odd, now)
             position += len(nodes) * (high - low)
-        self.ledger.store(event.batch, strips)
+        self.ledger.store(event.batch, strips, event.heavy)
 
     def _apply(self, node: int, low: int, high: int, odd: dict[tuple[int, int], Exceptional], now: float) -> None:
         """Move the task runs of a range to where the report says they ended."""
@@ -257,7 +241,7 @@ class RunMachine:
         self._conclude(node, child, child + 1, entry.state)
 
     def _handed_back(self, event: HandedBack) -> None:
-        batch = self._batches.get(event.batch)
+        batch = self.dispatcher.batches.get(event.batch)
         if batch is None or event.stop >= batch.stop:
             return
         done = len(event.seconds)
@@ -268,7 +252,7 @@ class RunMachine:
         batch.position = max(batch.position, done)
         self._give_back(batch, event.stop)
 
-    def _give_back(self, batch: _Batch, stop: int) -> None:
+    def _give_back(self, batch: Batch, stop: int) -> None:
         """Take back what a batch will not run: positions from ``stop`` on."""
         if stop >= batch.stop:
             return
@@ -285,7 +269,7 @@ class RunMachine:
                 self._to_offer.appendleft((node, low, high))
 
     def _lost(self, event: Lost) -> None:
-        batch = self._over(event.batch)
+        batch = self.dispatcher.over(event.batch)
         if batch is None:
             return
         whole = list(runs(cut(batch.strips, 0, batch.stop)))
@@ -306,7 +290,7 @@ class RunMachine:
                 self.nodes[node].give_back(child, child + 1)
                 self._to_offer.append((node, child, child + 1))
 
-    def _replayed(self, event: Ended, batch: _Batch) -> None:
+    def _replayed(self, event: Ended, batch: Batch) -> None:
         """Take in values that were made anew."""
         strips = list(cut(batch.strips, 0, batch.stop))
         again, problem = self.recovery.differs(self.nodes, strips, event)
@@ -314,7 +298,7 @@ class RunMachine:
             self._give_up(Failure("headrace.errors.TaskCrashed", problem, exception=TaskCrashed(problem)))
             return
         self.ledger.lost.update(again)
-        self.ledger.store(event.batch, strips)
+        self.ledger.store(event.batch, strips, event.heavy)
 
     def _give_up(self, failure: Failure) -> None:
         """End the run at once, because it could go on only with wrong values."""
@@ -326,10 +310,9 @@ class RunMachine:
 
     def _settle_all(self, state: State) -> None:
         """End the run; what is not final is cancelled, and what runs is stopped."""
-        if self._batches:
-            self._commands.append(Stop(tuple(self._batches)))
-        self._batches.clear()
-        self._ready.clear()
+        if self.dispatcher.batches:
+            self._commands.append(Stop(tuple(self.dispatcher.batches)))
+        self.dispatcher.clear()
         self._due.clear()
         self._to_open.clear()
         self._to_offer.clear()
@@ -347,9 +330,9 @@ class RunMachine:
     def _wake_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             _, node, child = heapq.heappop(self._due)
-            self._enqueue(node, child, child + 1)
+            self.dispatcher.offer(node, child, child + 1)
 
-    def _learn(self, batch: _Batch, seconds: array[float], upto: int) -> None:
+    def _learn(self, batch: Batch, seconds: array[float], upto: int) -> None:
         """Take in durations that were not seen before."""
         totals: dict[int, list[float]] = {}
         position = batch.learnt
@@ -434,10 +417,12 @@ class RunMachine:
         """Make ready, or settle by trigger, what of a range is pending and waits for nothing."""
         run = self.nodes[node]
         high = min(high, len(run.states))  # a node that could not be mapped is narrower than its sources
-        if not run.opened or low >= high:
-            return
+        if not run.opened or run.states.find(State.PENDING, low, high) < 0:
+            return  # most often, because a batch carried these task runs together with what they wait for
         sources = [(edge, self.nodes[edge.source]) for edge in run.spec.inputs]
         by_child = [source for edge, source in sources if edge.kind is EdgeKind.CHILD]
+        if not all(source.final_in(low, high) for source in by_child):
+            return  # each child waits for something; so it is when a batch gives back the end of a column
         if (
             run.all_in(State.PENDING, low, high)
             and all(source.all_final(low, high) for source in by_child)
@@ -445,7 +430,7 @@ class RunMachine:
             and runs_after_success(run.policy.trigger)
             and not self.recovery.suspects
         ):
-            self._enqueue(node, low, high)
+            self.dispatcher.offer(node, low, high)
             return
         whole = Upstream(0, 0, 0)
         for edge, source in sources:
@@ -461,59 +446,16 @@ class RunMachine:
         up = upstream_of(whole, [State(source.states[child]) for source in by_child])
         match decide(policy.trigger, policy.skip_on_upstream_skip, up):
             case Decision.RUN:
-                self._enqueue(node, child, child + 1)
+                self.dispatcher.offer(node, child, child + 1)
             case Decision.SKIP:
                 self._conclude(node, child, child + 1, State.SKIPPED)
             case Decision.TRIGGER_FAIL:
                 self._conclude(node, child, child + 1, State.TRIGGER_FAILED)
 
-    def _enqueue(self, node: int, low: int, high: int) -> None:
-        """Let a range wait for a thread."""
-        move(self.nodes[node].states, low, high, State.READY)
-        last = self._ready[-1] if self._ready else None
-        if last is not None and last[0] == node and last[2] == low and not self.recovery.suspects:
-            self._ready[-1] = (node, last[1], high)
-        else:
-            self._ready.append((node, low, high))
-
-    # -- dispatch ------------------------------------------------------------------------------------------------
-
-    def _replay(self) -> None:
-        """Compute lost values again."""
-        if self.ledger.lost and not self.finished:
-            for strips in self.ledger.replays(self._batches, self.costs, batching.GRAIN):
-                self._dispatch(tuple(strips), float("inf"), replay=True)
-
-    def _fill(self) -> None:
-        """Dispatch batches while there is something ready and room for them."""
-        most = self.threads * QUEUED
-        while self._ready and len(self._batches) < self.recovery.room(self.threads, most, self._ready[0][:2]):
-            optimistic = self.costs.estimate(self.nodes[self._ready[0][0]].spec.task) is None
-            idle = self.threads - len(self._batches)
-            if optimistic and self._batches and idle < 1:
-                return
-            suspects = self.recovery.suspects
-            strips, limit = batching.grow(self._ready, self.nodes, self.costs, idle, self.threads, suspects)
-            self._dispatch(tuple(strips), limit)
-
-    def _dispatch(self, strips: tuple[Strip, ...], limit: float, replay: bool = False) -> None:
-        number = self._next_batch
-        self._next_batch += 1
-        self._batches[number] = _Batch(strips, replay)
-        for nodes, low, high in strips:
-            for node in nodes:
-                run = self.nodes[node]
-                if not replay:
-                    move(run.states, low, high, State.RUNNING)
-                run.hold(low, high, number)
-        order = write_order(self.nodes, number, strips, limit, replay)
-        self._batches[number].inputs = order.inputs
-        self.ledger.claim(order.inputs)
-        self._commands.append(order)
-
     def _finish(self) -> None:
-        replaying = self.ledger.lost or any(batch.replay for batch in self._batches.values())
-        if self._unfinished_nodes or self.finished or replaying:
+        if self._unfinished_nodes or self.finished:
+            return
+        if self.ledger.lost or any(batch.replay for batch in self.dispatcher.batches.values()):
             return
         deciding = [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
         failed = any(run.failed for run in deciding)

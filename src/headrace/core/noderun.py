@@ -11,6 +11,7 @@ from headrace.core.state import FINAL, State, move
 from headrace.core.summary import NodeSummary
 from headrace.core.task import Policy
 
+_STATES = tuple(State)
 _FINAL = bytes(sorted(FINAL))
 NO_BATCH = -1
 _NO_HOLDER, _NO_SECONDS = array("i", (NO_BATCH,)), array("f", (0.0,))
@@ -25,6 +26,8 @@ class NodeRun:
         The node in the plan.
     policy : Policy
         Its task's policy.
+    placement : Placement
+        Where its task runs may be executed.
     width : int or None
         How many task runs it has; None while unknown.
     widthless : bool
@@ -35,6 +38,8 @@ class NodeRun:
         How many NODE and ITEM edges lead here that wait for something.
     by_child : bool
         Whether a CHILD edge leads here.
+    takes : bool
+        Whether it takes values of others.
     opened : bool
         Whether the width is known and no NODE edge is waited for.
     unfinished : int
@@ -56,15 +61,17 @@ class NodeRun:
     """
 
     __slots__ = (
-        "attempts", "by_child", "failed", "failures", "holders", "opened", "policy", "seconds", "sizes", "skipped",
-        "spec", "states", "takers", "unfinished", "waiting", "width", "widthless",
+        "attempts", "by_child", "failed", "failures", "holders", "opened", "placement", "policy", "seconds", "sizes",
+        "skipped", "spec", "states", "takers", "takes", "unfinished", "waiting", "width", "widthless",
     )  # fmt: skip
 
     def __init__(self, spec: PlanNode, policy: Policy) -> None:
         self.spec = spec
         self.policy = policy
+        self.placement = policy.placement
         kinds = [edge.kind for edge in spec.inputs]
         self.by_child = EdgeKind.CHILD in kinds
+        self.takes = any(edge.data for edge in spec.inputs)
         self.width: int | None = None
         self.widthless = False
         self.waiting = len(kinds) - kinds.count(EdgeKind.CHILD)
@@ -149,5 +156,8 @@ class NodeRun:
 
     def summary(self) -> NodeSummary:
         """What to tell people."""
-        counts = {state: number for state in State if (number := self.states.count(state))}
-        return NodeSummary(self.spec.name, self.spec.mapped, self.width, counts, sum(self.seconds))
+        spec = self.spec
+        if len(self.states) == 1:
+            return NodeSummary(spec.name, spec.mapped, self.width, {_STATES[self.states[0]]: 1}, self.seconds[0])
+        counts = {state: number for state in _STATES if (number := self.states.count(state))}
+        return NodeSummary(spec.name, spec.mapped, self.width, counts, sum(self.seconds))

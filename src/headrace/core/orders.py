@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.core.events import Dispatch, Input
+from headrace.core.events import Dispatch, Input, Links
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind
 from headrace.core.state import State
@@ -12,7 +12,12 @@ from headrace.core.strips import Strip
 
 
 def write_order(
-    nodes: Sequence[NodeRun], number: int, strips: tuple[Strip, ...], limit: float, whole: bool
+    nodes: Sequence[NodeRun],
+    number: int,
+    strips: tuple[Strip, ...],
+    limit: float,
+    whole: bool,
+    links: Links | None = None,
 ) -> Dispatch:
     """Write the order of a batch.
 
@@ -28,6 +33,8 @@ def write_order(
         Seconds after which what has not started is given back.
     whole : bool
         Whether nothing may be given back or put off.
+    links : Links, optional
+        What it exchanges with others while it runs; so these are not among its inputs.
     """
     inputs: set[int] = set()
     outside: set[Input] = set()
@@ -40,7 +47,7 @@ def write_order(
             for child in [child for child in run.attempts if low <= child < high]:
                 attempts[node, child] = run.attempts[child]
             for edge in run.spec.inputs:
-                source = nodes[edge.source]
+                source, takes = nodes[edge.source], edge.data
                 if edge.kind is EdgeKind.CHILD:
                     first, last = low, high
                 else:
@@ -50,21 +57,24 @@ def write_order(
                     seen.add((edge.source, edge.data, item))
                     if source.spec.mapped and source.width is not None:
                         widths[edge.source] = source.width
-                    # What takes an item that there is not is decided by all of its source.
-                    whole_source = item < 0 or item >= len(source.states)
-                    first, last = (0, len(source.states)) if whole_source else (item, item + 1)
-                if edge.data:
+                    # What takes an item that there is not is decided by all of its source, and gets no value of it.
+                    beyond = item >= len(source.states)
+                    first, last = (0, len(source.states)) if item < 0 or beyond else (item, item + 1)
+                    takes = takes and not beyond
+                if takes:
                     inputs.update(source.holders[first:last])
                 if not source.clean:
                     outside.update(_odd(edge.source, source, first, last))
     inputs -= {NO_BATCH, number}
+    if links is not None:
+        inputs.difference_update(links.gang)
     failures = {
         (node, child): nodes[node].failures[child]
         for node, child, state in outside
         if state is State.FAILED and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
     }
     return Dispatch(
-        number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit, failures, whole
+        number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit, failures, whole, links
     )
 
 

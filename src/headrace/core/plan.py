@@ -14,13 +14,13 @@ or is measured by the worker that computes the value that is mapped over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from headrace.core.graph import Graph, NodeSpec
-from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, refs
+from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, refs
 from headrace.core.task import Policy, Task
 from headrace.errors import FlowError
 
@@ -135,14 +135,14 @@ class Plan:
     ----------
     tasks : list of Task
         Each task once, however many nodes call it.
-    nodes : list of PlanNode
+    nodes : sequence of PlanNode
         In the order of the graph's nodes.
     result : Slot
         What the flow returns.
     """
 
     tasks: list[Task[..., Any]]
-    nodes: list[PlanNode]
+    nodes: Sequence[PlanNode]
     result: Slot
 
     def policy(self, node: int) -> Policy:
@@ -150,59 +150,110 @@ class Plan:
         return self.tasks[self.nodes[node].task].policy
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as rows of plain data: pickling and loading cost microseconds per node, and every run pays them."""
+        """Travel as rows of plain data, of which nodes are made when they are asked for.
+
+        Every run pays for pickling and loading, on each worker, and a worker needs those nodes only that its batches
+        touch.
+        """
         return _from_rows, (self.tasks, [_row(node) for node in self.nodes], self.result)
+
+
+class _Rows(Sequence[PlanNode]):
+    """The nodes of a plan that has travelled; each is made once."""
+
+    __slots__ = ("_made", "_rows")
+
+    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+        self._rows = rows
+        self._made: list[PlanNode | None] = [None] * len(rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> PlanNode: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[PlanNode]: ...
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        node = self._made[index]
+        if node is None:
+            index = range(len(self))[index]
+            node = self._made[index] = _from_row(index, self._rows[index])
+        return node
 
 
 def _row(node: PlanNode) -> tuple[Any, ...]:
     """A node as plain data; what most nodes have none of stands together at the end, or not at all."""
-    args = tuple(_short(slot) for slot in node.args)
-    inputs = tuple(edge.source if edge.kind is EdgeKind.NODE and edge.data else tuple(edge) for edge in node.inputs)
-    row = (node.name, node.task, args, inputs, node.returned)
+    # Of the most common edge, along which values of a whole node flow, the other end is enough.
+    plain = EdgeKind.NODE
+    args = [_short(slot) for slot in node.args]
+    inputs = [
+        source if kind is plain and data else (source, target, int(kind), data, item)
+        for source, target, kind, data, item in node.inputs
+    ]
+    outputs = [
+        target if kind is plain and data else (source, target, int(kind), data, item)
+        for source, target, kind, data, item in node.outputs
+    ]
+    row = (node.name, node.task, args, inputs, outputs, node.returned)
     if not (node.mapped or node.kwargs or node.measures):
         return row
     kwargs = {key: _short(slot) for key, slot in node.kwargs.items()}
     return (*row, node.mapped, kwargs, node.widths, node.widths_from, node.measures)
 
 
+def _long_edge(short: Any) -> Edge:
+    source, target, kind, data, item = short
+    return Edge(source, target, EdgeKind(kind), data, item)
+
+
 def _short(slot: Slot) -> Any:
-    """The two most common slots without their class: a reference to a whole value, and a constant."""
-    if type(slot) is Ref and slot.how is How.WHOLE and not slot.path:
-        return slot.node
-    return (slot.value,) if type(slot) is Const else slot
+    """The common slots without their classes, told apart by type and length."""
+    if isinstance(slot, Ref):
+        node, path, how = slot
+        return [node, path, int(how)] if path or how is not How.WHOLE else node
+    if isinstance(slot, Const):
+        return tuple(slot)
+    if isinstance(slot, EachOf):
+        return None, [_short(item) for item in slot.items]
+    if isinstance(slot, Slotted):
+        return slot.kind, [_short(item) for item in slot.items], slot.keys
+    return slot
 
 
 def _long(short: Any) -> Slot:
     kind = type(short)
     if kind is int:
         return Ref(short)
-    return Const(short[0]) if kind is tuple else short
+    if kind is list:
+        node, path, how = short
+        return Ref(node, path, How(how))
+    if kind is not tuple:
+        return short  # type: ignore[no-any-return]
+    if len(short) == 1:
+        return Const(*short)
+    items = tuple(map(_long, short[1]))
+    return EachOf(items) if len(short) == 2 else Slotted(short[0], items, short[2])
+
+
+def _from_row(index: int, row: tuple[Any, ...]) -> PlanNode:
+    name, task, args, inputs, outputs, returned, *rest = row
+    mapped, kwargs, widths, widths_from, measures = rest or (False, {}, (1,), (), ())
+    node = EdgeKind.NODE
+    sources = tuple([Edge(edge, index, node, True) if type(edge) is int else _long_edge(edge) for edge in inputs])
+    targets = tuple([Edge(index, edge, node, True) if type(edge) is int else _long_edge(edge) for edge in outputs])
+    slots = tuple(map(_long, args))
+    named = {key: _long(slot) for key, slot in kwargs.items()}
+    return PlanNode(
+        index, name, task, mapped, slots, named, sources, targets, widths, widths_from, measures, returned
+    )  # fmt: skip
 
 
 def _from_rows(tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot) -> Plan:
     """Make the plan again."""
-    nodes: list[PlanNode] = []
-    outputs: list[list[Edge]] = [[] for _ in rows]
-    for index, (name, task, args, inputs, returned, *rest) in enumerate(rows):
-        mapped, kwargs, widths, widths_from, measures = rest or (False, {}, (1,), (), ())
-        edges = tuple(
-            Edge(entry, index, EdgeKind.NODE, True)
-            if type(entry) is int
-            else Edge(entry[0], index, EdgeKind(entry[2]), *entry[3:])
-            for entry in inputs
-        )
-        for edge in edges:
-            outputs[edge.source].append(edge)
-        slots = tuple(map(_long, args))
-        named = {key: _long(slot) for key, slot in kwargs.items()}
-        nodes.append(
-            PlanNode(
-                index, name, task, mapped, slots, named, edges, (), widths, widths_from, measures, returned
-            )
-        )  # fmt: skip
-    for node, out in zip(nodes, outputs, strict=True):
-        node.outputs = tuple(out)
-    return Plan(tasks, nodes, result)
+    return Plan(tasks, _Rows(rows), result)
 
 
 def make_plan(graph: Graph) -> Plan:
@@ -224,11 +275,12 @@ def make_plan(graph: Graph) -> Plan:
     outputs: list[list[Edge]] = [[] for _ in graph.nodes]
     measures: list[list[Measure]] = [[] for _ in graph.nodes]
     returned = {ref.node for ref in refs(graph.result)}
+    mapped = {index for index, spec in enumerate(graph.nodes) if spec.mapped}
     for index, spec in enumerate(graph.nodes):
         number = numbers.setdefault(id(spec.task), len(tasks))
         if number == len(tasks):
             tasks.append(spec.task)
-        edges = _edges(graph, index, spec)
+        edges = _edges(mapped, index, spec)
         for edge in edges:
             outputs[edge.source].append(edge)
         widths, widths_from = _widths(graph, spec, measures) if spec.mapped else ((1,), ())
@@ -244,17 +296,22 @@ def make_plan(graph: Graph) -> Plan:
     return Plan(tasks, nodes, graph.result)
 
 
-def _edges(graph: Graph, index: int, spec: NodeSpec) -> tuple[Edge, ...]:
+def _edges(mapped: Set[int], index: int, spec: NodeSpec) -> tuple[Edge, ...]:
     """One edge per source: CHILD if every use of it is child by child, ITEMs if every use is one child, else NODE."""
+    used: list[Ref] = []
+    for slot in (*spec.args, *spec.kwargs.values()):
+        used += (slot,) if isinstance(slot, Ref) else refs(slot)
+    sources = {ref.node for ref in used}
+    if not spec.upstream and mapped.isdisjoint(sources):
+        return tuple([Edge(source, index, EdgeKind.NODE, True) for source in sorted(sources)])
     kinds: dict[int, EdgeKind] = dict.fromkeys(spec.upstream, EdgeKind.NODE)
     items: dict[int, set[int]] = {}
-    for slot in spec.slots():
-        for ref in refs(slot):
-            kind = _kind_of(ref, graph.nodes[ref.node].mapped)
-            known = kinds.setdefault(ref.node, kind)
-            if known is not kind:
-                kinds[ref.node] = EdgeKind.NODE
-            items.setdefault(ref.node, set()).add(ref.path[0] if kind is EdgeKind.ITEM else 0)
+    for ref in used:
+        kind = _kind_of(ref, ref.node in mapped)
+        known = kinds.setdefault(ref.node, kind)
+        if known is not kind:
+            kinds[ref.node] = EdgeKind.NODE
+        items.setdefault(ref.node, set()).add(ref.path[0] if kind is EdgeKind.ITEM else 0)
     edges: list[Edge] = []
     for source, kind in sorted(kinds.items()):
         wanted = sorted(items[source]) if kind is EdgeKind.ITEM else (0,)

@@ -15,6 +15,7 @@ A task run without upstream always runs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
@@ -75,6 +76,7 @@ def decide(trigger: str, skip_on_upstream_skip: bool, up: Upstream) -> Decision:
     return Decision.RUN if TRIGGERS[trigger](up) else Decision.TRIGGER_FAIL
 
 
+@functools.cache
 def runs_after_success(trigger: str) -> bool:
     """Whether a task with this trigger runs wherever all upstream succeeded, so that nobody need count."""
     return TRIGGERS[trigger](Upstream(1, 0, 0))

@@ -16,7 +16,7 @@ without walking anything again:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
@@ -78,6 +78,10 @@ class Slotted(NamedTuple):
 
 Slot = Const | EachConst | EachOf | Ref | ParameterRef | Slotted
 
+#: Types without parts. Most arguments are of these, and long constant lists hold nothing else: told by exact type,
+#: a million of them are passed by in milliseconds.
+PLAIN = frozenset({type(None), bool, int, float, str})
+
 
 class Placeholder:
     """Base of what stands for a later value while a flow is drawn; see ``core.node``."""
@@ -90,20 +94,25 @@ class Placeholder:
 
 def contains_placeholder(value: object) -> bool:
     """Whether a placeholder is inside, at any depth of the containers that are looked into."""
-    return isinstance(value, Placeholder) or any(map(contains_placeholder, _parts(value)))
+    if isinstance(value, Placeholder):
+        return True
+    parts = _parts(value)
+    return not PLAIN.issuperset(map(type, parts)) and any(map(contains_placeholder, parts))
 
 
 def placeholders(value: object) -> Iterator[Placeholder]:
     """All placeholders inside, at any depth of the containers that are looked into."""
     if isinstance(value, Placeholder):
         yield value
-    for part in _parts(value):
-        yield from placeholders(part)
+    parts = _parts(value)
+    if not PLAIN.issuperset(map(type, parts)):
+        for part in parts:
+            yield from placeholders(part)
 
 
-def _parts(value: object) -> Iterable[Any]:
+def _parts(value: object) -> Collection[Any]:
     """What is directly inside a container that is looked into; nothing for any other value."""
-    if isinstance(value, (str, bytes, int, float)):  # quick, for long constant lists
+    if isinstance(value, (str, bytes, int, float)):  # quick, also for their subclasses
         return ()
     if isinstance(value, (list, tuple, set, frozenset)):
         return value
@@ -116,6 +125,8 @@ def _parts(value: object) -> Iterable[Any]:
 
 def slot_of(value: object) -> Slot:
     """Turn an argument into a slot."""
+    if type(value) in PLAIN:
+        return Const(value)
     if isinstance(value, Placeholder):
         return value._slot(How.WHOLE)
     if not contains_placeholder(value):
@@ -162,13 +173,13 @@ def follow(value: Any, path: tuple[Any, ...]) -> Any:
     return value
 
 
-def refs(slot: Slot) -> Iterator[Ref]:
+def refs(slot: Slot) -> Iterable[Ref]:
     """All references to nodes in a slot."""
     if isinstance(slot, Ref):
-        yield slot
-    elif isinstance(slot, (Slotted, EachOf)):
-        for item in slot.items:
-            yield from refs(item)
+        return (slot,)
+    if isinstance(slot, (Slotted, EachOf)):
+        return [ref for item in slot.items for ref in refs(item)]
+    return ()
 
 
 def replace(slot: Slot, change: Callable[[Ref | ParameterRef], Slot]) -> Slot:

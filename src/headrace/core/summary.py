@@ -39,6 +39,10 @@ class NodeSummary(NamedTuple):
     @property
     def state(self) -> State:
         """One state for the node: its worst failure if there is one, else how far it is."""
+        if len(self.counts) == 1:
+            (state,) = self.counts
+            if state.is_final and self.counts[state] == self.width:
+                return state
         for state in (State.CRASHED, State.FAILED, State.TRIGGER_FAILED, State.CANCELLED):
             if self.counts.get(state):
                 return state

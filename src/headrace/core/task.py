@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
 
 from headrace.core.drawing import current_drawing
 from headrace.core.rules import TRIGGERS
@@ -15,6 +15,27 @@ from headrace.errors import FlowError
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class Placement(NamedTuple):
+    """Where a task's runs may be executed, and before which others.
+
+    Attributes
+    ----------
+    resources : tuple of (str, float)
+        What a worker must have free, as its ``--resources`` offer it.
+    workers : tuple of str
+        Names, addresses or hosts of the workers that may execute it; empty for all.
+    priority : int
+        Higher goes first.
+    """
+
+    resources: tuple[tuple[str, float], ...] = ()
+    workers: tuple[str, ...] = ()
+    priority: int = 0
+
+
+ANYWHERE = Placement()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +56,12 @@ class Policy:
         Whether one skipped upstream skips it.
     nout : int, optional
         How many outputs the returned sequence has, so that ``a, b = task(...)`` works while drawing.
+    resources : dict of str to float, optional
+        What a worker must have free to execute it, in Dask's words: ``{"GPU": 1}``.
+    workers : str or list of str, optional
+        Which of Dask's workers may execute it: names, addresses or hosts.
+    priority : int, default 0
+        Among what is ready, higher goes first.
     """
 
     name: str
@@ -43,6 +70,9 @@ class Policy:
     trigger: str = "all_successful"
     skip_on_upstream_skip: bool = True
     nout: int | None = None
+    resources: Mapping[str, float] | None = None
+    workers: str | Sequence[str] | None = None
+    priority: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -56,6 +86,29 @@ class Policy:
             raise FlowError(f"task {self.name!r}: retry_delay must be seconds >= 0, got {self.retry_delay!r}")
         if self.nout is not None and (not isinstance(self.nout, int) or self.nout < 1):
             raise FlowError(f"task {self.name!r}: nout must be a whole number from 1 on, got {self.nout!r}")
+        self._check_placement()
+
+    def _check_placement(self) -> None:
+        resources, workers = self.resources or {}, self.workers or ()
+        if not isinstance(resources, Mapping) or not all(
+            isinstance(name, str) and isinstance(amount, (int, float)) and 0 < amount < math.inf
+            for name, amount in resources.items()
+        ):
+            raise FlowError(
+                f"task {self.name!r}: resources must be amounts > 0 by name, such as {{'GPU': 1}}, got {resources!r}"
+            )
+        if isinstance(workers, Mapping) or not all(isinstance(worker, str) and worker for worker in workers):
+            raise FlowError(f"task {self.name!r}: workers must be names, addresses or hosts, got {workers!r}")
+        if not isinstance(self.priority, int):
+            raise FlowError(f"task {self.name!r}: priority must be a whole number, got {self.priority!r}")
+
+    @property
+    def placement(self) -> Placement:
+        """Where its runs may be executed, and before which others."""
+        workers = (self.workers,) if isinstance(self.workers, str) else tuple(self.workers or ())
+        if not (self.resources or workers or self.priority):
+            return ANYWHERE
+        return Placement(tuple(sorted((self.resources or {}).items())), workers, self.priority)
 
 
 OPTIONS = tuple(field.name for field in fields(Policy))
@@ -80,6 +133,7 @@ class Task(Generic[P, R]):
         self.function = function
         self.policy = policy
         functools.update_wrapper(self, function)
+        self._taken: set[tuple[Any, ...]] = set()
         try:
             self.signature: inspect.Signature | None = inspect.signature(function)
         except (TypeError, ValueError):  # some builtins have none; then arguments are checked when it runs
@@ -119,6 +173,33 @@ class Task(Generic[P, R]):
                 raise FlowError(f"task {self.name!r} got upstream= outside of a flow; it orders nodes of a flow only")
             return self.function(*args, **kwargs)
         return cast(R, drawing.add_call(self, args, kwargs, mapped=False))
+
+    def check_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Refuse arguments that the function's signature does not take.
+
+        That depends only on how many there are and on their keywords, so each such form of a call is looked at once.
+
+        Parameters
+        ----------
+        args, kwargs : tuple and mapping
+            Of a call.
+
+        Raises
+        ------
+        FlowError
+            If they do not fit.
+        """
+        form = (len(args), *kwargs)
+        if form in self._taken or self.signature is None:
+            return
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise FlowError(
+                f"task {self.name!r} was called with arguments that it does not take: {error}; "
+                f"its signature is {self.name}{self.signature}"
+            ) from None
+        self._taken.add(form)
 
     def map(self, *args: Any, upstream: Any = (), **kwargs: Any) -> list[R]:
         """Add a mapped node: one child per element.
@@ -180,6 +261,9 @@ def task(
     trigger: str = "all_successful",
     skip_on_upstream_skip: bool = True,
     nout: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    workers: str | Sequence[str] | None = None,
+    priority: int = 0,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
@@ -204,6 +288,12 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         Whether one skipped upstream skips it.
     nout : int, optional
         How many outputs the returned sequence has, so that ``a, b = task(...)`` works in a flow.
+    resources : dict of str to float, optional
+        What a Dask worker must have free to execute it: ``{"GPU": 1}``. It matters on a Dask cluster only.
+    workers : str or list of str, optional
+        Which Dask workers may execute it: names, addresses or hosts. It matters on a Dask cluster only.
+    priority : int, default 0
+        Among what is ready, higher goes first.
 
     Raises
     ------

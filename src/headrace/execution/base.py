@@ -6,8 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from headrace.core.batching import Backlog
 from headrace.core.events import Command, Event
+from headrace.core.plan import Plan
+from headrace.core.ready import Backlog
 
 #: By batch: which values of it are wanted, as (node, child).
 Wanted = Mapping[int, Sequence[tuple[int, int]]]
@@ -26,7 +27,7 @@ class Executor(ABC):
     backlog: Callable[[], Backlog] = staticmethod(Backlog)
 
     @abstractmethod
-    def start(self, run_id: str, plan: bytes, names: Sequence[str] = ()) -> int:
+    def start(self, run_id: str, plan: bytes, outline: Plan) -> int:
         """Bring the plan to where batches will execute.
 
         Parameters
@@ -35,8 +36,8 @@ class Executor(ABC):
             Unique; names whatever the executor must name.
         plan : bytes
             The pickled ``Plan``.
-        names : sequence of str
-            The nodes' names, for what people see; so that nobody need load the plan for them.
+        outline : Plan
+            The same, as this process holds it: tells the nodes' names, and where their tasks may be executed.
 
         Returns
         -------

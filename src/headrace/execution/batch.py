@@ -23,6 +23,7 @@ from headrace.core.slots import follow
 from headrace.core.state import State
 from headrace.core.strips import count, cut
 from headrace.errors import FlowError, TaskCrashed, TriggerFailed
+from headrace.execution.bulk import BULKY, Bulk, inside, takers
 from headrace.execution.failure import capture, restore
 from headrace.execution.loaded import LoadedNode, LoadedPlan
 from headrace.execution.values import Values
@@ -35,6 +36,8 @@ ANY = 1 << 62
 #: A batch ends early when the values that others need from it have grown beyond this many bytes, so that large
 #: values become Dask keys of their own and no consumer pulls what it does not need.
 LARGE = 1 << 20
+#: A batch ends early, too, when it holds more bytes than this of large values that only it needs itself.
+TEMPORARY = 1 << 27
 #: Values that nobody else needs are kept for people to look at while they are no larger than this together.
 KEPT = 1 << 20
 
@@ -42,7 +45,7 @@ KEPT = 1 << 20
 class Control:
     """How far a batch is; shared between the thread that runs it and the watchdog."""
 
-    __slots__ = ("batch", "began", "limit", "lock", "position", "seconds", "send", "stop")
+    __slots__ = ("batch", "began", "limit", "linked", "lock", "position", "seconds", "send", "stop")
 
     def __init__(self, order: Dispatch, send: Callable[[Event], None]) -> None:
         self.lock = threading.Lock()
@@ -53,6 +56,7 @@ class Control:
         self.seconds: array[float] = array("f")
         self.began = perf_counter()
         self.send = send
+        self.linked = order.links is not None  # then it may be waiting, and not executing anything
 
 
 class Execution:
@@ -93,11 +97,13 @@ class Execution:
         self.size_of = size_of
         self.interrupts = interrupts
         self.refused = refused
+        self.watchful = bool(refused)  # whether each task run is looked at before it runs
         self.exceptional: list[Exceptional] = []
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
         self.odd: dict[tuple[int, int], State] = {}
-        self.large = 0
+        self.small = 0  # bytes of values that are not bulky
+        self.bulk = Bulk(plan.plan, order.strips)
         self._flat: dict[tuple[int, str], list[Any]] = {}
         for node, child, state in order.outside:
             self.odd[node, child] = state
@@ -118,7 +124,7 @@ class Execution:
                         if control.position >= control.stop:
                             return self._report()
                         control.position += 1
-                    if (self.odd or node.picky or self.refused) and not self._may_run(number, node, child):
+                    if (self.watchful or self.odd or node.picky) and not self._may_run(number, node, child):
                         seconds.append(0.0)
                         continue
                     began, error = perf_counter(), None
@@ -139,7 +145,7 @@ class Execution:
                     if node.measures:
                         self._measure(number, node, child)
                     if self.size_of is not None and not self.order.whole:
-                        self._weigh(number, child)
+                        self._weigh(number, child, mine)
         return self._report()
 
     # -- values --------------------------------------------------------------------------------------------------
@@ -179,10 +185,19 @@ class Execution:
                 size = -1
             self.sizes.append(Size(self.control.position - 1, measure, size))
 
-    def _weigh(self, number: int, child: int) -> None:
+    def _weigh(self, number: int, child: int, mine: dict[int, Any]) -> None:
+        """Count a value's bytes, drop what it was made of, and end the batch if it holds too much."""
         assert self.size_of is not None
-        self.large += self.size_of(self.values[number].get(child))
-        if self.large > LARGE:
+        bulk = self.bulk
+        size = self.size_of(mine.get(child))
+        if size >= BULKY:
+            bulk.add(number, child, size)
+        else:
+            self.small += size
+        if bulk and self.odd.get((number, child), State.SUCCESS).is_final:
+            for node, index in bulk.spent(number, child):
+                del self.values[node][index]
+        if self.small + bulk.needed > LARGE or bulk.temporary > TEMPORARY:
             with self.control.lock:
                 self.control.stop = min(self.control.stop, self.control.position)
 
@@ -288,50 +303,33 @@ class Execution:
 
     def _report(self) -> Ended:
         control = self.control
-        return Ended(control.batch, control.position, control.seconds, self.exceptional, self.sizes, self.missing)
+        heavy = sum(self.bulk.sizes.values()) > LARGE
+        return Ended(
+            control.batch, control.position, control.seconds, self.exceptional, self.sizes, self.missing, heavy=heavy
+        )
 
     def kept(self) -> Values:
         """The values that somebody outside needs, and small ones for people to look at."""
         done = list(cut(self.order.strips, 0, self.control.position))
         # What is to run again elsewhere will need its arguments there.
-        deferred = any(not state.is_final for state in self.odd.values())
-        inside: dict[int, list[tuple[int, int]]] = {}
-        for nodes, low, high in done:
-            for number in nodes:
-                inside.setdefault(number, []).append((low, high))
+        everything = self.size_of is None or any(not state.is_final for state in self.odd.values())
+        ranges, plan = inside(done), self.plan.plan
         kept: Values = {}
         room = KEPT
         for nodes, low, high in done:
             for number in nodes:
                 mine, target = self.values[number], kept.setdefault(number, {})
-                if self.size_of is None or deferred or self._needed_outside(number, low, high, inside):
-                    target.update((child, mine[child]) for child in range(low, high) if child in mine)
-                    continue
+                needed = everything or takers(plan, number, low, high, ranges) is None
+                single = needed and any(edge.kind is EdgeKind.ITEM for edge in plan.nodes[number].outputs)
                 for child in range(low, high):
-                    if child in mine and (size := self.size_of(mine[child])) <= room:
+                    if child not in mine:
+                        continue
+                    if everything or (takers(plan, number, child, child + 1, ranges) is None if single else needed):
+                        target[child] = mine[child]
+                    elif self.size_of is not None and (size := self.size_of(mine[child])) <= room:
                         room -= size
                         target[child] = mine[child]
         return kept
-
-    def _needed_outside(self, number: int, low: int, high: int, inside: dict[int, list[tuple[int, int]]]) -> bool:
-        spec = self.plan.plan.nodes[number]
-        if spec.returned or not spec.outputs:
-            return True
-        for edge in spec.outputs:
-            if not edge.data:
-                continue
-            ranges = inside.get(edge.target, [])
-            if edge.kind is EdgeKind.CHILD:
-                covered = any(first <= low and high <= last for first, last in ranges)
-            elif edge.kind is EdgeKind.ITEM:
-                covered = bool(ranges) or not low <= edge.item < high
-            else:
-                target = self.plan.plan.nodes[edge.target]
-                width = 1 if not target.mapped else (target.widths[0] if target.widths else -1)
-                covered = sum(last - first for first, last in ranges) == width
-            if not covered:
-                return True
-        return False
 
 
 def _stand_in(spec: PlanNode, state: State) -> Any:

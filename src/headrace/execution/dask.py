@@ -12,16 +12,19 @@ import queue
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
 
 from dask._task_spec import Task as DaskTask
 from dask._task_spec import TaskRef
+from dask.base import annotate
 from distributed import CancelledError, Client, Future, KilledWorker
 
-from headrace.core.batching import Backlog
 from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Release, Resized, Stop, Vanished
+from headrace.core.plan import Plan
+from headrace.core.ready import Backlog
+from headrace.core.task import Placement
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG
@@ -32,6 +35,9 @@ from headrace.execution.worker import PlanPlugin, pick, pick_kept, run_batch
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
 #: or when the cluster grows, so this bounds how long that goes unnoticed.
 LOOK = 0.25
+#: Least seconds between two messages of the client to the scheduler. Dask's own are 0.01, for which whatever is sent
+#: just after another message has to wait: the first batches of each run. The scheduler's to its workers are 0.002, too.
+INTERVAL = 0.002
 #: Seconds between two attempts to reach all workers, while the scheduler learns that one of them is dead.
 RETRY = 0.1
 #: Seconds without an answer from the scheduler after which it counts as lost.
@@ -57,15 +63,18 @@ class DaskExecutor(Executor):
         self._futures: dict[int, Future[Any]] = {}
         self._live: set[int] = set()
         self._looked = self._peopled = 0.0
+        self._nthreads: dict[str, int] = {}
         self._threads = self._told = 0
         self._comparing = False
         self._backlog = Backlog()
         self._registered = self._released = False
         self._run_id = ""
-        self._names: Sequence[str] = ()
+        self._outline: Plan | None = None
 
-    def start(self, run_id: str, plan: bytes, names: Sequence[str] = ()) -> int:  # noqa: D102 - inherited
+    def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._run_id = run_id
+        if self.client.scheduler_comm is not None:
+            self.client.scheduler_comm.interval = min(self.client.scheduler_comm.interval, INTERVAL)
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
             self.client.register_plugin(RunsPlugin())
@@ -77,8 +86,9 @@ class DaskExecutor(Executor):
                 f"a worker of {self.client!r} cannot load run {run_id}: {error}; install what is "
                 "missing where the workers run"
             ) from error
-        self._names = names
-        self._threads = max(1, sum(self.client.nthreads().values()))
+        self._outline = outline
+        self._nthreads = dict(self.client.nthreads())
+        self._threads = max(1, sum(self._nthreads.values()))
         self._told = self._threads
         self._peopled = time.monotonic()
         return self._threads
@@ -108,31 +118,62 @@ class DaskExecutor(Executor):
             self._events.put(pickle.loads(event[1]))
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
-        graph: dict[Any, DaskTask] = {}
+        groups: list[tuple[tuple[Placement, dict[int, str]], dict[int, DaskTask]]] = []
         keys: dict[int, str] = {}
         released: list[int] = []
         for command in commands:
             if isinstance(command, Dispatch):
                 key = self._key(command)
                 inputs = [TaskRef(keys.get(batch) or self._futures[batch].key) for batch in command.inputs]
-                graph[key] = DaskTask(key, run_batch, self._run_id, pickle.dumps(command, protocol=5), *inputs)
+                gang = command.links.gang if command.links is not None else ()
+                addresses = self._seats(gang)
+                order = pickle.dumps((command, addresses), protocol=5)
+                where = self._placement(command), addresses
+                if not groups or groups[-1][0] != where:
+                    groups.append((where, {}))
+                groups[-1][1][command.batch] = DaskTask(key, run_batch, self._run_id, order, *inputs)
                 keys[command.batch] = key
             elif isinstance(command, Release):
                 released.extend(command.batches)
             elif isinstance(command, Stop):
                 self.client.cancel([self._futures[b] for b in command.batches if b in self._futures], force=True)
                 self._live.difference_update(command.batches)
-        if graph:
-            futures = self.client.get(graph, list(keys.values()), sync=False)
-            self._futures.update(zip(keys, futures, strict=True))
-            self._live.update(keys)
+        for (placement, addresses), tasks in groups:
+            if addresses:
+                at = {task.key: [addresses[batch]] for batch, task in tasks.items()}
+                with annotate(workers=at.__getitem__, allow_other_workers=True):
+                    self._submit(placement, tasks)
+            else:
+                self._submit(placement, tasks)
         for batch in released:  # only now: what was just sent may need them
             self._futures.pop(batch, None)
 
+    def _submit(self, placement: Placement, tasks: dict[int, DaskTask]) -> None:
+        """Give batches to the scheduler that may all run at the same places."""
+        futures = self.client.get(
+            {task.key: task for task in tasks.values()},
+            [task.key for task in tasks.values()],
+            sync=False,
+            workers=list(placement.workers) or None,
+            resources=dict(placement.resources) or None,
+            priority=placement.priority,
+        )
+        self._futures.update(zip(tasks, futures, strict=True))
+        self._live.update(tasks)
+
+    def _seats(self, gang: tuple[int, ...]) -> dict[int, str]:
+        """At which worker each batch of a gang shall run: one thread each, neighbours in one process."""
+        threads = [address for address, number in self._nthreads.items() for _ in range(number)] or [""]
+        return {batch: threads[seat % len(threads)] for seat, batch in enumerate(gang)}
+
+    def _placement(self, order: Dispatch) -> Placement:
+        assert self._outline is not None
+        return self._outline.policy(order.strips[0].nodes[0]).placement
+
     def _key(self, order: Dispatch) -> str:
         """Begins with the name of the first node, which Dask's dashboard shows."""
-        first = order.strips[0].nodes[0]
-        name = _safe(self._names[first]) if self._names else "batch"
+        assert self._outline is not None
+        name = _safe(self._outline.nodes[order.strips[0].nodes[0]].name)
         return f"{name}{MARK}{self._run_id}-{order.batch}"
 
     def wait(self, timeout: float | None) -> list[Event]:
@@ -191,6 +232,7 @@ class DaskExecutor(Executor):
                 await self.client.scheduler.log_event(topic=BACKLOG, msg=told)
                 self._backlog = backlog
             nthreads = await self.client.scheduler.ncores()
+            self._nthreads = dict(nthreads)
             self._threads = max(1, sum(nthreads.values()))
             self._peopled = time.monotonic() if nthreads else self._peopled
         except OSError:

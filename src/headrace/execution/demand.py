@@ -19,7 +19,7 @@ import dask
 from dask.utils import parse_timedelta
 from distributed import Scheduler
 
-from headrace.core.batching import Backlog
+from headrace.core.ready import Backlog
 
 #: The event topic on which drivers tell their backlogs, as (topic of the run, seconds, task runs).
 BACKLOG = "headrace_backlog"

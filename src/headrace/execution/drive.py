@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from headrace.core.costs import means_of, prior_of
 from headrace.core.events import CancelRequested, Wake
 from headrace.core.machine import RunMachine
 from headrace.core.plan import Plan
@@ -25,8 +26,13 @@ class Record(Protocol):
 
     run_id: str
 
-    def finish(self, outcome: dict[str, Any], result_pickle: bytes | None) -> None:
-        """Write how it ended."""
+    def earlier_costs(self) -> Mapping[str, float]:
+        """Return seconds per task run in earlier runs of the flow, by ``core.costs.key_of``, at once; a hint."""
+
+    def finish(
+        self, outcome: dict[str, Any], result_pickle: bytes | None, costs: Mapping[str, float] | None = None
+    ) -> None:
+        """Write how it ended, and, as a hint for the next run, seconds per task run."""
 
 
 class Drive:
@@ -57,9 +63,8 @@ class Drive:
         for observer in self.observers:
             observer.on_start(self.record.run_id, self.flow_name, self.machine.summaries())
         try:
-            self.machine.threads = self.executor.start(
-                self.record.run_id, self.plan_bytes, [node.name for node in self.plan.nodes]
-            )
+            self.machine.threads = self.executor.start(self.record.run_id, self.plan_bytes, self.plan)
+            self.machine.costs.prior = prior_of(self.plan.tasks, self.record.earlier_costs())
             self._drive()
         except BaseException as error:
             self._abort(error)
@@ -67,7 +72,7 @@ class Drive:
         self.executor.finish()
         elapsed = time.monotonic() - self.began
         run = FlowRun(self.record.run_id, self.flow_name, self.machine, self.executor, elapsed)
-        self.record.finish(*outcome_of(run))
+        self.record.finish(*outcome_of(run), means_of(self.plan.tasks, self.machine.nodes))
         self._end()
         return run
 

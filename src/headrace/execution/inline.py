@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from headrace import pickling
 from headrace.core.events import Command, Dispatch, Event, Release, Stop
+from headrace.core.plan import Plan
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.batch import Control, Execution
 from headrace.execution.loaded import LoadedPlan
@@ -30,7 +31,7 @@ class InlineExecutor(Executor):
         self._values: dict[int, Values] = {}
         self._shelf = Shelf(_at_least)
 
-    def start(self, run_id: str, plan: bytes, names: Sequence[str] = ()) -> int:  # noqa: D102 - inherited
+    def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._plan = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"))
         return 1
 

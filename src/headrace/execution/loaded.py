@@ -45,7 +45,7 @@ class LoadedNode:
         self.picky = not runs_after_success(task.policy.trigger)
         self.spec = spec
         self.inputs: tuple[Edge, ...] = spec.inputs
-        self.args = tuple(_getter(plan, slot, spec.inputs) for slot in spec.args)
+        self.args = tuple([_getter(plan, slot, spec.inputs) for slot in spec.args])
         self.kwargs = {key: _getter(plan, slot, spec.inputs) for key, slot in spec.kwargs.items()}
         self.measures = spec.measures
 
@@ -70,9 +70,24 @@ class LoadedPlan:
 
 def _getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
     """Turn a slot into ``f(execution, child) -> argument``."""
+    if isinstance(slot, Ref):
+        whole = slot.how is How.WHOLE and not slot.path and not plan.nodes[slot.node].mapped
+        return _whole_getter(slot.node) if whole else _ref_getter(plan, slot, inputs)
+    if isinstance(slot, Const):
+        return _const_getter(slot.value)
+    return _other_getter(plan, slot, inputs)
+
+
+def _whole_getter(node: int) -> Getter:
+    return lambda execution, child: execution.values[node][0]
+
+
+def _const_getter(value: Any) -> Getter:
+    return lambda execution, child: value
+
+
+def _other_getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
     match slot:
-        case Const(value):
-            return lambda execution, child: value
         case EachConst(values):
             return lambda execution, child: values[child]
         case EachOf(items):
@@ -81,8 +96,6 @@ def _getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
         case Slotted(items=items):
             inner = [_getter(plan, item, inputs) for item in items]
             return lambda execution, child: build(slot, [get(execution, child) for get in inner])
-        case Ref():
-            return _ref_getter(plan, slot, inputs)
         case _:
             raise AssertionError(f"an unbound slot reached execution: {slot!r}")
 
@@ -101,6 +114,4 @@ def _ref_getter(plan: Plan, ref: Ref, inputs: tuple[Edge, ...]) -> Getter:
         return lambda execution, child: follow(execution.item(node, item), rest)
     if mapped:
         return lambda execution, child: follow(execution.children(node), path)
-    if path:
-        return lambda execution, child: follow(execution.values[node][0], path)
-    return lambda execution, child: execution.values[node][0]
+    return lambda execution, child: follow(execution.values[node][0], path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import gc
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -114,8 +116,10 @@ class FlowRunner:
         """
         values = params.validate(self.flow, parameters or {}, strings=strings)
         as_json = params.to_json(values)
-        graph, digest = self._draw(values, as_json)
-        plan = make_plan(graph)
+        with _uncollected():
+            graph, digest = self._draw(values, as_json)
+            plan = make_plan(graph)
+            data = pickling.dumps(plan, f"flow {self.flow.name!r}")
         facts = {
             "flow": self.flow.name,
             "location": self.location,
@@ -123,7 +127,7 @@ class FlowRunner:
             "versions": versions(),
             "digest": digest,
         }
-        return PreparedRun(facts, plan, pickling.dumps(plan, f"flow {self.flow.name!r}"), self._record)
+        return PreparedRun(facts, plan, data, self._record)
 
     def _draw(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:
         """Draw the graph, and make sure that it depends on nothing but the parameters.
@@ -182,7 +186,25 @@ class PreparedRun:
         """
         where = dict(environment or {"type": executor.kind})
         record = self._record({**self.facts, "run_id": run_id, "environment": where})
-        return Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers).run()
+        with _uncollected():
+            drive = Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers)
+        return drive.run()
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector off while a graph is made ready.
+
+    It makes several objects per node, all of which stay. Their mere number has the collector go through the
+    process's whole heap, with Dask's in it, which takes longer than all the rest.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @functools.cache

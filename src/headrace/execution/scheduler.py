@@ -21,7 +21,7 @@ import dask
 from dask.utils import parse_timedelta
 from distributed import Scheduler, SchedulerPlugin
 
-from headrace.core.batching import Backlog
+from headrace.core.ready import Backlog
 from headrace.execution.demand import BACKLOG, Demand
 
 #: What every key of a batch has in it.

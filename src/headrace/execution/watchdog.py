@@ -7,6 +7,7 @@ elsewhere.
 
 from __future__ import annotations
 
+import math
 import threading
 from array import array
 from time import perf_counter
@@ -16,8 +17,21 @@ from headrace.execution.batch import Control
 
 #: Seconds between two looks; a batch is noticed at most this much after its limit.
 LOOK = 0.02
-#: Looks between two notes of progress: ten notes a second are as many as people can read.
+#: Least number of looks between two notes of progress: ten notes a second are as many as people can read.
 NOTE = 5
+
+
+def looks_per_note(limit: float) -> int:
+    """Return how many looks there are between two notes of a batch.
+
+    Limits are longer on clusters with many threads, so that the driver is not flooded; neither shall notes flood it.
+
+    Parameters
+    ----------
+    limit : float
+        Seconds after which the batch is given back; infinite if it never is.
+    """
+    return NOTE if math.isinf(limit) else max(NOTE, int(limit / 2 / LOOK))
 
 
 class Watchdog:
@@ -58,7 +72,7 @@ class Watchdog:
             for control in controls:
                 if perf_counter() - control.began > control.limit:
                     give_back(control)
-                if look % NOTE == 0 and noted.get(control) != control.position:
+                if look % looks_per_note(control.limit) == 0 and noted.get(control) != control.position:
                     noted[control] = control.position
                     control.send(Progressed(control.batch, control.position))
             if look % NOTE == 0:
@@ -72,7 +86,7 @@ def give_back(control: Control) -> None:
             return
         stop = control.stop = control.position
         seconds: array[float] = control.seconds[:stop]
-    current = perf_counter() - control.began - sum(seconds)
+    current = 0.0 if control.linked else perf_counter() - control.began - sum(seconds)
     control.send(HandedBack(control.batch, stop, seconds, current))
 
 

@@ -20,7 +20,9 @@ from headrace import pickling
 from headrace.core.events import Dispatch, Ended, Event
 from headrace.errors import NotPicklable, RunError
 from headrace.execution.batch import Control, Execution
+from headrace.execution.gang import GangExecution
 from headrace.execution.loaded import LoadedPlan
+from headrace.execution.mail import MAIL, OFFICE, Outbox
 from headrace.execution.scheduler import topic
 from headrace.execution.shelf import Shelf
 from headrace.execution.transfer import BatchValues, refusal, why_not
@@ -73,6 +75,7 @@ class PlanPlugin(WorkerPlugin):
 
     async def setup(self, worker: Any) -> None:
         """Load the plan, away from the event loop, because importing what it needs may take seconds."""
+        worker.handlers.setdefault(MAIL, OFFICE.deliver)
         PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) + 1
         if self.run_id not in PROCESS.plans:
             plan = await asyncio.to_thread(pickling.loads, self.plan, f"the plan of run {self.run_id}")
@@ -85,6 +88,7 @@ class PlanPlugin(WorkerPlugin):
             PROCESS.users.pop(self.run_id, None)
             PROCESS.plans.pop(self.run_id, None)
             PROCESS.kept.clear(self.run_id)
+            OFFICE.remove(self.run_id)
 
 
 def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchValues:
@@ -95,7 +99,7 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     run_id : str
         Which run.
     order_bytes : bytes
-        The pickled ``Dispatch``.
+        The pickled ``Dispatch``; for a batch of a gang, together with the addresses of all its batches.
     *inputs : BatchValues
         Results of the batches that it needs.
 
@@ -107,26 +111,43 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     plan = PROCESS.plans.get(run_id)
     if plan is None:
         raise RunError(f"run {run_id} is over, so its batches are not executed again")
-    order: Dispatch = pickle.loads(order_bytes)
+    order: Dispatch
+    order, addresses = pickle.loads(order_bytes)
     values: Values = {}
     refused: dict[tuple[int, int], NotPicklable] = {}
     for part in inputs:
         refused.update(part.refused)
         add_values(values, part)
-    send = partial(_send, get_worker(), topic(run_id))
+    worker = get_worker()
+    send = partial(_send, worker, topic(run_id))
     control = Control(order, send)
-    execution = Execution(plan, order, values, control, size_of=size_of, refused=refused)
-    WATCHDOG.watch(control)
-    try:
-        ended = execution.run()
-    finally:
-        WATCHDOG.unwatch(control)
+    if order.links is None:
+        execution = Execution(plan, order, values, control, size_of=size_of, refused=refused)
+        ended = _watched(execution)
+    else:
+        box, outbox = OFFICE.box(run_id, order.batch), Outbox(worker, run_id, order.batch, addresses)
+        execution = GangExecution(
+            plan, order, values, control, size_of=size_of, refused=refused, mailbox=box, outbox=outbox
+        )
+        try:
+            ended = _watched(execution)
+        finally:
+            outbox.flush(closed=True)
+            OFFICE.remove(run_id, order.batch)
     kept = execution.kept()
     if run_id in PROCESS.plans:  # else its run ended meanwhile, and was let go of
         PROCESS.kept.put((run_id, order.batch), kept)
     _add_returned(plan, kept, ended)
     send(ended)
     return BatchValues(kept, plan.name_of)
+
+
+def _watched(execution: Execution) -> Ended:
+    WATCHDOG.watch(execution.control)
+    try:
+        return execution.run()
+    finally:
+        WATCHDOG.unwatch(execution.control)
 
 
 def _send(worker: Any, name: str, event: Event) -> None:

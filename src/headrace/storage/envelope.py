@@ -4,7 +4,7 @@ r"""How an object of headrace looks as bytes: a header that anyone can read, and
 
     headrace object, format 1\n
     <length of the header in bytes> <sha256 of the header>\n
-    <header: JSON, UTF-8>\n
+    <header: JSON, UTF-8, one line for each name at its top>\n
     <payload>
 
 The header holds its object's kind, the length and sha256 of the payload, and the versions of what wrote it.
@@ -109,7 +109,9 @@ def pack(kind: str, header: Mapping[str, Any], payload: bytes) -> bytes:
         "payload": {"length": len(payload), "sha256": hashlib.sha256(payload).hexdigest()},
         **header,
     }
-    text = json.dumps(full, ensure_ascii=False, indent=1).encode()
+    # Not all indented: that is written by Python, not by C, and a run of thousands of nodes would wait for it.
+    lines = [json.dumps({name: value}, ensure_ascii=False)[1:-1] for name, value in full.items()]
+    text = "{{\n {}\n}}".format(",\n ".join(lines)).encode()
     second = f"{len(text)} {hashlib.sha256(text).hexdigest()}\n".encode()
     return b"%s%d\n%s%s\n%s" % (_MAGIC, FORMAT, second, text, payload)
 

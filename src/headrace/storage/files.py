@@ -130,7 +130,11 @@ class Files:
             self._medium.create(path, data)
 
     def replace(self, key: str, data: bytes) -> None:
-        """Write an object, in place of an earlier one if there is one; readers see the one or the other."""
+        """Write an object, in place of an earlier one if there is one; readers see the one or the other.
+
+        Of several writers, the last one wins and none is told. So it is for two things only: hints, which may be
+        lost (``storage.costs``), and mending a damaged object with the bytes that its name promises.
+        """
         path = self._path(key)
         with self._translated(f"write {key!r}"):
             self._medium.replace(path, data)

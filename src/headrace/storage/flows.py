@@ -29,6 +29,7 @@ from headrace.storage.capture import (
 )
 from headrace.storage.check import check_in_fresh_interpreter
 from headrace.storage.confidential import without_secrets
+from headrace.storage.costs import StoredCosts
 from headrace.storage.envelope import Envelope, open_envelope, versions
 from headrace.storage.files import Files
 from headrace.storage.runs import RunRecord
@@ -96,6 +97,7 @@ class StoredFlows:
                 "deserialize(..., storage_options={...})"
             )
         self.files = Files(url, storage_options, filesystem, hint=hint)
+        self.hints = self.files  # where hints lie; `Flow.run` keeps them longer than the rest
         self.url = self.files.url
         self.name = name or default_name(self.url)
         self._options = dict(storage_options or {})
@@ -212,7 +214,7 @@ class StoredFlows:
         if _LOCATION.fullmatch(text):
             if self.files.exists(text):
                 return text
-            raise NotFound(f"there is no flow at {text} in {self.url}; see storage.flows for those that there are")
+            raise self._nothing_at(text)
         flows = self.flows
         if text in flows:
             return flows[text]
@@ -239,7 +241,14 @@ class StoredFlows:
         location = text if _LOCATION.fullmatch(text) else self.resolve(text)
         if location in self._staged:
             return open_envelope(self._staged[location][0].data, location, KIND)
-        return open_flow(self.files.read(location), location)
+        try:
+            data = self.files.read(location)
+        except NotFound as error:  # not asked before reading: on a bucket, each question is a round trip
+            raise self._nothing_at(location) from error
+        return open_flow(data, location)
+
+    def _nothing_at(self, location: str) -> NotFound:
+        return NotFound(f"there is no flow at {location} in {self.url}; see storage.flows for those that there are")
 
     # -- versions --------------------------------------------------------------------------------------------
 
@@ -359,7 +368,7 @@ class StoredFlows:
         """Return the runs, newest first. Only listed; each is read when it is asked for something."""
         return [RunRecord(self.files, run_id) for run_id in reversed(self.files.children("runs"))]
 
-    def create_run(self, run_id: str, facts: Mapping[str, Any]) -> RunRecord:
+    def create_run(self, run_id: str, facts: Mapping[str, Any], costs: StoredCosts | None = None) -> RunRecord:
         """Write down that a run begins.
 
         Parameters
@@ -368,13 +377,15 @@ class StoredFlows:
             See `headrace.storage.runs.new_run_id`.
         facts : mapping
             JSON data: ``flow``, ``location``, ``parameters``, ``environment``. Versions and start are added.
+        costs : StoredCosts, optional
+            Those of the flow's tasks, if this process drives the run.
 
         Raises
         ------
         AlreadyExists
             If the id is taken.
         """
-        return RunRecord.create(self.files, run_id, facts)
+        return RunRecord.create(self.files, run_id, facts, costs)
 
     def get_run(self, run_id: str) -> RunRecord:
         """Return one run.

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headrace.errors import AlreadyExists, DamagedObject, NotFound, RunError, TaskFailed, ValueReleased
+from headrace.storage.costs import INSTANT, StoredCosts
 from headrace.storage.envelope import Envelope, open_envelope, pack, versions
 from headrace.storage.files import Files
 
@@ -31,11 +32,14 @@ class RunRecord:
         Of the storage.
     run_id : str
         Its id.
+    costs : StoredCosts, optional
+        Those of the flow's tasks, for who drives the run.
     """
 
-    def __init__(self, files: Files, run_id: str) -> None:
+    def __init__(self, files: Files, run_id: str, costs: StoredCosts | None = None) -> None:
         self._files = files
         self.run_id = run_id
+        self._costs = costs
         self._facts: dict[str, Any] | None = None
         self._end: Envelope | None = None
 
@@ -45,12 +49,12 @@ class RunRecord:
         return f"runs/{run_id}/run.json"
 
     @classmethod
-    def create(cls, files: Files, run_id: str, facts: Mapping[str, Any]) -> RunRecord:
+    def create(cls, files: Files, run_id: str, facts: Mapping[str, Any], costs: StoredCosts | None = None) -> RunRecord:
         """Write down that a run begins; see `StoredFlows.create_run`."""
         start = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         full = {"run_id": run_id, "start": start, "versions": versions(), **facts}
         files.create(cls.key_of(run_id), json.dumps(full, indent=1, ensure_ascii=False).encode())
-        return cls(files, run_id)
+        return cls(files, run_id, costs)
 
     def __repr__(self) -> str:
         return f"<RunRecord {self.run_id} of {self.flow or '?'}: {self.state}>"
@@ -102,6 +106,10 @@ class RunRecord:
         """When it began: ISO, UTC."""
         return str(self.facts.get("start"))
 
+    def earlier_costs(self) -> dict[str, float]:
+        """Return seconds per task run in earlier runs of the flow, by task; a hint, at once or not at all."""
+        return {} if self._costs is None else self._costs.means()
+
     # -- the end ---------------------------------------------------------------------------------------------
 
     @property
@@ -129,7 +137,9 @@ class RunRecord:
         outcome = self.outcome
         return _RUNNING if outcome is None else str(outcome.get("state"))
 
-    def finish(self, outcome: Mapping[str, Any], result: bytes | None = None) -> None:
+    def finish(
+        self, outcome: Mapping[str, Any], result: bytes | None = None, costs: Mapping[str, float] | None = None
+    ) -> None:
         """Write down how the run ended.
 
         Parameters
@@ -139,6 +149,9 @@ class RunRecord:
             ``type``, ``message`` and ``traceback``.
         result : bytes, optional
             The pickled result of the flow, if it shall be kept.
+        costs : mapping of str to float, optional
+            Seconds per task run, by task, for the flow's next run: a hint, which is written at the same time or
+            not at all.
 
         Raises
         ------
@@ -146,12 +159,15 @@ class RunRecord:
             If the run has an outcome already.
         """
         header = {"outcome": dict(outcome), "has_result": result is not None}
+        kept = self._costs.keep(costs) if self._costs is not None and costs else None
         try:
             self._files.create(self._outcome_key, pack(KIND, header, result or b""))
         except AlreadyExists:
             raise AlreadyExists(
                 f"run {self.run_id} has an outcome already: somebody else finished it; the first one stays"
             ) from None
+        if kept is not None:
+            kept.wait(INSTANT)
 
     def result(self) -> Any:
         """Return the result of the flow.

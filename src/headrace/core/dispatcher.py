@@ -1,0 +1,223 @@
+"""The dispatcher: decides what leaves for the executor, in which batches, and when.
+
+Each thread has one batch that runs and one that waits, so that it does not idle for a round trip. Batches of different
+placements are counted apart, so that work for which there is a worker never waits behind work for which there is none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from headrace.core import batching, gangs
+from headrace.core.costs import Costs
+from headrace.core.events import Command, Links
+from headrace.core.ledger import Ledger
+from headrace.core.noderun import NodeRun
+from headrace.core.orders import write_order
+from headrace.core.ready import Backlog, Queue, Ready
+from headrace.core.recovery import Recovery
+from headrace.core.state import State, move
+from headrace.core.strips import Strip, count
+from headrace.core.task import ANYWHERE, Placement
+
+#: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
+#: round trip.
+QUEUED = 2
+#: How many gangs may fail to meet before no more are formed: the cluster is busy with other things.
+MOST_STALLS = 3
+
+
+class Batch:
+    """A dispatched batch.
+
+    Attributes
+    ----------
+    strips : tuple of Strip
+        What it executes.
+    placement : Placement
+        Where it may run.
+    replay : bool
+        Whether it makes values anew; the states of its task runs are final.
+    inputs : tuple of int
+        Batches whose values it needs.
+    stop : int
+        Positions from here on came back.
+    position : int
+        How many task runs have started, as far as is known.
+    learnt : int
+        Positions whose durations the costs have seen.
+    gang : tuple of int
+        The batches that it exchanges values with while it runs, itself among them; empty for most.
+    """
+
+    __slots__ = ("gang", "inputs", "learnt", "placement", "position", "replay", "stop", "strips")
+
+    def __init__(self, strips: tuple[Strip, ...], placement: Placement, replay: bool) -> None:
+        self.strips = strips
+        self.placement = placement
+        self.replay = replay
+        self.inputs: tuple[int, ...] = ()
+        self.stop = count(strips)
+        self.position = 0
+        self.learnt = 0
+        self.gang: tuple[int, ...] = ()
+
+
+class Dispatcher:
+    """Makes batches of what is ready.
+
+    Parameters
+    ----------
+    nodes : sequence of NodeRun
+        The run.
+    costs : Costs
+        What is known of costs.
+    ledger : Ledger
+        Where values are.
+    recovery : Recovery
+        Who may not go with whom.
+    threads : int
+        How many threads the executor has.
+    """
+
+    def __init__(
+        self, nodes: Sequence[NodeRun], costs: Costs, ledger: Ledger, recovery: Recovery, threads: int
+    ) -> None:
+        self.nodes = nodes
+        self.costs = costs
+        self.ledger = ledger
+        self.recovery = recovery
+        self.threads = threads
+        self.ready = Ready(nodes)
+        self.batches: dict[int, Batch] = {}
+        self._out: Counter[Placement] = Counter()
+        self._next = 0
+        self._stalls: set[tuple[int, ...]] = set()
+
+    def offer(self, node: int, low: int, high: int) -> None:
+        """Let a range wait for a thread."""
+        move(self.nodes[node].states, low, high, State.READY)
+        self.ready.add(node, low, high, alone=bool(self.recovery.suspects))
+
+    def over(self, number: int) -> Batch | None:
+        """Strike a batch off those that are out."""
+        batch = self.batches.pop(number, None)
+        if batch is not None:
+            self._out[batch.placement] -= 1
+            self.ledger.unclaim(batch.inputs)
+        return batch
+
+    def stalled(self, batch: Batch) -> None:
+        """Note that a batch waited in vain for another of its gang."""
+        if batch.gang:
+            self._stalls.add(batch.gang)
+
+    def clear(self) -> None:
+        """Forget all batches, and what is ready."""
+        self.batches.clear()
+        self._out.clear()
+        self.ready.clear()
+
+    def backlog(self) -> Backlog:
+        """What waits for a thread."""
+        return self.ready.backlog(self.costs, batching.GRAIN)
+
+    def fill(self, *, finished: bool) -> list[Command]:
+        """Dispatch what computes lost values again, and batches of what is ready while there is room for them."""
+        if finished:
+            return []
+        return self._replay() + self._fill()
+
+    def _replay(self) -> list[Command]:
+        if not self.ledger.lost:
+            return []
+        return [
+            self._dispatch(tuple(strips), float("inf"), self.nodes[strips[0].nodes[0]].placement, replay=True)
+            for strips in self.ledger.replays(self.batches, self._sound(), self.costs, batching.GRAIN)
+        ]
+
+    def _sound(self) -> set[int]:
+        """Batches that are out and will not be lost because what they need is lost already."""
+        sound: set[int] = set()
+        for number, batch in self.batches.items():  # each comes after those that it needs
+            if all(needed in self.ledger.stored or needed in sound for needed in batch.inputs):
+                sound.add(number)
+        return sound
+
+    def _fill(self) -> list[Command]:
+        self.ready.arrange()
+        if self.ledger.lost or self.ready.has_aside:
+            self.ready.put_aside(self.ledger.can_be_served)
+        commands: list[Command] = []
+        for placement, queue in self.ready.queues.items():
+            if placement == ANYWHERE and (gang := self._form(queue)) is not None:
+                queue.clear()
+                commands += self._dispatch_gang(gang)
+            while queue:
+                out = len(self.batches) if placement == ANYWHERE else self._out[placement]
+                if out >= self.recovery.room(self.threads, self.threads * QUEUED, queue.first[:2]):
+                    break
+                idle = self.threads - out
+                if out and idle < 1 and self.costs.estimate(self.nodes[queue.first[0]].spec.task) is None:
+                    break  # the first tries will soon tell what it costs
+                grown = batching.grow(
+                    queue, self.nodes, self.costs, idle, self.threads, self.recovery.suspects, self.ledger.heavy,
+                    careful=bool(self.ledger.lost),
+                )  # fmt: skip
+                commands.append(self._dispatch(tuple(grown[0]), grown[1], placement))
+        return commands
+
+    def _form(self, queue: Queue) -> gangs.Gang | None:
+        if self.batches or self.threads < 2 or len(self._stalls) >= MOST_STALLS or not queue:
+            return None
+        if self.recovery.suspects or self.ledger.heavy or self.ledger.lost:
+            return None  # who may be near whom is decided by other rules then
+        return gangs.form(queue, self.nodes, self.costs, self.threads)
+
+    def _dispatch_gang(self, gang: gangs.Gang) -> list[Command]:
+        numbers = tuple(range(self._next, self._next + len(gang.seats)))
+        exports, imports = gang.mail(self.nodes)
+        limit = batching.PATIENCE * max(batching.GRAIN, gang.seconds)
+        all_strips = [(Strip(tuple(seat), 0, 1),) for seat in gang.seats]
+        for number, strips in zip(numbers, all_strips, strict=True):
+            self._take(number, strips, ANYWHERE)
+        orders: list[Command] = []
+        for number, strips, out, into in zip(numbers, all_strips, exports, imports, strict=True):
+            links = None
+            if len(numbers) > 1:
+                self.batches[number].gang = numbers
+                links = Links(
+                    numbers,
+                    {node: tuple(numbers[seat] for seat in seats) for node, seats in out.items()},
+                    {node: numbers[seat] for node, seat in into.items()},
+                )
+            orders.append(self._order(number, strips, limit, links=links))
+        return orders
+
+    def _dispatch(
+        self, strips: tuple[Strip, ...], limit: float, placement: Placement, *, replay: bool = False
+    ) -> Command:
+        number = self._next
+        self._take(number, strips, placement, replay=replay)
+        return self._order(number, strips, limit, replay=replay)
+
+    def _take(self, number: int, strips: tuple[Strip, ...], placement: Placement, *, replay: bool = False) -> None:
+        """Make a batch the holder of its task runs."""
+        self._next = number + 1
+        self.batches[number] = Batch(strips, placement, replay)
+        self._out[placement] += 1
+        for nodes, low, high in strips:
+            for node in nodes:
+                run = self.nodes[node]
+                if not replay:
+                    move(run.states, low, high, State.RUNNING)
+                run.hold(low, high, number)
+
+    def _order(
+        self, number: int, strips: tuple[Strip, ...], limit: float, *, replay: bool = False, links: Links | None = None
+    ) -> Command:
+        order = write_order(self.nodes, number, strips, limit, replay, links)
+        self.batches[number].inputs = order.inputs
+        self.ledger.claim(order.inputs)
+        return order

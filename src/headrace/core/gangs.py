@@ -1,0 +1,199 @@
+"""Gangs: batches that run at the same time and send each other values.
+
+How to think about it. In a graph that is coupled at each step, such as a stencil, no batch can grow: each step needs
+values from all around, so each step would be a round trip through the driver. A gang takes many steps at once. Its
+task runs are dealt out to *seats*, one thread each; each seat is a batch, and a value that another seat needs is mailed
+from worker to worker as soon as it is made.
+
+A gang is formed when what is ready is little, what follows from it is much, and nothing else is out. It is worth it if
+the seats together, mail included, are expected to be clearly quicker than one thread alone; else the one thread gets it
+all, because a batch that waits for nobody is quicker than batches that wait for each other.
+
+Nodes are dealt out level by level. Each seat gets its share of a level's work, and of that what needs the least mail:
+a node goes to where most of its parents are, unless that seat has its share already.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
+
+from headrace.core import batching
+from headrace.core.costs import Costs
+from headrace.core.noderun import NodeRun
+from headrace.core.ready import Queue
+from headrace.core.state import State
+from headrace.core.task import ANYWHERE
+
+#: Seconds until a mailed value is with its reader.
+LINK = 0.001
+#: A gang is worth it if it is expected to take at most this share of the time that one thread would take.
+WORTH = 0.75
+#: Work of so few seconds is done by one thread before a gang has met.
+LITTLE = 0.005
+#: The most task runs in one gang.
+MOST = 10_000
+
+
+class Gang:
+    """Nodes dealt out to seats.
+
+    Attributes
+    ----------
+    seats : list of list of int
+        The nodes of each seat, in the order in which it executes them. None is empty.
+    seconds : float
+        How long the gang is expected to take.
+    """
+
+    def __init__(self, seats: list[list[int]], seconds: float) -> None:
+        self.seats = seats
+        self.seconds = seconds
+        self.seat_of = {node: seat for seat, members in enumerate(seats) for node in members}
+
+    def mail(self, nodes: Sequence[NodeRun]) -> tuple[list[dict[int, tuple[int, ...]]], list[dict[int, int]]]:
+        """Who sends what to whom.
+
+        Parameters
+        ----------
+        nodes : sequence of NodeRun
+            The run.
+
+        Returns
+        -------
+        exports : list of dict of int to tuple of int
+            For each seat, by node of it: the seats that wait for its value.
+        imports : list of dict of int to int
+            For each seat, by node of others that it waits for: the seat that sends its value.
+        """
+        readers: list[dict[int, set[int]]] = [{} for _ in self.seats]
+        imports: list[dict[int, int]] = [{} for _ in self.seats]
+        for node, seat in self.seat_of.items():
+            for edge in nodes[node].spec.inputs:
+                sender = self.seat_of.get(edge.source, seat)
+                if sender != seat:
+                    readers[sender].setdefault(edge.source, set()).add(seat)
+                    imports[seat][edge.source] = sender
+        return [{node: tuple(sorted(to)) for node, to in some.items()} for some in readers], imports
+
+
+def form(ready: Queue, nodes: Sequence[NodeRun], costs: Costs, threads: int) -> Gang | None:
+    """Form a gang of what is ready and what follows from it, if that makes sense.
+
+    Parameters
+    ----------
+    ready : Queue
+        All that is ready. Nothing is removed.
+    nodes : sequence of NodeRun
+        The run.
+    costs : Costs
+        What is known of costs.
+    threads : int
+        How many threads wait for work; at least 2.
+
+    Returns
+    -------
+    Gang or None
+        Holds all that is ready. A gang of one seat is a batch. None if batches should grow one by one.
+    """
+    seconds = _seconds_of(ready, nodes, costs)
+    if seconds is None or seconds >= threads * batching.GRAIN / 2:
+        return None
+    order, levels, total = _window(ready, nodes, costs, threads * batching.GRAIN)
+    if total < max(LITTLE, 2 * seconds):
+        return None
+    seats = [seat for seat in _deal(order, levels, nodes, costs, threads) if seat]
+    gang = Gang(seats, 0.0)
+    exports, _ = gang.mail(nodes)
+    for seat, members in enumerate(seats):
+        # What others wait for goes first, so that its mail travels while the rest is done.
+        members.sort(key=lambda node, out=exports[seat]: (levels[node], node not in out))  # type: ignore[misc]
+    gang.seconds = _makespan(gang, levels, nodes, costs)
+    return gang if gang.seconds <= WORTH * total else _alone(order, len(ready), nodes, costs)
+
+
+def _alone(order: Sequence[int], least: int, nodes: Sequence[NodeRun], costs: Costs) -> Gang:
+    """One seat, which takes what is ready, and of the rest what fits into the grain."""
+    seat: list[int] = []
+    seconds = 0.0
+    for node in order:
+        seconds += costs.estimate(nodes[node].spec.task) or 0.0
+        if len(seat) >= least and seconds > batching.GRAIN:
+            break
+        seat.append(node)
+    return Gang([seat], seconds)
+
+
+def _seconds_of(ready: Queue, nodes: Sequence[NodeRun], costs: Costs) -> float | None:
+    """Expected seconds of what is ready; None if a gang cannot take it."""
+    if len(ready) > MOST // 2:
+        return None
+    total = 0.0
+    for node, _, _ in ready:
+        cost = costs.estimate(nodes[node].spec.task)
+        if cost is None or nodes[node].spec.mapped:
+            return None
+        total += cost
+    return total
+
+
+def _window(
+    ready: Queue, nodes: Sequence[NodeRun], costs: Costs, budget: float
+) -> tuple[list[int], dict[int, int], float]:
+    """What is ready and what follows from it, breadth first, up to a budget; each node's level; their seconds."""
+    found = [node for node, _, _ in ready]
+    levels = dict.fromkeys(found, 0)
+    waiting: dict[int, int] = {}
+    total, number = 0.0, 0
+    for number, node in enumerate(found, 1):
+        total += costs.estimate(nodes[node].spec.task) or 0.0
+        if number >= len(ready) and (total >= budget or number >= MOST):
+            break
+        for edge in nodes[node].spec.outputs:
+            run = nodes[edge.target]
+            left = waiting[edge.target] = waiting.get(edge.target, run.waiting) - 1
+            if left or run.spec.mapped or run.opened or run.placement != ANYWHERE:
+                continue
+            if run.states[0] == State.PENDING and costs.estimate(run.spec.task) is not None:
+                levels[edge.target] = levels[node] + 1
+                found.append(edge.target)
+    return found[:number], levels, total
+
+
+def _deal(
+    order: Sequence[int], levels: dict[int, int], nodes: Sequence[NodeRun], costs: Costs, seats: int
+) -> list[list[int]]:
+    """Deal nodes out to seats, level by level."""
+    members: list[list[int]] = [[] for _ in range(seats)]
+    load = [0.0] * seats
+    seat_of: dict[int, int] = {}
+    quota = 0.0
+    for _, group in groupby(sorted(order, key=lambda node: (levels[node], node)), key=levels.__getitem__):
+        level = list(group)
+        price = {node: costs.estimate(nodes[node].spec.task) or 0.0 for node in level}
+        quota += sum(price.values()) / seats
+        for position, node in enumerate(level):
+            near = Counter(seat_of[edge.source] for edge in nodes[node].spec.inputs if edge.source in seat_of)
+            near[position * seats // len(level)] += 0.5  # type: ignore[assignment]  # neighbours stay neighbours
+            least = min(range(seats), key=load.__getitem__)
+            fitting = [seat for seat in near if load[seat] + price[node] / 2 <= quota]
+            seat = max(fitting, key=lambda seat: (near[seat], -load[seat])) if fitting else least
+            load[seat] += price[node]
+            seat_of[node] = seat
+            members[seat].append(node)
+    return members
+
+
+def _makespan(gang: Gang, levels: dict[int, int], nodes: Sequence[NodeRun], costs: Costs) -> float:
+    """When the last seat is expected to be done."""
+    done: dict[int, float] = {}
+    free = [0.0] * len(gang.seats)
+    for node in sorted(gang.seat_of, key=levels.__getitem__):
+        seat = gang.seat_of[node]
+        for edge in nodes[node].spec.inputs:
+            if edge.source in done:
+                free[seat] = max(free[seat], done[edge.source] + LINK * (gang.seat_of[edge.source] != seat))
+        free[seat] += costs.estimate(nodes[node].spec.task) or 0.0
+        done[node] = free[seat]
+    return max(free)

@@ -1,0 +1,81 @@
+"""Graphs for the virtual cluster, drawn with the real authoring interface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from headrace.core.graph import Graph, GraphDrawing
+from headrace.core.node import Node, flatten, unmapped
+from headrace.core.task import Policy, Task
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """A node to draw; sources are counted from the newest node backwards, modulo what there is."""
+
+    args: tuple[tuple[str, int], ...]
+    upstream: tuple[int, ...] = ()
+    returns_list: bool = False
+    width: int = 3
+    policy: Policy = field(default_factory=lambda: Policy(name="t"))
+
+
+def noop(*args: Any) -> None:
+    """Stands in for every task's function; the world says what it does."""
+
+
+def draw_graph(nodes: list[NodePlan], *, shared: bool = False) -> tuple[Graph, set[int]]:
+    """Draw with the real authoring interface; also return which nodes return lists.
+
+    With ``shared``, nodes of one policy are of one task, so that something is known of their cost when one ran.
+    """
+    drawing, made, lists = GraphDrawing(), [], set()
+    tasks: dict[Policy, Task] = {}
+    with drawing.active():
+        for spec in nodes:
+            task = tasks.setdefault(spec.policy, Task(noop, spec.policy)) if shared else Task(noop, spec.policy)
+            if not made:
+                spec = NodePlan((("const", 1),), (), spec.returns_list, spec.width, spec.policy)
+            args, mapped = [], False
+            for kind, pick in spec.args:
+                source = made[-1 - pick % len(made)] if made else None
+                value, spreads = argument(kind, source, made, pick, spec.width, drawing)
+                args.append((value, spreads))
+                mapped = mapped or spreads
+            upstream = [made[-1 - pick % len(made)] for pick in spec.upstream] if made else []
+            if mapped:
+                values = [value if spreads else unmapped(value) for value, spreads in args]
+                node = task.map(*values, upstream=upstream)
+            else:
+                node = task(*(value for value, _ in args), upstream=upstream)
+            if spec.returns_list:
+                lists.add(len(made))
+            made.append(node)
+    return drawing.finish("simulated", made[-1]), lists
+
+
+def argument(
+    kind: str, source: Node | None, made: list[Node], pick: int, width: int, drawing: GraphDrawing
+) -> tuple[Any, bool]:
+    """An argument, and whether it is mapped over."""
+    match kind:
+        case "each_const":
+            return list(range(width)), True
+        case "const":
+            return pick, False
+        case _ if source is None:
+            return pick, False
+        case "whole":
+            return source, False
+        case "nested":
+            return [pick, (source, 1)], False
+        case "item":
+            return source[pick % 4], False
+        case "each":
+            return source, True
+        case "flat":
+            return flatten(source), True
+        case "each_of":
+            return [made[-1 - (pick + more) % len(made)] for more in range(width)], True
+    raise AssertionError(kind)
