@@ -19,6 +19,7 @@ import headrace as hr
 from tests.environments.test_dask import until
 
 TINY, COARSE, CHAINS, LINKS = 5_000, 20, 4, 15
+WIDTH, STEPS = 6, 40
 ROUNDS, QUICK_ROUNDS = 200, 3
 
 
@@ -67,19 +68,59 @@ ANSWER = (
 )
 
 
+@hr.task
+def point(*neighbours):
+    time.sleep(0.004)
+    return sum(neighbours) % 1_000_003
+
+
+@hr.flow
+def coupled():
+    """Each step takes values of the one before from all around, so workers send them to each other."""
+    row = [point(i) for i in range(WIDTH)]
+    for _ in range(STEPS):
+        row = [point(row[i - 1], row[i], row[(i + 1) % WIDTH]) for i in range(WIDTH)]
+    return row
+
+
+def coupled_answer():
+    row = list(range(WIDTH))
+    for _ in range(STEPS):
+        row = [(row[i - 1] + row[i] + row[(i + 1) % WIDTH]) % 1_000_003 for i in range(WIDTH)]
+    return row
+
+
 class Victims:
-    """Two worker processes that come back, and how long the flow takes when nobody is killed."""
+    """Two worker processes that come back, and how long the flows take when nobody is killed."""
 
     def __init__(self, cluster, client):
         self.cluster = cluster
         self.client = client
         self.environment = hr.DaskEnvironment(client)
-        began = time.monotonic()
-        assert self.run().result() == ANSWER
-        self.seconds = time.monotonic() - began
+        self.seconds = {flow: self._time(flow) for flow in (killed, coupled)}
 
-    def run(self):
-        return killed.run(environment=self.environment)
+    def _time(self, flow):
+        began = time.monotonic()
+        assert self.run(flow).state is hr.State.SUCCESS
+        return time.monotonic() - began
+
+    def run(self, flow):
+        return flow.run(environment=self.environment)
+
+    def run_and_kill(self, flow, seed):
+        """Run a flow while workers are killed: some before the first batch, some after the last."""
+        assert until(lambda: len(self.pids()) == 2)
+        rng = random.Random(seed)
+        latest = 1.1 * self.seconds[flow]
+        number = 1 if seed % 3 else 2
+        kills = [threading.Timer(rng.uniform(0, latest), self.kill, [rng]) for _ in range(number)]
+        for kill in kills:
+            kill.start()
+        try:
+            return self.run(flow)
+        finally:
+            for kill in kills:
+                kill.join()
 
     def pids(self):
         """Of the workers that are up; fewer than two while one is being replaced.
@@ -108,26 +149,25 @@ def victims():
         yield Victims(cluster, client)
 
 
-SEEDS = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= QUICK_ROUNDS else []) for seed in range(ROUNDS)]
+def rounds(number):
+    """Seeds: few in each test session, so many in `make test-slow`."""
+    return [pytest.param(seed, marks=[pytest.mark.slow] if seed >= QUICK_ROUNDS else []) for seed in range(number)]
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", rounds(ROUNDS))
 def test_a_flow_survives_kills(victims, seed):
-    assert until(lambda: len(victims.pids()) == 2)
-    rng = random.Random(seed)
-    # Some kills come before the first batch, some after the last; every third round has two of them.
-    kills = [
-        threading.Timer(rng.uniform(0, 1.1 * victims.seconds), victims.kill, [rng]) for _ in range(1 if seed % 3 else 2)
-    ]
-    for kill in kills:
-        kill.start()
-    try:
-        run = victims.run()
-        assert run.state is hr.State.SUCCESS, run.errors
-        assert {state for name in run for state in run[name].states} == {hr.State.SUCCESS}
-        assert [len(run[name]) for name in ("tiny", "tripled", "coarse")] == [TINY, TINY, COARSE]
-        assert run.result() == ANSWER
-    finally:
-        for kill in kills:
-            kill.join()
+    run = victims.run_and_kill(killed, seed)
+    assert run.state is hr.State.SUCCESS, run.errors
+    assert {state for name in run for state in run[name].states} == {hr.State.SUCCESS}
+    assert [len(run[name]) for name in ("tiny", "tripled", "coarse")] == [TINY, TINY, COARSE]
+    assert run.result() == ANSWER
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("seed", rounds(ROUNDS // 2))
+def test_a_coupled_flow_survives_kills(victims, seed):
+    run = victims.run_and_kill(coupled, seed)
+    assert run.state is hr.State.SUCCESS, run.errors
+    assert {state for name in run for state in run[name].states} == {hr.State.SUCCESS}
+    assert run.result() == coupled_answer()

@@ -100,9 +100,12 @@ class DaskExecutor(Executor):
         while True:
             try:
                 self.client.register_plugin(plugin)
-            except OSError:
+            except OSError as error:
                 if self.client.status != "running" or time.monotonic() > end:
-                    raise
+                    raise ClusterLost(
+                        f"the plan of run {self._run_id} could not be brought to all workers ({type(error).__name__}: "
+                        f"{error}); look whether the scheduler and the workers answer, and run the flow again"
+                    ) from error
                 time.sleep(RETRY)
             else:
                 return
@@ -225,9 +228,9 @@ class DaskExecutor(Executor):
         try:
             assert self.client.scheduler is not None
             if backlog != self._backlog:
-                self._backlog = backlog
                 told = (topic(self._run_id), *backlog)
                 await self.client.scheduler.log_event(topic=BACKLOG, msg=told)
+                self._backlog = backlog
             nthreads = await self.client.scheduler.ncores()
             self._nthreads = dict(nthreads)
             self._threads = max(1, sum(nthreads.values()))
