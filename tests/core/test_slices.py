@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from array import array
 
 import headrace as hr
 from headrace.core.batching import LOADED
@@ -37,16 +38,16 @@ def test_each_batch_brings_its_part_and_no_more_than_fits():
     count = 3 * LOADED // 100
     machine = RunMachine(plan_of(lambda: add.map(list(range(count))), 1_000))
     seen = []
-    orders = machine.start(0.0)
-    while not machine.finished:
-        (order,) = [order for order in orders if isinstance(order, Dispatch)]
+    orders = [order for order in machine.start(0.0) if isinstance(order, Dispatch)]
+    while orders:
+        order = orders.pop(0)
         ((low, values),) = order.slices[0, 0]
         assert values == list(range(low, low + len(values)))
         assert 100 * len(values) <= LOADED
-        seen += values
         (strip,) = order.strips
         assert (strip.low, strip.high) == (low, low + len(values))
-        seconds = machine.nodes[0].seconds[:0]
-        seconds.extend([1e-6] * len(values))
-        orders = machine.handle(0.0, [Ended(order.batch, len(values), seconds)])
+        seen += values
+        told = machine.handle(0.0, [Ended(order.batch, len(values), array("f", [1e-6]) * len(values))])
+        orders += [order for order in told if isinstance(order, Dispatch)]
+    assert machine.finished
     assert seen == list(range(count))
