@@ -9,6 +9,7 @@ import hypothesis.strategies as st
 from hypothesis import HealthCheck, Phase, given, settings
 
 from headrace.core.batching import GRAIN, PATIENCE
+from headrace.core.dispatcher import TOGETHER
 from headrace.core.events import Stop
 from headrace.core.noderun import NO_BATCH
 from headrace.core.plan import edge_children
@@ -124,8 +125,8 @@ def test_trouble_changes_nothing_but_the_time(plans: list[NodePlan], world: Worl
 
 
 #: Seconds that a ready task run may wait while a thread is free: the limit of a batch that was expected to be short,
-#: the watchdog's look, and messages both ways.
-PATIENT = PATIENCE * GRAIN + LOOK + 0.02
+#: the watchdog's look, what the end of a gang may take, and messages both ways.
+PATIENT = PATIENCE * GRAIN + LOOK + TOGETHER + 0.02
 
 
 @thorough

@@ -28,6 +28,8 @@ from headrace.core.task import ANYWHERE, Placement
 QUEUED = 2
 #: How many gangs may fail to meet before no more are formed: the cluster is busy with other things.
 MOST_STALLS = 3
+#: Seconds that what is ready waits for the rest of a gang, when some of it is over: two round trips.
+TOGETHER = 0.02
 
 
 class Batch:
@@ -101,6 +103,9 @@ class Dispatcher:
             if run.spec.mapped and (sent := [slot for slot in run.spec.slots() if isinstance(slot, EachSent)])
         }
         self._stalls: set[tuple[int, ...]] = set()
+        self._seats: dict[int, int] = {}  # of batches of gangs whose values are still there
+        self._waiting_since: float | None = None
+        self.wake: float | None = None  # when to fill again, even if nothing happens
 
     def offer(self, node: int, low: int, high: int) -> None:
         """Let a range wait for a thread."""
@@ -130,11 +135,27 @@ class Dispatcher:
         """What waits for a thread."""
         return self.ready.backlog(self.costs, batching.GRAIN)
 
-    def fill(self, *, finished: bool) -> list[Command]:
+    def fill(self, now: float, *, finished: bool) -> list[Command]:
         """Dispatch what computes lost values again, and batches of what is ready while there is room for them."""
+        self.wake = None
         if finished:
             return []
-        return self._replay() + self._fill()
+        return self._replay() + ([] if self._gang_is_ending(now) else self._fill())
+
+    def _gang_is_ending(self, now: float) -> bool:
+        """Whether to wait for the rest of a gang, of which some batches are over: together, all go into the next."""
+        for batch in self.batches.values():
+            if batch.gang and any(other not in self.batches for other in batch.gang):
+                break
+        else:
+            self._waiting_since = None
+            return False
+        if self._waiting_since is None:
+            self._waiting_since = now
+        until = self._waiting_since + TOGETHER
+        if now < until:
+            self.wake = until
+        return now < until
 
     def _replay(self) -> list[Command]:
         if not self.ledger.lost:
@@ -180,10 +201,12 @@ class Dispatcher:
             return None
         if self.recovery.suspects or self.ledger.heavy or self.ledger.lost:
             return None  # who may be near whom is decided by other rules then
-        return gangs.form(queue, self.nodes, self.costs, self.threads)
+        return gangs.form(queue, self.nodes, self.costs, self.threads, self._seats)
 
     def _dispatch_gang(self, gang: gangs.Gang) -> list[Command]:
         numbers = tuple(range(self._next, self._next + len(gang.seats)))
+        self._seats = {batch: seat for batch, seat in self._seats.items() if batch in self.ledger.stored}
+        self._seats.update((number, seat) for seat, number in enumerate(numbers))
         exports, imports = gang.mail(self.nodes)
         limit = batching.PATIENCE * max(batching.GRAIN, gang.seconds)
         all_strips = [(Strip(tuple(seat), 0, 1),) for seat in gang.seats]

@@ -15,8 +15,7 @@ a node goes to where most of its parents are, unless that seat has its share alr
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from headrace.core import batching
@@ -78,7 +77,9 @@ class Gang:
         return [{node: tuple(sorted(to)) for node, to in some.items()} for some in readers], imports
 
 
-def form(ready: Queue, nodes: Sequence[NodeRun], costs: Costs, threads: int) -> Gang | None:
+def form(
+    ready: Queue, nodes: Sequence[NodeRun], costs: Costs, threads: int, seats_before: Mapping[int, int]
+) -> Gang | None:
     """Form a gang of what is ready and what follows from it, if that makes sense.
 
     Parameters
@@ -91,6 +92,8 @@ def form(ready: Queue, nodes: Sequence[NodeRun], costs: Costs, threads: int) -> 
         What is known of costs.
     threads : int
         How many threads wait for work; at least 2.
+    seats_before : mapping of int to int
+        By batch of gangs before: its seat. Who takes its values had best sit there again.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def form(ready: Queue, nodes: Sequence[NodeRun], costs: Costs, threads: int) -> 
     order, levels, total = _window(ready, nodes, costs, threads * batching.GRAIN)
     if total < max(LITTLE, 2 * seconds):
         return None
-    seats = [seat for seat in _deal(order, levels, nodes, costs, threads) if seat]
+    seats = [seat for seat in _deal(order, levels, nodes, costs, threads, seats_before) if seat]
     gang = Gang(seats, 0.0)
     exports, _ = gang.mail(nodes)
     for seat, members in enumerate(seats):
@@ -148,9 +151,10 @@ def _window(
     waiting: dict[int, int] = {}
     total, number = 0.0, 0
     for number, node in enumerate(found, 1):
-        total += costs.estimate(nodes[node].spec.task) or 0.0
-        if number >= len(ready) and (total >= budget or number >= MOST):
+        if (total >= budget or number >= MOST) and levels[node] > levels[found[number - 2]]:
+            number -= 1  # whole levels, so that the next gang begins with one
             break
+        total += costs.estimate(nodes[node].spec.task) or 0.0
         for edge in nodes[node].spec.outputs:
             run = nodes[edge.target]
             left = waiting[edge.target] = waiting.get(edge.target, run.waiting) - 1
@@ -163,7 +167,12 @@ def _window(
 
 
 def _deal(
-    order: Sequence[int], levels: dict[int, int], nodes: Sequence[NodeRun], costs: Costs, seats: int
+    order: Sequence[int],
+    levels: dict[int, int],
+    nodes: Sequence[NodeRun],
+    costs: Costs,
+    seats: int,
+    seats_before: Mapping[int, int],
 ) -> list[list[int]]:
     """Deal nodes out to seats, level by level."""
     members: list[list[int]] = [[] for _ in range(seats)]
@@ -175,8 +184,13 @@ def _deal(
         price = {node: costs.estimate(nodes[node].spec.task) or 0.0 for node in level}
         quota += sum(price.values()) / seats
         for position, node in enumerate(level):
-            near = Counter(seat_of[edge.source] for edge in nodes[node].spec.inputs if edge.source in seat_of)
-            near[position * seats // len(level)] += 0.5  # type: ignore[assignment]  # neighbours stay neighbours
+            near: dict[int, float] = {position * seats // len(level): 0.5}  # neighbours stay neighbours
+            for edge in nodes[node].spec.inputs:
+                where = seat_of.get(edge.source)
+                if where is None and len(nodes[edge.source].holders) == 1:
+                    where = seats_before.get(nodes[edge.source].holders[0])
+                if where is not None and where < seats:
+                    near[where] = near.get(where, 0.0) + 1
             least = min(range(seats), key=load.__getitem__)
             fitting = [seat for seat in near if load[seat] + price[node] / 2 <= quota]
             seat = max(fitting, key=lambda seat: (near[seat], -load[seat])) if fitting else least

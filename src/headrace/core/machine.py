@@ -133,13 +133,14 @@ class RunMachine:
                     self._cancel()
         self._wake_due(now)
         self._settle_down()
-        self._commands += self.dispatcher.fill(finished=self.finished)
+        self._commands += self.dispatcher.fill(now, finished=self.finished)
         self._finish()
         if self.ledger.released:
             self._commands.append(Release(tuple(self.ledger.released)))
             self.ledger.released.clear()
-        if self._due and not self.finished:
-            self._commands.append(Wake(self._due[0][0]))
+        wakes = [due[0] for due in self._due[:1]] + ([self.dispatcher.wake] if self.dispatcher.wake is not None else [])
+        if wakes and not self.finished:
+            self._commands.append(Wake(min(wakes)))
         commands, self._commands = self._commands, []
         return commands
 
