@@ -118,7 +118,7 @@ def in_driver(client):
     return {
         "futures": len(client.futures),
         "handlers": len(client._event_handlers),
-        "executors": sum(type(thing) is DaskExecutor for thing in gc.get_objects()),
+        "executors": sum(type(thing) is DaskExecutor and thing.client is client for thing in gc.get_objects()),
         "threads": threading.active_count(),
     }
 
@@ -163,7 +163,7 @@ def test_runs_leave_nothing():
         client = environment.client
         list(one_of_each(environment))
         # What the first runs made that stays, such as pools of threads, is there once.
-        assert until(lambda: not differences(now := census(client), now)), census(client)
+        assert until(lambda: not differences(now := census(client), now)), differences(now := census(client), now)
         before = census(client)
         kept = deque(maxlen=5)  # some runs are dropped at once, some later
         for _ in range(RUNS // 3):
