@@ -44,6 +44,9 @@ class Post:
         self.waiting, self.flushed = False, 0.0
         self.wrote = False
 
+    def has(self, node: int) -> bool:
+        return (self.order.batch, node) in self.mail.letters
+
     def take(self, node: int, sender: int, deadline: float) -> tuple[State, Any] | None:
         clock = self.mail.clock
         letter = self.mail.letters.get((self.order.batch, node))

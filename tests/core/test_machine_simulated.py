@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from headrace.core.batching import GRAIN, PATIENCE
 from headrace.core.dispatcher import TOGETHER
 from headrace.core.events import Stop
+from headrace.core.gangs import SPAN
 from headrace.core.noderun import NO_BATCH
 from headrace.core.plan import edge_children
 from headrace.core.rules import TRIGGERS
@@ -124,9 +125,9 @@ def test_trouble_changes_nothing_but_the_time(plans: list[NodePlan], world: Worl
         check(*pair)
 
 
-#: Seconds that a ready task run may wait while a thread is free: the limit of a batch that was expected to be short,
+#: Seconds that a ready task run may wait while a thread is free: the limit of a gang's batch that was to be short,
 #: the watchdog's look, what the end of a gang may take, and messages both ways.
-PATIENT = PATIENCE * GRAIN + LOOK + TOGETHER + 0.02
+PATIENT = (PATIENCE - 1) * GRAIN + 1.5 * SPAN + LOOK + TOGETHER + 0.02
 
 
 @thorough

@@ -208,7 +208,7 @@ class Dispatcher:
         self._seats = {batch: seat for batch, seat in self._seats.items() if batch in self.ledger.stored}
         self._seats.update((number, seat) for seat, number in enumerate(numbers))
         exports, imports = gang.mail(self.nodes)
-        limit = batching.PATIENCE * max(batching.GRAIN, gang.seconds)
+        limit = (batching.PATIENCE - 1) * batching.GRAIN + max(batching.GRAIN, gang.seconds)
         all_strips = [(Strip(tuple(seat), 0, 1),) for seat in gang.seats]
         for number, strips in zip(numbers, all_strips, strict=True):
             self._take(number, strips, ANYWHERE)

@@ -26,11 +26,13 @@ from headrace.core.state import State
 from headrace.core.task import ANYWHERE
 
 #: Seconds until a mailed value is with its reader.
-LINK = 0.001
+LINK = 0.0003
 #: A gang is worth it if it is expected to take at most this share of the time that one thread would take.
 WORTH = 0.75
 #: Work of so few seconds is done by one thread before a gang has met.
 LITTLE = 0.005
+#: Seconds of work for each seat of a gang. A gang ends with a round trip for all, and values that move: some 20 ms.
+SPAN = 2 * batching.GRAIN
 #: The most task runs in one gang.
 MOST = 10_000
 
@@ -103,25 +105,26 @@ def form(
     seconds = _seconds_of(ready, nodes, costs)
     if seconds is None or seconds >= threads * batching.GRAIN / 2:
         return None
-    order, levels, total = _window(ready, nodes, costs, threads * batching.GRAIN)
-    if total < max(LITTLE, 2 * seconds):
+    window = _Window(ready, nodes, costs, threads * SPAN)
+    if window.total < max(LITTLE, 2 * seconds):
         return None
-    seats = [seat for seat in _deal(order, levels, nodes, costs, threads, seats_before) if seat]
+    seats = [seat for seat in _deal(window, nodes, threads, seats_before) if seat]
     gang = Gang(seats, 0.0)
     exports, _ = gang.mail(nodes)
+    levels = window.levels
     for seat, members in enumerate(seats):
         # What others wait for goes first, so that its mail travels while the rest is done.
         members.sort(key=lambda node, out=exports[seat]: (levels[node], node not in out))  # type: ignore[misc]
-    gang.seconds = _makespan(gang, levels, nodes, costs)
-    return gang if gang.seconds <= WORTH * total else _alone(order, len(ready), nodes, costs)
+    gang.seconds = _makespan(gang, window, nodes)
+    return gang if gang.seconds <= WORTH * window.total else _alone(window, len(ready))
 
 
-def _alone(order: Sequence[int], least: int, nodes: Sequence[NodeRun], costs: Costs) -> Gang:
+def _alone(window: _Window, least: int) -> Gang:
     """One seat, which takes what is ready, and of the rest what fits into the grain."""
     seat: list[int] = []
     seconds = 0.0
-    for node in order:
-        cost = costs.estimate(nodes[node].spec.task) or 0.0
+    for node in window.order:
+        cost = window.prices[node]
         if len(seat) >= least and seconds + cost > batching.GRAIN:
             break
         seconds += cost
@@ -142,73 +145,91 @@ def _seconds_of(ready: Queue, nodes: Sequence[NodeRun], costs: Costs) -> float |
     return total
 
 
-def _window(
-    ready: Queue, nodes: Sequence[NodeRun], costs: Costs, budget: float
-) -> tuple[list[int], dict[int, int], float]:
-    """What is ready and what follows from it, breadth first, up to a budget; each node's level; their seconds."""
-    found = [node for node, _, _ in ready]
-    levels = dict.fromkeys(found, 0)
-    waiting: dict[int, int] = {}
-    total, number = 0.0, 0
-    for number, node in enumerate(found, 1):
-        if (total >= budget or number >= MOST) and levels[node] > levels[found[number - 2]]:
-            number -= 1  # whole levels, so that the next gang begins with one
-            break
-        total += costs.estimate(nodes[node].spec.task) or 0.0
-        for edge in nodes[node].spec.outputs:
-            run = nodes[edge.target]
-            left = waiting[edge.target] = waiting.get(edge.target, run.waiting) - 1
-            if left or run.spec.mapped or run.opened or run.placement != ANYWHERE:
-                continue
-            if run.states[0] == State.PENDING and costs.estimate(run.spec.task) is not None:
-                levels[edge.target] = levels[node] + 1
-                found.append(edge.target)
-    return found[:number], levels, total
+class _Window:
+    """What is ready and what follows from it, breadth first, up to a budget or half as much more, if that is all.
+
+    Attributes
+    ----------
+    order : list of int
+        Its nodes.
+    levels : dict of int to int
+        By node: how many others must run before it, one after the other.
+    prices : dict of int to float
+        By node: expected seconds.
+    total : float
+        Expected seconds of all.
+    """
+
+    def __init__(self, ready: Queue, nodes: Sequence[NodeRun], costs: Costs, budget: float) -> None:
+        known = {task: costs.estimate(task) for task in {run.spec.task for run in nodes}}
+        found = [node for node, _, _ in ready]
+        levels = dict.fromkeys(found, 0)
+        prices: dict[int, float] = {}
+        waiting: dict[int, int] = {}
+        total, end, level = 0.0, -1, 0
+        for number, node in enumerate(found):
+            if levels[node] > level:
+                level = levels[node]
+                if end < 0 and (total >= budget or number >= MOST):
+                    end = number  # whole levels, so that the next gang begins with one
+                if end >= 0 and (total >= 1.5 * budget or number >= 1.5 * MOST):
+                    break
+            price = prices[node] = known[nodes[node].spec.task] or 0.0
+            total += price
+            for _, target, _, _, _ in nodes[node].spec.outputs:
+                run = nodes[target]
+                left = waiting[target] = waiting.get(target, run.waiting) - 1
+                if left or run.spec.mapped or run.opened or run.placement != ANYWHERE:
+                    continue
+                if run.states[0] == State.PENDING and known[run.spec.task] is not None:
+                    levels[target] = levels[node] + 1
+                    found.append(target)
+        else:
+            end = len(found)
+        self.order = found[:end]
+        self.levels = levels
+        self.prices = prices
+        self.total = sum(prices[node] for node in self.order)
 
 
-def _deal(
-    order: Sequence[int],
-    levels: dict[int, int],
-    nodes: Sequence[NodeRun],
-    costs: Costs,
-    seats: int,
-    seats_before: Mapping[int, int],
-) -> list[list[int]]:
+def _deal(window: _Window, nodes: Sequence[NodeRun], seats: int, seats_before: Mapping[int, int]) -> list[list[int]]:
     """Deal nodes out to seats, level by level."""
     members: list[list[int]] = [[] for _ in range(seats)]
     load = [0.0] * seats
     seat_of: dict[int, int] = {}
     quota = 0.0
-    for _, group in groupby(sorted(order, key=lambda node: (levels[node], node)), key=levels.__getitem__):
+    levels, prices = window.levels, window.prices
+    for _, group in groupby(sorted(window.order, key=lambda node: (levels[node], node)), key=levels.__getitem__):
         level = list(group)
-        price = {node: costs.estimate(nodes[node].spec.task) or 0.0 for node in level}
-        quota += sum(price.values()) / seats
+        quota += sum(map(prices.__getitem__, level)) / seats
         for position, node in enumerate(level):
             near: dict[int, float] = {position * seats // len(level): 0.5}  # neighbours stay neighbours
-            for edge in nodes[node].spec.inputs:
-                where = seat_of.get(edge.source)
-                if where is None and len(nodes[edge.source].holders) == 1:
-                    where = seats_before.get(nodes[edge.source].holders[0])
+            for source, _, _, _, _ in nodes[node].spec.inputs:
+                where = seat_of.get(source)
+                if where is None and len(nodes[source].holders) == 1:
+                    where = seats_before.get(nodes[source].holders[0])
                 if where is not None and where < seats:
                     near[where] = near.get(where, 0.0) + 1
-            least = min(range(seats), key=load.__getitem__)
-            fitting = [seat for seat in near if load[seat] + price[node] / 2 <= quota]
-            seat = max(fitting, key=lambda seat: (near[seat], -load[seat])) if fitting else least
-            load[seat] += price[node]
+            price = prices[node]
+            fitting = [seat for seat in near if load[seat] + price / 2 <= quota]
+            seat = max(fitting, key=near.__getitem__) if fitting else min(range(seats), key=load.__getitem__)
+            load[seat] += price
             seat_of[node] = seat
             members[seat].append(node)
     return members
 
 
-def _makespan(gang: Gang, levels: dict[int, int], nodes: Sequence[NodeRun], costs: Costs) -> float:
+def _makespan(gang: Gang, window: _Window, nodes: Sequence[NodeRun]) -> float:
     """When the last seat is expected to be done."""
     done: dict[int, float] = {}
     free = [0.0] * len(gang.seats)
-    for node in sorted(gang.seat_of, key=levels.__getitem__):
-        seat = gang.seat_of[node]
-        for edge in nodes[node].spec.inputs:
-            if edge.source in done:
-                free[seat] = max(free[seat], done[edge.source] + LINK * (gang.seat_of[edge.source] != seat))
-        free[seat] += costs.estimate(nodes[node].spec.task) or 0.0
-        done[node] = free[seat]
+    seat_of = gang.seat_of
+    for node in sorted(window.order, key=window.levels.__getitem__):
+        seat = seat_of[node]
+        begin = free[seat]
+        for source, _, _, _, _ in nodes[node].spec.inputs:
+            if source in done:
+                there = done[source] if seat_of[source] == seat else done[source] + LINK
+                begin = max(begin, there)
+        free[seat] = done[node] = begin + window.prices[node]
     return max(free)

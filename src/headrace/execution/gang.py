@@ -12,7 +12,7 @@ from headrace.execution.loaded import LoadedNode
 from headrace.execution.mail import Mailbox, Outbox
 
 #: Seconds that a letter may wait for others to be sent with. Sending costs some 0.1 ms.
-TOGETHER = 0.001
+TOGETHER = 0.003
 
 
 class GangExecution(Execution):
@@ -61,8 +61,8 @@ class GangExecution(Execution):
 
     def _receive(self, node: int) -> bool:
         """Wait for the value of a node of another batch."""
-        if self.outbox.waiting:
-            self.outbox.flush()
+        if self.outbox.waiting and not self.mailbox.has(node):
+            self.outbox.flush()  # the one who is waited for may be waiting, too
         letter = self.mailbox.take(node, self.awaited[node], self.control.began + self.control.limit)
         if letter is None or not letter[0].is_final:
             return False

@@ -22,7 +22,7 @@ from headrace.errors import NotPicklable, RunError
 from headrace.execution.batch import Control, Execution
 from headrace.execution.gang import GangExecution
 from headrace.execution.loaded import LoadedPlan
-from headrace.execution.mail import MAIL, OFFICE, Outbox
+from headrace.execution.mail import OFFICE, Outbox, serve
 from headrace.execution.scheduler import topic
 from headrace.execution.shelf import Shelf
 from headrace.execution.transfer import BatchValues, refusal, why_not
@@ -75,7 +75,7 @@ class PlanPlugin(WorkerPlugin):
 
     async def setup(self, worker: Any) -> None:
         """Load the plan, away from the event loop, because importing what it needs may take seconds."""
-        worker.handlers.setdefault(MAIL, OFFICE.deliver)
+        serve(worker)
         PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) + 1
         if self.run_id not in PROCESS.plans:
             plan = await asyncio.to_thread(pickling.loads, self.plan, f"the plan of run {self.run_id}")
