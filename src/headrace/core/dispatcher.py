@@ -93,6 +93,7 @@ class Dispatcher:
         self.ledger = ledger
         self.recovery = recovery
         self.threads = threads
+        self.gangs = True
         self.ready = Ready(nodes)
         self.batches: dict[int, Batch] = {}
         self._out: Counter[Placement] = Counter()
@@ -197,7 +198,7 @@ class Dispatcher:
         return commands
 
     def _form(self, queue: Queue) -> gangs.Gang | None:
-        if self.batches or self.threads < 2 or len(self._stalls) >= MOST_STALLS or not queue:
+        if not self.gangs or self.batches or self.threads < 2 or len(self._stalls) >= MOST_STALLS or not queue:
             return None
         if self.recovery.suspects or self.ledger.heavy or self.ledger.lost:
             return None  # who may be near whom is decided by other rules then

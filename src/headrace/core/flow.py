@@ -164,8 +164,8 @@ class FlowDefinition:
         return drawing.include(self.built, bound.arguments)
 
 
-def draw_twice(flow: FlowDefinition, values: Mapping[str, Any]) -> Graph:
-    """Draw a flow, twice if that is quick, and return the graph.
+def draw_twice(flow: FlowDefinition, values: Mapping[str, Any]) -> tuple[Graph, str]:
+    """Draw a flow, twice if that is quick, and return the graph and its digest.
 
     Raises
     ------
@@ -173,9 +173,10 @@ def draw_twice(flow: FlowDefinition, values: Mapping[str, Any]) -> Graph:
         If the two differ.
     """
     graph = flow.draw(values)
-    if len(graph) <= MOST_TWICE and flow.draw(values).digest() != graph.digest():
+    digest = graph.digest()
+    if len(graph) <= MOST_TWICE and flow.draw(values).digest() != digest:
         raise unstable(flow.name, "was drawn twice with the same parameters and gave two graphs")
-    return graph
+    return graph, digest
 
 
 def unstable(name: str, what: str) -> UnstableFlow:

@@ -103,10 +103,10 @@ def form(
         Holds all that is ready. A gang of one seat is a batch. None if batches should grow one by one.
     """
     seconds = _seconds_of(ready, nodes, costs)
-    if seconds is None or seconds >= threads * batching.GRAIN / 2:
+    if seconds is None or seconds >= threads * batching.GRAIN:
         return None
     window = _Window(ready, nodes, costs, threads * SPAN)
-    if window.total < max(LITTLE, 2 * seconds):
+    if window.total < (LITTLE if _is_the_rest(window, nodes) else max(LITTLE, 2 * seconds)):
         return None
     seats = [seat for seat in _deal(window, nodes, threads, seats_before) if seat]
     gang = Gang(seats, 0.0)
@@ -117,6 +117,15 @@ def form(
         members.sort(key=lambda node, out=exports[seat]: (levels[node], node not in out))  # type: ignore[misc]
     gang.seconds = _makespan(gang, window, nodes)
     return gang if gang.seconds <= WORTH * window.total else _alone(window, len(ready))
+
+
+def _is_the_rest(window: _Window, nodes: Sequence[NodeRun]) -> bool:
+    """Whether a window holds all that is left of a flow, in task runs so short that it can be dealt out evenly.
+
+    Then a gang saves the last round trip, even if what follows from what is ready is little.
+    """
+    left = sum(1 for run in nodes if run.unfinished or not run.opened)
+    return len(window.order) == left and max(window.prices.values()) <= batching.GRAIN / 10
 
 
 def _alone(window: _Window, least: int) -> Gang:

@@ -154,6 +154,15 @@ class RunMachine:
         self.dispatcher.threads = max(1, threads)
 
     @property
+    def gangs(self) -> bool:
+        """Whether batches may be formed that send each other values while they run."""
+        return self.dispatcher.gangs
+
+    @gangs.setter
+    def gangs(self, gangs: bool) -> None:
+        self.dispatcher.gangs = gangs
+
+    @property
     def finished(self) -> bool:
         """Whether the run is over."""
         return self.state.is_final

@@ -23,6 +23,8 @@ class Executor(ABC):
 
     #: shown to people and written into the run's record
     kind: str = ""
+    #: whether batches that run at the same time can send each other values; known once it has started
+    mails: bool = False
     #: tells what waits for a thread; the driver sets it, and it may be called from ``wait`` only
     backlog: Callable[[], Backlog] = staticmethod(Backlog)
 

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from dask._task_spec import Task as DaskTask
 from dask._task_spec import TaskRef
@@ -44,6 +45,10 @@ RETRY = 0.1
 SILENCE = 30.0
 #: Seconds without any worker after which a run gives up. Adaptive clusters may need minutes to bring the first one.
 DESERTED = 600.0
+
+
+#: By client: the scheduler that has our plugin.
+_PREPARED: WeakKeyDictionary[Client, Any] = WeakKeyDictionary()
 
 
 class DaskExecutor(Executor):
@@ -77,7 +82,7 @@ class DaskExecutor(Executor):
             self.client.scheduler_comm.interval = min(self.client.scheduler_comm.interval, INTERVAL)
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
-            self.client.register_plugin(RunsPlugin())
+            self._prepare_scheduler()
             self._bring(PlanPlugin(run_id, plan))
         except HeadraceError:
             raise
@@ -88,10 +93,18 @@ class DaskExecutor(Executor):
             ) from error
         self._outline = outline
         self._nthreads = dict(self.client.nthreads())
+        self.mails = all(address.startswith(("tcp://", "inproc://")) for address in self._nthreads)
         self._threads = max(1, sum(self._nthreads.values()))
         self._told = self._threads
         self._peopled = time.monotonic()
         return self._threads
+
+    def _prepare_scheduler(self) -> None:
+        """Bring the scheduler our plugin, once in its life."""
+        scheduler = self.client.scheduler_info(n_workers=0).get("id")
+        if _PREPARED.get(self.client) != scheduler:
+            self.client.register_plugin(RunsPlugin())
+            _PREPARED[self.client] = scheduler
 
     def _bring(self, plugin: PlanPlugin) -> None:
         """Bring the plan to the workers; again, if one died meanwhile, for nobody knows then which others have it."""

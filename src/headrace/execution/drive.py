@@ -64,6 +64,7 @@ class Drive:
             observer.on_start(self.record.run_id, self.flow_name, self.machine.summaries())
         try:
             self.machine.threads = self.executor.start(self.record.run_id, self.plan_bytes, self.plan)
+            self.machine.gangs = self.executor.mails
             self.machine.costs.prior = prior_of(self.plan.tasks, self.record.earlier_costs())
             self._drive()
         except BaseException as error:

@@ -76,7 +76,7 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
         If the example does not fit, the flow cannot travel, or it draws two graphs for the same parameters.
     """
     values = parameters.example_values(flow, example)
-    graph = draw_twice(flow, values) if values is not None else None
+    graph = draw_twice(flow, values)[0] if values is not None else None
     body = pickle_flow(flow)
     example_body = None
     if values is not None:
