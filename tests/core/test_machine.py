@@ -29,6 +29,7 @@ from headrace.core.noderun import NO_BATCH
 from headrace.core.plan import make_plan
 from headrace.core.state import State
 from headrace.core.strips import Strip, count, runs
+from headrace.errors import FlowError
 
 FAILURE = Failure("builtins.ValueError", "no")
 
@@ -232,3 +233,29 @@ def test_summaries_count():
     mapped, reduced = machine.summaries()
     assert mapped.counts == {State.SUCCESS: 2, State.FAILED: 1}
     assert (mapped.state, mapped.failures, reduced.state) == (State.FAILED, 1, State.TRIGGER_FAILED)
+
+
+def test_tasks_of_different_placements_go_apart_and_by_priority():
+    gpu = t.with_options(resources={"GPU": 1})
+    urgent = t.with_options(priority=1)
+
+    def function():
+        first = t.map([1, 2])
+        return gpu.map(first), urgent.map([1, 2]), t.map(first)
+
+    machine = RunMachine(make_plan(draw("f", function, {})), threads=2)
+    orders = [command for command in machine.start(0.0) if isinstance(command, Dispatch)]
+    placements = [{machine.nodes[node].placement for strip in order.strips for node in strip.nodes} for order in orders]
+    assert all(len(some) == 1 for some in placements)
+    (first,), (second,) = placements[0], placements[-1]
+    assert (first.priority, second.priority) == (1, 0)
+    assert {placement for some in placements for placement in some} == {first, second}  # nothing for the GPU is ready
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"resources": {"GPU": 0}}, {"resources": ["GPU"]}, {"workers": [1]}, {"workers": {"a": 1}}, {"priority": 0.5}],
+)
+def test_placements_that_cannot_be_are_refused(options):
+    with pytest.raises(FlowError, match=next(iter(options))):
+        t.with_options(**options)

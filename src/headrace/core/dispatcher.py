@@ -184,7 +184,7 @@ class Dispatcher:
                 queue.clear()
                 commands += self._dispatch_gang(gang)
             while queue:
-                out = len(self.batches) if placement == ANYWHERE else self._out[placement]
+                out = len(self.batches) if self.recovery.suspects else self._out[placement]
                 if out >= self.recovery.room(self.threads, self.threads * QUEUED, queue.first[:2]):
                     break
                 idle = self.threads - out
