@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from headrace.core import batching, gangs
 from headrace.core.costs import Costs
+from headrace.core.cuts import cuts_of
 from headrace.core.events import Command, Links
 from headrace.core.ledger import Ledger
 from headrace.core.noderun import NodeRun
@@ -251,6 +252,8 @@ class Dispatcher:
         order = write_order(self.nodes, number, strips, limit, replay, links)
         if self._sent:
             order.slices = slices_of(self._sent, strips)
+        if self.ledger.heavy and links is None and self.batches[number].placement == ANYWHERE:
+            order.cuts = cuts_of(self.nodes, strips, order.inputs, self.ledger.heavy)
         self.batches[number].inputs = order.inputs
         self.ledger.claim(order.inputs)
         return order

@@ -257,6 +257,8 @@ class Dispatch:
         What it exchanges with others while it runs.
     slices : dict
         Parts of long constant lists; see ``core.slices``.
+    cuts : dict
+        Of which inputs a part of one list is enough; see ``core.cuts``.
     """
 
     batch: int
@@ -270,6 +272,7 @@ class Dispatch:
     whole: bool = False
     links: Links | None = None
     slices: dict[tuple[int, int | str], list[tuple[int, Sequence[Any]]]] = field(default_factory=dict)
+    cuts: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG
 from headrace.execution.failure import capture
 from headrace.execution.scheduler import MARK, OVER, RunsPlugin, forget_plan, topic
-from headrace.execution.worker import PlanPlugin, pick, pick_kept, run_batch
+from headrace.execution.worker import PlanPlugin, cut, pick, pick_kept, run_batch
 
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
 #: or when the cluster grows, so this bounds how long that goes unnoticed.
@@ -131,40 +131,48 @@ class DaskExecutor(Executor):
             self._events.put(pickle.loads(event[1]))
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
-        groups: list[tuple[tuple[Placement, dict[int, str]], dict[int, DaskTask]]] = []
+        groups: list[tuple[tuple[Placement, dict[int, str]], dict[int, DaskTask], list[DaskTask]]] = []
         keys: dict[int, str] = {}
         released: list[int] = []
         for command in commands:
             if isinstance(command, Dispatch):
                 key = self._key(command)
-                inputs = [TaskRef(keys.get(batch) or self._futures[batch].key) for batch in command.inputs]
                 gang = command.links.gang if command.links is not None else ()
                 addresses = self._seats(gang)
                 order = pickle.dumps((command, addresses), protocol=5)
                 where = self._placement(command), addresses
                 if not groups or groups[-1][0] != where:
-                    groups.append((where, {}))
-                groups[-1][1][command.batch] = DaskTask(key, run_batch, self._run_id, order, *inputs)
+                    groups.append((where, {}, []))
+                held = {batch: keys.get(batch) or self._futures[batch].key for batch in command.inputs}
+                parts = [
+                    DaskTask(f"{key}-{batch}", cut, *which, TaskRef(held[batch]))
+                    for batch, which in command.cuts.items()
+                ]
+                held.update(zip(command.cuts, [part.key for part in parts], strict=True))
+                groups[-1][1][command.batch] = DaskTask(
+                    key, run_batch, self._run_id, order, *map(TaskRef, held.values())
+                )
+                groups[-1][2].extend(parts)
                 keys[command.batch] = key
             elif isinstance(command, Release):
                 released.extend(command.batches)
             elif isinstance(command, Stop):
                 self.client.cancel([self._futures[b] for b in command.batches if b in self._futures], force=True)
                 self._live.difference_update(command.batches)
-        for (placement, addresses), tasks in groups:
+        for (placement, addresses), tasks, parts in groups:
             if addresses:
                 at = {task.key: [addresses[batch]] for batch, task in tasks.items()}
                 with annotate(workers=at.__getitem__, allow_other_workers=True):
-                    self._submit(placement, tasks)
+                    self._submit(placement, tasks, parts)
             else:
-                self._submit(placement, tasks)
+                self._submit(placement, tasks, parts)
         for batch in released:  # only now: what was just sent may need them
             self._futures.pop(batch, None)
 
-    def _submit(self, placement: Placement, tasks: dict[int, DaskTask]) -> None:
-        """Give batches to the scheduler that may all run at the same places."""
+    def _submit(self, placement: Placement, tasks: dict[int, DaskTask], parts: list[DaskTask]) -> None:
+        """Give batches to the scheduler that may all run at the same places, and what cuts lists for them."""
         futures = self.client.get(
-            {task.key: task for task in tasks.values()},
+            {task.key: task for task in (*tasks.values(), *parts)},
             [task.key for task in tasks.values()],
             sync=False,
             workers=list(placement.workers) or None,

@@ -8,6 +8,30 @@ from typing import Any
 Values = dict[int, dict[int, Any]]
 
 
+class Part:
+    """Some elements of a list, which answer to the same indices as in the whole list.
+
+    Parameters
+    ----------
+    low : int
+        The index of the first.
+    elements : list
+        The elements.
+    """
+
+    __slots__ = ("elements", "low")
+
+    def __init__(self, low: int, elements: list[Any]) -> None:
+        self.low = low
+        self.elements = elements
+
+    def __getitem__(self, index: int) -> Any:
+        return self.elements[index - self.low]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Part, (self.low, self.elements)
+
+
 def add_values(values: Values, more: Mapping[int, Mapping[int, Any]]) -> None:
     """Put the values of a batch among those of others.
 

@@ -26,7 +26,7 @@ from headrace.execution.mail import OFFICE, Outbox, serve
 from headrace.execution.scheduler import topic
 from headrace.execution.shelf import Shelf
 from headrace.execution.transfer import BatchValues, refusal, why_not
-from headrace.execution.values import Values, add_values
+from headrace.execution.values import Part, Values, add_values
 from headrace.execution.watchdog import WATCHDOG
 
 #: Largest pickled value that travels with the report of the batch that made it.
@@ -140,6 +140,24 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     _add_returned(plan, kept, ended)
     send(ended)
     return BatchValues(kept, plan.name_of)
+
+
+def cut(node: int, low: int, high: int, values: BatchValues) -> BatchValues:
+    """Take a part of a list that a batch made; a Dask task that runs where the list is.
+
+    Parameters
+    ----------
+    node : int
+        Whose value is the list.
+    low, high : int
+        Which elements.
+    values : BatchValues
+        The batch's result.
+    """
+    if 0 not in values.get(node, {}):
+        return BatchValues({}, values.name_of, values.refused)
+    whole = values[node][0]
+    return BatchValues({node: {0: Part(low, [whole[index] for index in range(low, high)])}}, values.name_of)
 
 
 def _watched(execution: Execution) -> Ended:
