@@ -429,7 +429,8 @@ class Cluster:
         when = control.began + control.limit
         seconds = control.seconds[: max(stop - 1, 0)]
         events.append((when, Progressed(control.batch, stop)))
-        current = 0.0 if control.linked else when - control.began - sum(seconds)
+        waiting = isinstance(self.running, SimulatedGangExecution)  # perhaps; then nothing is known of its task
+        current = 0.0 if waiting else when - control.began - sum(seconds)
         events.append((when, HandedBack(control.batch, stop, seconds, current)))
 
 

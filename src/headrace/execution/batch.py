@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -45,7 +45,7 @@ KEPT = 1 << 20
 class Control:
     """How far a batch is; shared between the thread that runs it and the watchdog."""
 
-    __slots__ = ("batch", "began", "limit", "linked", "lock", "position", "seconds", "send", "stop")
+    __slots__ = ("batch", "began", "limit", "lock", "position", "running", "seconds", "send", "stop")
 
     def __init__(self, order: Dispatch, send: Callable[[Event], None]) -> None:
         self.lock = threading.Lock()
@@ -55,8 +55,8 @@ class Control:
         self.limit = order.limit
         self.seconds: array[float] = array("f")
         self.began = perf_counter()
+        self.running: float | None = None  # since when a task is running
         self.send = send
-        self.linked = order.links is not None  # then it may be waiting, and not executing anything
 
 
 class Execution:
@@ -121,7 +121,10 @@ class Execution:
         control, lock, values, behind = self.control, self.control.lock, self.values, self.order.attempts
         seconds = control.seconds
         for nodes, low, high in self.order.strips:
-            column = [(number, self.plan[number], values.setdefault(number, {})) for number in nodes]
+            column: Iterable[tuple[int, LoadedNode, dict[int, Any]]]
+            column = ((number, self.plan[number], values.setdefault(number, {})) for number in nodes)
+            if high - low > 1:
+                column = list(column)
             for child in range(low, high):
                 for number, node, mine in column:
                     with lock:
@@ -132,11 +135,9 @@ class Execution:
                         seconds.append(0.0)
                         continue
                     began, error = perf_counter(), None
+                    control.running = began
                     try:
-                        mine[child] = node.function(
-                            *[get(self, child) for get in node.args],
-                            **{key: get(self, child) for key, get in node.kwargs.items()},
-                        )
+                        mine[child] = node.call(self, child)
                     except self.interrupts:
                         raise
                     except BaseException as caught:  # noqa: BLE001 - whatever a task raises is its own state
@@ -145,6 +146,7 @@ class Execution:
                         self._failed(number, node, child, error)
                     elif behind and (number, child) in behind:
                         self._note(number, child, State.SUCCESS, behind[number, child] + 1)
+                    control.running = None
                     seconds.append(perf_counter() - began)
                     if node.measures:
                         self._measure(number, node, child)
@@ -275,10 +277,7 @@ class Execution:
                 return
             attempts += 1
             try:
-                self.values[number][child] = node.function(
-                    *[get(self, child) for get in node.args],
-                    **{key: get(self, child) for key, get in node.kwargs.items()},
-                )
+                self.values[number][child] = node.call(self, child)
             except self.interrupts:
                 raise
             except BaseException as again:  # noqa: BLE001 - as above
@@ -322,9 +321,14 @@ class Execution:
         room = KEPT
         for nodes, low, high in done:
             for number in nodes:
-                mine, target = self.values[number], kept.setdefault(number, {})
+                mine = self.values.get(number)
+                if not mine:
+                    continue
+                target = kept.setdefault(number, {})
                 needed = everything or takers(plan, number, low, high, ranges) is None
-                single = needed and any(edge.kind is EdgeKind.ITEM for edge in plan.nodes[number].outputs)
+                single = (
+                    needed and high - low > 1 and any(edge.kind is EdgeKind.ITEM for edge in plan.nodes[number].outputs)
+                )
                 for child in range(low, high):
                     if child not in mine:
                         continue

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from headrace.core.plan import EdgeKind, Plan, edge_children
+from headrace.core.plan import EdgeKind, Plan, edge_children, plain
 from headrace.core.strips import Strip
 
 #: Values from here on, in bytes, are looked after one by one. Below, looking would cost more than it saves.
@@ -40,6 +40,10 @@ def takers(plan: Plan, node: int, low: int, high: int, ranges: Ranges) -> int | 
     ranges : dict of node to list of (low, high)
         What is inside.
     """
+    short = plain(plan.nodes, node)
+    if short is not None:
+        inner = not short.returned and short.outputs and all(target in ranges for target in short.outputs)
+        return len(short.outputs) if inner else None
     spec = plan.nodes[node]
     if spec.returned or not spec.outputs:
         return None

@@ -46,8 +46,8 @@ class GangExecution(Execution):
     def _may_run(self, number: int, node: LoadedNode, child: int) -> bool:
         if self.outbox.waiting and (number not in self.exports or perf_counter() - self.outbox.flushed > TOGETHER):
             self.outbox.flush()
-        for edge in node.inputs:
-            if edge.source in self.awaited and not self._receive(edge.source):
+        for source in node.sources if self.awaited else ():
+            if source in self.awaited and not self._receive(source):
                 self._note(number, child, State.PENDING)
                 with self.control.lock:
                     self.control.stop = self.control.position

@@ -5,10 +5,10 @@ Slots are turned into functions once, at a node's first use, so that executing a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from headrace.core.plan import Edge, EdgeKind, Plan, PlanNode
+from headrace.core.plan import Edge, EdgeKind, Measure, Plan, PlanNode, plain
 from headrace.core.rules import runs_after_success
 from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, build, follow
 from headrace.core.task import Policy
@@ -37,18 +37,51 @@ Getter = Callable[[Source, int], Any]
 class LoadedNode:
     """A node of the plan, ready to be called."""
 
-    __slots__ = ("args", "function", "inputs", "kwargs", "measures", "picky", "policy", "spec")
+    __slots__ = ("args", "function", "index", "kwargs", "measures", "picky", "plain", "plan", "policy")
 
-    def __init__(self, plan: Plan, spec: PlanNode) -> None:
-        task = plan.tasks[spec.task]
+    def __init__(self, plan: Plan, index: int) -> None:
+        self.plan = plan
+        self.index = index
+        self.args: tuple[Getter, ...] = ()
+        self.kwargs: dict[str, Getter] = {}
+        self.measures: tuple[Measure, ...] = ()
+        row = plain(plan.nodes, index)
+        self.plain = row.args if row is not None else None
+        task = plan.tasks[row.task if row is not None else self.spec.task]
         self.function: Callable[..., Any] = task.function
         self.policy: Policy = task.policy
         self.picky = not runs_after_success(task.policy.trigger)
-        self.spec = spec
-        self.inputs: tuple[Edge, ...] = spec.inputs
-        self.args = tuple([_getter(plan, slot, spec.inputs) for slot in spec.args])
-        self.kwargs = {key: _getter(plan, slot, spec.inputs) for key, slot in spec.kwargs.items()}
-        self.measures = spec.measures
+        if row is None:
+            spec = self.spec
+            self.args = tuple([_getter(plan, slot, spec.inputs) for slot in spec.args])
+            self.kwargs = {key: _getter(plan, slot, spec.inputs) for key, slot in spec.kwargs.items()}
+            self.measures = spec.measures
+
+    @property
+    def spec(self) -> PlanNode:
+        """The node in the plan."""
+        return self.plan.nodes[self.index]
+
+    @property
+    def inputs(self) -> tuple[Edge, ...]:
+        """What it waits for."""
+        return self.spec.inputs
+
+    @property
+    def sources(self) -> Iterable[int]:
+        """The nodes that it waits for."""
+        if self.plain is not None:
+            return [arg for arg in self.plain if type(arg) is int]
+        return [edge.source for edge in self.inputs]
+
+    def call(self, source: Source, child: int) -> Any:
+        """Fetch the arguments of a task run and call the function."""
+        if self.plain is not None:
+            values = source.values
+            return self.function(*[values[arg][0] if type(arg) is int else arg[0] for arg in self.plain])
+        return self.function(
+            *[get(source, child) for get in self.args], **{key: get(source, child) for key, get in self.kwargs.items()}
+        )
 
 
 class LoadedPlan:
@@ -65,7 +98,7 @@ class LoadedPlan:
     def __getitem__(self, index: int) -> LoadedNode:
         node = self._nodes[index]
         if node is None:
-            node = self._nodes[index] = LoadedNode(self.plan, self.plan.nodes[index])
+            node = self._nodes[index] = LoadedNode(self.plan, index)
         return node
 
 

@@ -86,7 +86,8 @@ def give_back(control: Control) -> None:
             return
         stop = control.stop = control.position
         seconds: array[float] = control.seconds[:stop]
-    current = 0.0 if control.linked else perf_counter() - control.began - sum(seconds)
+    running = control.running
+    current = perf_counter() - running if running is not None else 0.0
     control.send(HandedBack(control.batch, stop, seconds, current))
 
 

@@ -18,6 +18,7 @@ from distributed import WorkerPlugin, get_worker
 
 from headrace import pickling
 from headrace.core.events import Dispatch, Ended, Event
+from headrace.core.plan import plain
 from headrace.errors import NotPicklable, RunError
 from headrace.execution.batch import Control, Execution
 from headrace.execution.gang import GangExecution
@@ -175,6 +176,8 @@ def _send(worker: Any, name: str, event: Event) -> None:
 def _add_returned(plan: LoadedPlan, kept: Values, ended: Ended) -> None:
     """Let small values that the flow returns travel with the report."""
     for node, children in kept.items():
+        if (short := plain(plan.plan.nodes, node)) is not None and not short.returned:
+            continue
         spec = plan.plan.nodes[node]
         if spec.returned and not spec.mapped and 0 in children and size_of(children[0]) <= SMALL:
             try:
