@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 from headrace.core.events import Dispatch, Ended, Event, Exceptional, Size
-from headrace.core.plan import EdgeKind, PlanNode, edge_children
+from headrace.core.plan import EdgeKind, Plan, PlanNode, edge_children
 from headrace.core.rules import Decision, Upstream, decide, upstream_of
 from headrace.core.slots import follow
 from headrace.core.state import State
@@ -121,10 +121,7 @@ class Execution:
         control, lock, values, behind = self.control, self.control.lock, self.values, self.order.attempts
         seconds = control.seconds
         for nodes, low, high in self.order.strips:
-            column: Iterable[tuple[int, LoadedNode, dict[int, Any]]]
-            column = ((number, self.plan[number], values.setdefault(number, {})) for number in nodes)
-            if high - low > 1:
-                column = list(column)
+            column = self._column(nodes, high - low)
             for child in range(low, high):
                 for number, node, mine in column:
                     with lock:
@@ -153,6 +150,11 @@ class Execution:
                     if self.size_of is not None and not self.order.whole:
                         self._weigh(number, child, mine)
         return self._report()
+
+    def _column(self, nodes: Sequence[int], width: int) -> Iterable[tuple[int, LoadedNode, dict[int, Any]]]:
+        """Nodes with where their values go; single ones one by one, so that the first need not wait for the last."""
+        column = ((number, self.plan[number], self.values.setdefault(number, {})) for number in nodes)
+        return column if width == 1 else list(column)
 
     # -- values --------------------------------------------------------------------------------------------------
 
@@ -326,9 +328,7 @@ class Execution:
                     continue
                 target = kept.setdefault(number, {})
                 needed = everything or takers(plan, number, low, high, ranges) is None
-                single = (
-                    needed and high - low > 1 and any(edge.kind is EdgeKind.ITEM for edge in plan.nodes[number].outputs)
-                )
+                single = needed and high - low > 1 and _has_items(plan, number)
                 for child in range(low, high):
                     if child not in mine:
                         continue
@@ -338,6 +338,10 @@ class Execution:
                         room -= size
                         target[child] = mine[child]
         return kept
+
+
+def _has_items(plan: Plan, number: int) -> bool:
+    return any(edge.kind is EdgeKind.ITEM for edge in plan.nodes[number].outputs)
 
 
 def _stand_in(spec: PlanNode, state: State) -> Any:
