@@ -105,6 +105,9 @@ def form(
     seconds = _seconds_of(ready, nodes, costs)
     if seconds is None or seconds >= threads * batching.GRAIN:
         return None
+    known = {task: costs.estimate(task) or 0.0 for task in {run.spec.task for run in nodes}}
+    if sum(known[run.spec.task] * run.unfinished for run in nodes) < LITTLE:
+        return None  # as most flows of tiny tasks; this is quicker than to look at them
     window = _Window(ready, nodes, costs, threads * SPAN)
     if window.total < (LITTLE if _is_the_rest(window, nodes) else max(LITTLE, 2 * seconds)):
         return None

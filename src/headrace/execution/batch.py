@@ -118,7 +118,7 @@ class Execution:
 
     def run(self) -> Ended:
         """Execute the batch, and report."""
-        control, lock, values, behind = self.control, self.control.lock, self.values, self.order.attempts
+        control, lock, behind = self.control, self.control.lock, self.order.attempts
         seconds = control.seconds
         for nodes, low, high in self.order.strips:
             column = self._column(nodes, high - low)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ from headrace.execution.flowrun import FlowRun
 
 #: Bytes of a plan beyond which its long lists travel in slices, with the batches, and not to every worker.
 LONG = 1 << 20
+#: The most digests that are remembered, and the most characters of the parameters of one.
+MOST_REMEMBERED = 1_000
+#: Digests of what this process drew, by location and parameters; the latest at the end.
+_DRAWN: dict[tuple[str, str], str] = {}
 
 
 class FlowRunner:
@@ -143,12 +148,30 @@ class FlowRunner:
         the others are drawn twice now.
         """
         if self.drawn is None:
-            return draw_twice(self.flow, values)
+            return self._draw_checked(values, as_json)
         graph = self.flow.draw(values)
         digest = graph.digest()
         example, expected = self.drawn
         if example == as_json and digest != expected:
             raise unstable(self.flow.name, "draws another graph now than when it was stored, for the same parameters")
+        return graph, digest
+
+
+    def _draw_checked(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:
+        """Draw twice, or, if this process drew this flow for the same parameters before, compare with that."""
+        key = self.location, json.dumps(as_json, sort_keys=True)
+        before = _DRAWN.pop(key, None)
+        if before is None:
+            graph, digest = draw_twice(self.flow, values)
+        else:
+            graph = self.flow.draw(values)
+            digest = graph.digest()
+            if digest != before:
+                raise unstable(self.flow.name, "draws another graph now than a moment ago, for the same parameters")
+        if len(key[1]) < MOST_REMEMBERED:
+            _DRAWN[key] = digest
+            while len(_DRAWN) > MOST_REMEMBERED:
+                del _DRAWN[next(iter(_DRAWN))]
         return graph, digest
 
 
