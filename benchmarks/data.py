@@ -7,7 +7,6 @@ and the largest memory of the workers together.
 
 from __future__ import annotations
 
-import time
 from statistics import median
 from typing import Any
 
@@ -36,17 +35,6 @@ def moved(bench: Bench) -> float:
     return sum(bench.client.run(_sent).values()) / MIB
 
 
-def _holds(dask_worker: Any) -> int:
-    return len(dask_worker.data)
-
-
-def settle(bench: Bench) -> None:
-    """Wait until the workers have let go of what the last run made."""
-    end = time.monotonic() + 30
-    while any(bench.client.run(_holds).values()) and time.monotonic() < end:
-        time.sleep(0.05)
-
-
 def measure(rounds: int, *, quick: bool = False) -> dict[str, Any]:
     """Measure and return what was found, as JSON data."""
     found = []
@@ -57,7 +45,7 @@ def measure(rounds: int, *, quick: bool = False) -> dict[str, Any]:
             bytes_moved: dict[str, list[float]] = {"raw": [], "headrace": []}
             peaks: dict[str, list[float]] = {"raw": [], "headrace": []}
             for way in turns(rounds):
-                settle(bench)
+                bench.settle()
                 moved(bench)
                 with Peaks(watched) as memory:
                     times[way].append(getattr(bench, way)(shape))

@@ -30,10 +30,19 @@ class Bench:
         self.environment = hr.DaskEnvironment(client)
         self.environment.setup(self.storage)
 
+    def settle(self) -> None:
+        """Wait until the cluster has let go of what ran last, so that it does not do so at the cost of what is next."""
+        end = time.monotonic() + 30
+        while time.monotonic() < end and (
+            self.client.run_on_scheduler(_tasks) or any(self.client.run(_values).values())
+        ):
+            time.sleep(0.02)
+
     def headrace(self, shape: Shape) -> float:
         """Run the flow and return the seconds it took."""
         location = self.storage.add_flow(shape.flow)
         gc.collect()
+        self.settle()
         start = time.perf_counter()
         run = self.environment.execute(self.storage, location, shape.parameters)
         answer = run.result()
@@ -44,6 +53,7 @@ class Bench:
     def raw(self, shape: Shape) -> float:
         """Give the same graph to Dask and return the seconds it took."""
         gc.collect()
+        self.settle()
         start = time.perf_counter()
         graph, key = shape.raw(uuid.uuid4().hex)
         answer = self.client.get(graph, key)
@@ -56,6 +66,14 @@ class Bench:
         for shape in shapes(quick=True)[::2]:
             self.raw(shape)
             self.headrace(shape)
+
+
+def _tasks(dask_scheduler: Any) -> int:
+    return len(dask_scheduler.tasks)
+
+
+def _values(dask_worker: Any) -> int:
+    return len(dask_worker.data)
 
 
 def check(shape: Shape, answer: Any, who: str) -> None:

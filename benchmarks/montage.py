@@ -63,10 +63,16 @@ def montage_calls(share: float) -> Callable[..., Any]:
     return calls
 
 
+@functools.cache
+def tasks() -> dict[str, Any]:
+    """Return a task for each program."""
+    return {kind: hr.task(step, name=kind) for kind in sorted({job.kind for job in jobs()} | {"end"})}
+
+
 @hr.flow
 def montage(share: float) -> Any:
-    tasks = {kind: hr.task(step, name=kind) for kind in [*(job.kind for job in jobs()), "end"]}
-    return montage_calls(share)(lambda function, kind, *arguments: tasks[kind](kind, *arguments), list)
+    known = tasks()
+    return montage_calls(share)(lambda function, kind, *arguments: known[kind](kind, *arguments), list)
 
 
 def montage_shapes(*, quick: bool = False) -> list[Shape]:

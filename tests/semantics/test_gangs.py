@@ -127,7 +127,7 @@ def test_nobody_waits_for_a_slow_one_longer_than_the_limit(dask_place, gangs):
 def boxes():
     from headrace.execution.mail import OFFICE
 
-    return len(OFFICE._boxes)
+    return len(OFFICE)
 
 
 def test_nothing_is_left_of_the_mail(dask_place):

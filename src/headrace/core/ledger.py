@@ -79,7 +79,11 @@ class Ledger:
                     elif edge.kind is EdgeKind.ITEM:
                         held = low <= edge.item < high and self.nodes[node].holders[edge.item] == batch
                         stored.owed += held and not target.finished
-                    elif not target.finished and (node, edge.target) not in seen:
+                    elif (
+                        not target.finished
+                        and (node, edge.target) not in seen
+                        and batch in self.nodes[node].holders[low:high]
+                    ):
                         seen.add((node, edge.target))
                         stored.owed += 1
         self._release_if_free(batch)

@@ -93,7 +93,8 @@ class DaskExecutor(Executor):
             ) from error
         self._outline = outline
         self._nthreads = dict(self.client.nthreads())
-        self.mails = all(address.startswith(("tcp://", "inproc://")) for address in self._nthreads)
+        # What Dask would encrypt, nothing else may send as it is.
+        self.mails = self.client.scheduler_info(n_workers=0)["address"].startswith(("tcp://", "inproc://"))
         self._threads = max(1, sum(self._nthreads.values()))
         self._told = self._threads
         self._peopled = time.monotonic()
@@ -133,12 +134,13 @@ class DaskExecutor(Executor):
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
         groups: list[tuple[tuple[Placement, dict[int, str]], dict[int, DaskTask], list[DaskTask]]] = []
         keys: dict[int, str] = {}
+        seats: dict[tuple[int, ...], dict[int, str]] = {}
         released: list[int] = []
         for command in commands:
             if isinstance(command, Dispatch):
                 key = self._key(command)
                 gang = command.links.gang if command.links is not None else ()
-                addresses = self._seats(gang)
+                addresses = seats.get(gang) or seats.setdefault(gang, self._seats(gang))
                 order = pickle.dumps((command, addresses), protocol=5)
                 where = self._placement(command), addresses
                 if not groups or groups[-1][0] != where:

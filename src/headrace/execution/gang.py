@@ -49,6 +49,7 @@ class GangExecution(Execution):
         for source in node.sources if self.awaited else ():
             if source in self.awaited and not self._receive(source):
                 self._note(number, child, State.PENDING)
+                self._export(number, child)
                 with self.control.lock:
                     self.control.stop = self.control.position
                 return False

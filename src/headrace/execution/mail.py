@@ -19,11 +19,11 @@ import os
 import pickle
 import secrets
 import socket
+import struct
 import threading
 from collections.abc import Iterable
 from multiprocessing import AuthenticationError
-from multiprocessing.connection import Client as Connect
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Connection, Listener, answer_challenge, deliver_challenge
 from threading import Thread
 from time import perf_counter
 from typing import Any
@@ -37,8 +37,10 @@ logger = logging.getLogger(__name__)
 
 #: What a worker is asked for by others that want to send mail to its process; the name among Dask's own requests.
 MAIL = "headrace_mail"
-#: Seconds to wait for the answer.
+#: Seconds to wait for an answer, or for a letter to be taken off one's hands.
 PATIENT = 2.0
+#: Seconds for which nobody tries to reach again who could not be reached.
+REST = 60.0
 
 #: By node: the state in which it ended, and its value. PENDING: it will not come by mail.
 Letters = dict[int, tuple[State, Any]]
@@ -109,33 +111,71 @@ class PostOffice:
     """The mailboxes of a process, by run and batch. They are made when either side first asks."""
 
     def __init__(self) -> None:
-        self._boxes: dict[tuple[str, int], Mailbox] = {}
+        self._lock = threading.Lock()
+        self._runs: dict[str, dict[int, Mailbox | None]] = {}  # None: the batch is over
+
+    def open(self, run_id: str) -> None:
+        """Begin to take in mail of a run."""
+        with self._lock:
+            self._runs.setdefault(run_id, {})
 
     def box(self, run_id: str, batch: int) -> Mailbox:
-        """Return a batch's mailbox."""
-        return self._boxes.setdefault((run_id, batch), Mailbox())
+        """Return a batch's mailbox; of a run that is over, or a batch that was here before, an empty one."""
+        with self._lock:
+            boxes = self._runs.get(run_id, {})
+            box = boxes.get(batch)
+            if box is None:
+                box = boxes[batch] = Mailbox()
+            return box
 
     def remove(self, run_id: str, batch: int | None = None) -> None:
-        """Drop a batch's mailbox, or all of a run's."""
-        for key in [(run_id, batch)] if batch is not None else [key for key in self._boxes.copy() if key[0] == run_id]:
-            self._boxes.pop(key, None)
+        """Take in no more mail for a batch, or for a run."""
+        with self._lock:
+            if batch is None:
+                self._runs.pop(run_id, None)
+            elif run_id in self._runs:
+                self._runs[run_id][batch] = None
 
-    def deliver(self, run_id: str, batch: int, sender: int, parcel: bytes, closed: bool) -> None:
-        """Take in what another process sent."""
+    def deliver(self, run_id: str, batch: int, sender: int, parcel: bytes | Letters, closed: bool) -> None:
+        """Take in what was sent, unless it comes too late."""
+        with self._lock:
+            boxes = self._runs.get(run_id)
+            if boxes is None or (batch in boxes and boxes[batch] is None):
+                return
         self.box(run_id, batch).put(sender, parcel, closed)
+
+    def __len__(self) -> int:
+        """How many mailboxes there are."""
+        return sum(box is not None for boxes in self._runs.values() for box in boxes.values())
 
 
 OFFICE = PostOffice()
 
 
+class _Wire:
+    """A connection to another process, on which one thread at a time sends."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.lock = threading.Lock()
+
+    def send(self, message: bytes) -> None:
+        with self.lock:
+            self.connection.send_bytes(message)
+
+
 class Wires:
-    """The connections of this process with others: one to send to each, and one to receive from each."""
+    """The connections of this process with others: one to send to each, and one to receive from each.
+
+    Nothing here waits for long: who does not answer within `PATIENT` seconds is left alone for `REST` seconds.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._listener: Listener | None = None
-        self._key = b""
-        self._out: dict[str, Connection | None] = {}
+        self._key = secrets.token_bytes(32)
+        self._out: dict[str, _Wire] = {}
+        self._silent: dict[str, float] = {}  # who could not be reached, and until when nobody tries
 
     def listen(self, host: str) -> tuple[Any, bytes]:
         """Return where this process listens, and the key that it asks for; begin, if need be.
@@ -147,28 +187,33 @@ class Wires:
         """
         with self._lock:
             if self._listener is None:
-                self._key = secrets.token_bytes(32)
-                family = "AF_INET6" if ":" in host else "AF_INET"
-                self._listener = Listener((host, 0), family=family, backlog=128, authkey=self._key)
+                self._listener = Listener((host, 0), family="AF_INET6" if ":" in host else "AF_INET", backlog=128)
                 Thread(target=self._accept, args=(self._listener,), name="headrace-mail", daemon=True).start()
-            return self._listener.address, self._key
+            return self._listener.address[:2], self._key
 
     def _accept(self, listener: Listener) -> None:
         while True:
             try:
                 connection = listener.accept()
-            except (OSError, EOFError, AuthenticationError) as error:
-                logger.debug("somebody knocked, and was not let in: %s", error)
+            except OSError as error:
+                logger.debug("a connection came to nothing: %s", error)
                 continue
             Thread(target=self._receive, args=(connection,), name="headrace-mail", daemon=True).start()
 
     def _receive(self, connection: Connection) -> None:
         """Take in what another process sends, until it ends."""
-        try:
-            while True:
-                OFFICE.deliver(*pickle.loads(connection.recv_bytes()))
-        except (OSError, EOFError):
-            connection.close()
+        with connection:
+            try:
+                _set_patience(connection, PATIENT)
+                deliver_challenge(connection, self._key)
+                answer_challenge(connection, self._key)
+                _set_patience(connection, 0)
+                while True:
+                    OFFICE.deliver(*pickle.loads(connection.recv_bytes()))
+            except (OSError, EOFError):
+                return
+            except AuthenticationError as error:
+                logger.warning("somebody knocked who does not know the key, and was not let in: %s", error)
 
     def send(self, worker: Any, address: str, message: bytes) -> None:
         """Send to the process of another worker; if it cannot be reached, do nothing.
@@ -183,30 +228,43 @@ class Wires:
             A pickle of the arguments of `PostOffice.deliver`.
         """
         with self._lock:
-            known = address in self._out
-        connection = self._out[address] if known else self._connect(worker, address)
-        if connection is None:
-            return
+            wire = self._out.get(address)
+            if wire is None and perf_counter() < self._silent.get(address, 0.0):
+                return
         try:
-            with self._lock:
-                connection.send_bytes(message)
-        except OSError as error:
-            logger.debug("worker %s does not take mail: %s", address, error)
-            with self._lock:
-                self._out.pop(address, None)
-
-    def _connect(self, worker: Any, address: str) -> Connection | None:
-        connection: Connection | None = None
-        try:
-            asked = asyncio.run_coroutine_threadsafe(_ask(worker, address), worker.loop.asyncio_loop)
-            where, key = asked.result(PATIENT)
-            connection = Connect(tuple(where), authkey=key)
-            with socket.socket(fileno=os.dup(connection.fileno())) as wire:
-                wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except (OSError, EOFError, AuthenticationError, TimeoutError) as error:
+            if wire is None:
+                wire = self._connect(worker, address)
+            wire.send(message)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the batch goes on without mail
             logger.warning("worker %s cannot be reached for mail, so flows may run more slowly: %s", address, error)
+            with self._lock:
+                self._silent[address] = perf_counter() + REST
+                gone = self._out.pop(address, None)
+            if gone is not None:
+                gone.connection.close()
+
+    def _connect(self, worker: Any, address: str) -> _Wire:
+        if not address.startswith("tcp://"):
+            raise OSError("it does not talk by TCP without encryption")
+        asked = asyncio.run_coroutine_threadsafe(_ask(worker, address), worker.loop.asyncio_loop)
+        where, key = asked.result(PATIENT)
+        with socket.create_connection(tuple(where), timeout=PATIENT) as plug:
+            plug.settimeout(None)
+            plug.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection = Connection(plug.detach())
+        _set_patience(connection, PATIENT)
+        answer_challenge(connection, key)
+        deliver_challenge(connection, key)
         with self._lock:
-            return self._out.setdefault(address, connection)
+            return self._out.setdefault(address, _Wire(connection))
+
+
+def _set_patience(connection: Connection, seconds: float) -> None:
+    """Let a blocking call on a connection fail after so many seconds; 0 is never."""
+    span = struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+    with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, span)
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, span)
 
 
 async def _ask(worker: Any, address: str) -> Any:
@@ -269,7 +327,7 @@ class Outbox:
     def _send(self, reader: int, letters: Letters, closed: bool) -> None:
         address = self.addresses[reader]
         if address == self.worker.address or address.startswith("inproc://"):
-            OFFICE.box(self.run_id, reader).put(self.batch, letters, closed)
+            OFFICE.deliver(self.run_id, reader, self.batch, letters, closed)
         else:
             parcel = _packed(letters)
             WIRES.send(self.worker, address, pickle.dumps((self.run_id, reader, self.batch, parcel, closed)))

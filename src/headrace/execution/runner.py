@@ -156,7 +156,6 @@ class FlowRunner:
             raise unstable(self.flow.name, "draws another graph now than when it was stored, for the same parameters")
         return graph, digest
 
-
     def _draw_checked(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:
         """Draw twice, or, if this process drew this flow for the same parameters before, compare with that."""
         key = self.location, json.dumps(as_json, sort_keys=True)

@@ -77,10 +77,12 @@ class PlanPlugin(WorkerPlugin):
     async def setup(self, worker: Any) -> None:
         """Load the plan, away from the event loop, because importing what it needs may take seconds."""
         serve(worker)
+        OFFICE.open(self.run_id)
         PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) + 1
         if self.run_id not in PROCESS.plans:
             plan = await asyncio.to_thread(pickling.loads, self.plan, f"the plan of run {self.run_id}")
-            PROCESS.plans.setdefault(self.run_id, LoadedPlan(plan))
+            if self.run_id in PROCESS.users:  # else it was taken away meanwhile
+                PROCESS.plans.setdefault(self.run_id, LoadedPlan(plan))
 
     def teardown(self, worker: Any) -> None:
         """Drop the plan."""
@@ -158,7 +160,11 @@ def cut(node: int, low: int, high: int, values: BatchValues) -> BatchValues:
     if 0 not in values.get(node, {}):
         return BatchValues({}, values.name_of, values.refused)
     whole = values[node][0]
-    return BatchValues({node: {0: Part(low, [whole[index] for index in range(low, high)])}}, values.name_of)
+    try:
+        part = Part(low, [whole[index] for index in range(low, high)])
+    except Exception:  # noqa: BLE001 - a user's type may refuse in any way; then each task run tells by itself
+        return values
+    return BatchValues({node: {0: part}}, values.name_of)
 
 
 def _watched(execution: Execution) -> Ended:
