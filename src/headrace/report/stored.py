@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.state import State
 from headrace.core.summary import NodeSummary
+from headrace.core.task import Policy
 from headrace.report.rows import duration
 from headrace.report.text import graph_tree
 
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 _STATES = {state.label: state for state in State}
 #: what a task's policy says when nobody said anything.
-_USUAL = {"retries": 0, "retry_delay": 0.0, "trigger": "all_successful", "skip_on_upstream_skip": True}
+_USUAL = {field.name: field.default for field in fields(Policy)}
 
 
 def print_flows(console: Console, flows: Sequence[tuple[str, datetime | None, Mapping[str, Any]]]) -> None:
