@@ -8,6 +8,7 @@ anew for each run.
 from __future__ import annotations
 
 import heapq
+import pickle
 import random
 import zlib
 from collections import deque
@@ -154,10 +155,6 @@ class Simulated(Execution):
             super()._failed(number, node, child, error)
 
 
-class SimulatedExecution(Simulated):
-    """A batch by itself."""
-
-
 class SimulatedGangExecution(Simulated, GangExecution):
     """A batch of a gang."""
 
@@ -195,7 +192,7 @@ class Cluster:
         cancel_at: float | None = None,
     ) -> None:
         self.plan: Plan = make_plan(graph)
-        self.loaded = LoadedPlan(self.plan)
+        self.loaded = LoadedPlan(pickle.loads(pickle.dumps(self.plan)))  # as workers hold it
         for index in range(len(self.plan.nodes)):
             self.loaded[index].function = self._call
         self.lists, self.world, self.trouble = lists, world, trouble
@@ -402,7 +399,7 @@ class Cluster:
         options = {"size_of": self.world.size_of, "interrupts": (Kill, Blocked)}
         execution: Simulated
         if post is None:
-            execution = SimulatedExecution(self.loaded, order, values, control, **options)
+            execution = Simulated(self.loaded, order, values, control, **options)
         else:
             execution = SimulatedGangExecution(
                 self.loaded, order, values, control, **options, mailbox=post, outbox=post

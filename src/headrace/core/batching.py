@@ -38,8 +38,6 @@ PATIENCE = 2.0
 TRIAL = GRAIN / 2
 #: The most task runs in one batch, which bounds a message and what one crash puts in doubt.
 MOST = 50_000
-
-
 #: A batch's message holds so many bytes of long lists at most, or one element.
 LOADED = 1 << 20
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 from headrace.core.noderun import NodeRun
+from headrace.core.plan import EdgeKind
 from headrace.core.slots import How, Ref, refs
 from headrace.core.strips import Strip
 
@@ -12,7 +13,7 @@ from headrace.core.strips import Strip
 Cuts = dict[int, tuple[int, int, int]]
 
 
-def cuts_of(nodes: Sequence[NodeRun], strips: Sequence[Strip], inputs: Sequence[int], heavy: Set[int]) -> Cuts:
+def cuts_of(nodes: Sequence[NodeRun], strips: Sequence[Strip], inputs: Sequence[int], heavy: set[int]) -> Cuts:
     """Return from which inputs of a batch a part is enough.
 
     Parameters
@@ -28,31 +29,24 @@ def cuts_of(nodes: Sequence[NodeRun], strips: Sequence[Strip], inputs: Sequence[
     """
     cuts: Cuts = {}
     whole: set[int] = set()
-    candidates = {batch for batch in inputs if batch in heavy}
+    candidates = heavy.intersection(inputs)
     for column, low, high in strips if candidates else ():
         for node in column:
-            spec = nodes[node].spec
-            for edge in spec.inputs if spec.mapped else ():
-                holder = nodes[edge.source].holders[0] if len(nodes[edge.source].holders) == 1 else -1
-                if holder not in candidates or not edge.data:
-                    continue
-                known = cuts.get(holder, (edge.source, low, high))
-                if known[0] != edge.source or not _element_by_element(nodes[node], edge.source):
-                    whole.add(holder)
-                cuts[holder] = known[0], min(known[1], low), max(known[2], high)
-            if not spec.mapped:
-                whole.update(holder for edge in spec.inputs if edge.data for holder in nodes[edge.source].holders)
-            else:
-                whole.update(
-                    holder
-                    for edge in spec.inputs
-                    if edge.data and nodes[edge.source].spec.mapped
-                    for holder in candidates.intersection(nodes[edge.source].holders)
-                )
+            for edge in nodes[node].spec.inputs:
+                source = nodes[edge.source]
+                holders = source.holders[low:high] if edge.kind is EdgeKind.CHILD else source.holders
+                for holder in candidates.intersection(holders) if edge.data else ():
+                    own = not source.spec.mapped and _element_by_element(nodes[node], edge.source)
+                    listed, first, last = cuts.get(holder, (edge.source, low, high))
+                    cuts[holder] = listed, min(first, low), max(last, high)
+                    if not own or listed != edge.source:
+                        whole.add(holder)
     return {holder: cut for holder, cut in cuts.items() if holder not in whole}
 
 
 def _element_by_element(run: NodeRun, source: int) -> bool:
     """Whether each task run of a mapped node takes its own element of a value, and nothing else of it."""
     own = Ref(source, (), How.EACH)
-    return all(slot == own for slot in run.spec.slots() if any(ref.node == source for ref in refs(slot)))
+    return run.spec.mapped and all(
+        slot == own for slot in run.spec.slots() if any(ref.node == source for ref in refs(slot))
+    )

@@ -52,11 +52,9 @@ class Batch:
         How many task runs have started, as far as is known.
     learnt : int
         Positions whose durations the costs have seen.
-    gang : tuple of int
-        The batches that it exchanges values with while it runs, itself among them; empty for most.
     """
 
-    __slots__ = ("gang", "inputs", "learnt", "placement", "position", "replay", "stop", "strips")
+    __slots__ = ("inputs", "learnt", "placement", "position", "replay", "stop", "strips")
 
     def __init__(self, strips: tuple[Strip, ...], placement: Placement, replay: bool) -> None:
         self.strips = strips
@@ -66,7 +64,6 @@ class Batch:
         self.stop = count(strips)
         self.position = 0
         self.learnt = 0
-        self.gang: tuple[int, ...] = ()
 
 
 class Dispatcher:
@@ -104,6 +101,8 @@ class Dispatcher:
             for run in nodes
             if run.spec.mapped and (sent := [slot for slot in run.spec.slots() if isinstance(slot, EachSent)])
         }
+        self._gang: tuple[int, ...] = ()  # the batches of the latest; there is one at a time
+        self._meeting: set[int] = set()  # those of them that are out
         self._stalls: set[tuple[int, ...]] = set()
         self._seats: dict[int, int] = {}  # of batches of gangs whose values are still there
         self._waiting_since: float | None = None
@@ -119,18 +118,20 @@ class Dispatcher:
         batch = self.batches.pop(number, None)
         if batch is not None:
             self._out[batch.placement] -= 1
+            self._meeting.discard(number)
             self.ledger.unclaim(batch.inputs)
         return batch
 
-    def stalled(self, batch: Batch) -> None:
-        """Note that a batch waited in vain for another of its gang."""
-        if batch.gang:
-            self._stalls.add(batch.gang)
+    def stalled(self, number: int) -> None:
+        """Note that a batch put task runs off: one of a gang waited in vain for another."""
+        if number in self._gang:
+            self._stalls.add(self._gang)
 
     def clear(self) -> None:
         """Forget all batches, and what is ready."""
         self.batches.clear()
         self._out.clear()
+        self._meeting.clear()
         self.ready.clear()
 
     def backlog(self) -> Backlog:
@@ -146,10 +147,7 @@ class Dispatcher:
 
     def _gang_is_ending(self, now: float) -> bool:
         """Whether to wait for the rest of a gang, of which some batches are over: together, all go into the next."""
-        for batch in self.batches.values():
-            if batch.gang and any(other not in self.batches for other in batch.gang):
-                break
-        else:
+        if not self._meeting or len(self._meeting) == len(self._gang):
             self._waiting_since = None
             return False
         if self._waiting_since is None:
@@ -209,22 +207,20 @@ class Dispatcher:
         numbers = tuple(range(self._next, self._next + len(gang.seats)))
         self._seats = {batch: seat for batch, seat in self._seats.items() if batch in self.ledger.stored}
         self._seats.update((number, seat) for seat, number in enumerate(numbers))
-        exports, imports = gang.mail(self.nodes)
+        self._gang = numbers if len(numbers) > 1 else ()
+        self._meeting = set(self._gang)
         limit = (batching.PATIENCE - 1) * batching.GRAIN + max(batching.GRAIN, gang.seconds)
         all_strips = [(Strip(tuple(seat), 0, 1),) for seat in gang.seats]
         for number, strips in zip(numbers, all_strips, strict=True):
             self._take(number, strips, ANYWHERE)
         orders: list[Command] = []
-        for number, strips, out, into in zip(numbers, all_strips, exports, imports, strict=True):
-            links = None
-            if len(numbers) > 1:
-                self.batches[number].gang = numbers
-                links = Links(
-                    numbers,
-                    {node: tuple(numbers[seat] for seat in seats) for node, seats in out.items()},
-                    {node: numbers[seat] for node, seat in into.items()},
-                )
-            orders.append(self._order(number, strips, limit, links=links))
+        for number, strips, out, into in zip(numbers, all_strips, gang.exports, gang.imports, strict=True):
+            links = Links(
+                numbers,
+                {node: tuple(numbers[seat] for seat in sorted(seats)) for node, seats in out.items()},
+                {node: numbers[seat] for node, seat in into.items()},
+            )
+            orders.append(self._order(number, strips, limit, links=links if self._gang else None))
         return orders
 
     def _dispatch(

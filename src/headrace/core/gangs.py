@@ -15,6 +15,7 @@ a node goes to where most of its parents are, unless that seat has its share alr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
@@ -44,39 +45,28 @@ class Gang:
     ----------
     seats : list of list of int
         The nodes of each seat, in the order in which it executes them. None is empty.
+    seat_of : dict of int to int
+        By node: its seat.
+    exports : list of dict of int to set of int
+        For each seat, by node of it: the seats that wait for its value.
+    imports : list of dict of int to int
+        For each seat, by node of others that it waits for: the seat that sends its value.
     seconds : float
         How long the gang is expected to take.
     """
 
-    def __init__(self, seats: list[list[int]], seconds: float) -> None:
+    def __init__(self, seats: list[list[int]], nodes: Sequence[NodeRun], seconds: float = 0.0) -> None:
         self.seats = seats
         self.seconds = seconds
         self.seat_of = {node: seat for seat, members in enumerate(seats) for node in members}
-
-    def mail(self, nodes: Sequence[NodeRun]) -> tuple[list[dict[int, tuple[int, ...]]], list[dict[int, int]]]:
-        """Who sends what to whom.
-
-        Parameters
-        ----------
-        nodes : sequence of NodeRun
-            The run.
-
-        Returns
-        -------
-        exports : list of dict of int to tuple of int
-            For each seat, by node of it: the seats that wait for its value.
-        imports : list of dict of int to int
-            For each seat, by node of others that it waits for: the seat that sends its value.
-        """
-        readers: list[dict[int, set[int]]] = [{} for _ in self.seats]
-        imports: list[dict[int, int]] = [{} for _ in self.seats]
+        self.exports: list[dict[int, set[int]]] = [{} for _ in seats]
+        self.imports: list[dict[int, int]] = [{} for _ in seats]
         for node, seat in self.seat_of.items():
             for edge in nodes[node].spec.inputs:
                 sender = self.seat_of.get(edge.source, seat)
                 if sender != seat:
-                    readers[sender].setdefault(edge.source, set()).add(seat)
-                    imports[seat][edge.source] = sender
-        return [{node: tuple(sorted(to)) for node, to in some.items()} for some in readers], imports
+                    self.exports[sender].setdefault(edge.source, set()).add(seat)
+                    self.imports[seat][edge.source] = sender
 
 
 def form(
@@ -102,24 +92,25 @@ def form(
     Gang or None
         Holds all that is ready. A gang of one seat is a batch. None if batches should grow one by one.
     """
-    seconds = _seconds_of(ready, nodes, costs)
-    if seconds is None or seconds >= threads * batching.GRAIN:
+    seconds = ready.seconds(costs, unknown=math.inf)
+    if seconds >= threads * batching.GRAIN or len(ready) > MOST // 2:
         return None
-    known = {task: costs.estimate(task) or 0.0 for task in {run.spec.task for run in nodes}}
-    if sum(known[run.spec.task] * run.unfinished for run in nodes) < LITTLE:
+    if any(nodes[node].spec.mapped for node, _, _ in ready):
+        return None
+    known = {task: costs.estimate(task) for task in {run.spec.task for run in nodes}}
+    if sum((known[run.spec.task] or 0.0) * run.unfinished for run in nodes) < LITTLE:
         return None  # as most flows of tiny tasks; this is quicker than to look at them
-    window = _Window(ready, nodes, costs, threads * SPAN)
+    window = _Window(ready, nodes, known, threads * SPAN)
     if window.total < (LITTLE if _is_the_rest(window, nodes) else max(LITTLE, 2 * seconds)):
         return None
     seats = [seat for seat in _deal(window, nodes, threads, seats_before) if seat]
-    gang = Gang(seats, 0.0)
-    exports, _ = gang.mail(nodes)
+    gang = Gang(seats, nodes)
     levels = window.levels
-    for seat, members in enumerate(seats):
+    for members, out in zip(seats, gang.exports, strict=True):
         # What others wait for goes first, so that its mail travels while the rest is done.
-        members.sort(key=lambda node, out=exports[seat]: (levels[node], node not in out))  # type: ignore[misc]
+        members.sort(key=lambda node, out=out: (levels[node], node not in out))  # type: ignore[misc]
     gang.seconds = _makespan(gang, window, nodes)
-    return gang if gang.seconds <= WORTH * window.total else _alone(window, len(ready))
+    return gang if gang.seconds <= WORTH * window.total else _alone(window, len(ready), nodes)
 
 
 def _is_the_rest(window: _Window, nodes: Sequence[NodeRun]) -> bool:
@@ -131,7 +122,7 @@ def _is_the_rest(window: _Window, nodes: Sequence[NodeRun]) -> bool:
     return len(window.order) == left and max(window.prices.values()) <= batching.GRAIN / 10
 
 
-def _alone(window: _Window, least: int) -> Gang:
+def _alone(window: _Window, least: int, nodes: Sequence[NodeRun]) -> Gang:
     """One seat, which takes what is ready, and of the rest what fits into the grain."""
     seat: list[int] = []
     seconds = 0.0
@@ -141,20 +132,7 @@ def _alone(window: _Window, least: int) -> Gang:
             break
         seconds += cost
         seat.append(node)
-    return Gang([seat], seconds)
-
-
-def _seconds_of(ready: Queue, nodes: Sequence[NodeRun], costs: Costs) -> float | None:
-    """Expected seconds of what is ready; None if a gang cannot take it."""
-    if len(ready) > MOST // 2:
-        return None
-    total = 0.0
-    for node, _, _ in ready:
-        cost = costs.estimate(nodes[node].spec.task)
-        if cost is None or nodes[node].spec.mapped:
-            return None
-        total += cost
-    return total
+    return Gang([seat], nodes, seconds)
 
 
 class _Window:
@@ -172,8 +150,9 @@ class _Window:
         Expected seconds of all.
     """
 
-    def __init__(self, ready: Queue, nodes: Sequence[NodeRun], costs: Costs, budget: float) -> None:
-        known = {task: costs.estimate(task) for task in {run.spec.task for run in nodes}}
+    def __init__(
+        self, ready: Queue, nodes: Sequence[NodeRun], known: Mapping[int, float | None], budget: float
+    ) -> None:
         found = [node for node, _, _ in ready]
         levels = dict.fromkeys(found, 0)
         prices: dict[int, float] = {}

@@ -12,7 +12,7 @@ runs that were given back and ran elsewhere, and it knows nothing of what is sti
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from headrace.core.costs import Costs
 from headrace.core.noderun import NO_BATCH, NodeRun
@@ -171,12 +171,14 @@ class Ledger:
 
     def can_be_served(self, node: int, child: int) -> bool:
         """Whether no value that a task run takes is lost."""
-        return not any(
-            (edge.source, index) in self.lost
-            for edge in self.nodes[node].spec.inputs
-            if edge.data
-            for index in edge_children(edge, child, len(self.nodes[edge.source].states))
-        )
+        return self.lost.isdisjoint(self._taken(node, child))
+
+    def _taken(self, node: int, child: int) -> Iterator[tuple[int, int]]:
+        """Whose values a task run takes."""
+        for edge in self.nodes[node].spec.inputs:
+            if edge.data:
+                for index in edge_children(edge, child, len(self.nodes[edge.source].states)):
+                    yield edge.source, index
 
     def _needed(self, node: int, child: int) -> bool:
         spec = self.nodes[node].spec
@@ -216,22 +218,18 @@ class Ledger:
         early: set[tuple[int, int]] = set()  # what cannot be computed yet
         while todo:
             node, child = todo.pop()
-            for edge in self.nodes[node].spec.inputs if (node, child) not in early else ():
-                if not edge.data:
+            for key in self._taken(node, child):
+                source, index = self.nodes[key[0]], key[1]
+                held = source.holders[index]
+                if not source.all_final(index, index + 1) or (held in live and held not in sound):
+                    early.add((node, child))
+                elif held == NO_BATCH or held in self.stored or held in sound or key in wanted:
                     continue
-                source = self.nodes[edge.source]
-                for index in edge_children(edge, child, len(source.states)):
-                    held = source.holders[index]
-                    key = edge.source, index
-                    if not source.all_final(index, index + 1) or (held in live and held not in sound):
-                        early.add((node, child))
-                    elif held == NO_BATCH or held in self.stored or held in sound or key in wanted:
-                        continue
-                    elif source.states[index] != State.SUCCESS:
-                        source.holders[index] = NO_BATCH  # as in `lose`
-                    else:
-                        wanted.add(key)
-                        todo.append(key)
+                elif source.states[index] != State.SUCCESS:
+                    source.holders[index] = NO_BATCH  # as in `lose`
+                else:
+                    wanted.add(key)
+                    todo.append(key)
         found = self._without(early, wanted) if early else sorted(wanted)
         self.lost.difference_update(found)
         return _chunks(found, self.nodes, costs, grain)
@@ -240,13 +238,7 @@ class Ledger:
         """Return what is wanted and can be computed, because it needs nothing of what cannot."""
         found = []
         for node, child in sorted(wanted):
-            keys = (
-                (edge.source, index)
-                for edge in self.nodes[node].spec.inputs
-                if edge.data
-                for index in edge_children(edge, child, len(self.nodes[edge.source].states))
-            )
-            if (node, child) in early or any(key in early for key in keys):
+            if (node, child) in early or not early.isdisjoint(self._taken(node, child)):
                 early.add((node, child))
             else:
                 found.append((node, child))

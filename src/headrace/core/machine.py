@@ -199,7 +199,7 @@ class RunMachine:
         for entry in event.exceptional:
             odd[locate(batch.strips, entry.position)] = entry
             if entry.state is State.PENDING:
-                self.dispatcher.stalled(batch)
+                self.dispatcher.stalled(event.batch)
         for position, measure, size in event.sizes:
             node, child = locate(batch.strips, position)
             self.nodes[node].sizes[measure][child] = size

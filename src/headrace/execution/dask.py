@@ -69,7 +69,7 @@ class DaskExecutor(Executor):
         self._live: set[int] = set()
         self._looked = self._peopled = 0.0
         self._nthreads: dict[str, int] = {}
-        self._threads = self._told = 0
+        self._told = 0
         self._comparing = False
         self._backlog = Backlog()
         self._registered = self._released = False
@@ -95,10 +95,13 @@ class DaskExecutor(Executor):
         self._nthreads = dict(self.client.nthreads())
         # What Dask would encrypt, nothing else may send as it is.
         self.mails = self.client.scheduler_info(n_workers=0)["address"].startswith(("tcp://", "inproc://"))
-        self._threads = max(1, sum(self._nthreads.values()))
         self._told = self._threads
         self._peopled = time.monotonic()
-        return self._threads
+        return self._told
+
+    @property
+    def _threads(self) -> int:
+        return max(1, sum(self._nthreads.values()))
 
     def _prepare_scheduler(self) -> None:
         """Bring the scheduler our plugin, once in its life."""
@@ -256,7 +259,6 @@ class DaskExecutor(Executor):
                 self._backlog = backlog
             nthreads = await self.client.scheduler.ncores()
             self._nthreads = dict(nthreads)
-            self._threads = max(1, sum(nthreads.values()))
             self._peopled = time.monotonic() if nthreads else self._peopled
         except OSError:
             pass  # the client notices by itself that the scheduler is gone, and `_look` with it

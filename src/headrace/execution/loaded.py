@@ -104,24 +104,11 @@ class LoadedPlan:
 
 def _getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
     """Turn a slot into ``f(execution, child) -> argument``."""
-    if isinstance(slot, Ref):
-        whole = slot.how is How.WHOLE and not slot.path and not plan.nodes[slot.node].mapped
-        return _whole_getter(slot.node) if whole else _ref_getter(plan, slot, inputs)
-    if isinstance(slot, Const):
-        return _const_getter(slot.value)
-    return _other_getter(plan, slot, inputs)
-
-
-def _whole_getter(node: int) -> Getter:
-    return lambda execution, child: execution.values[node][0]
-
-
-def _const_getter(value: Any) -> Getter:
-    return lambda execution, child: value
-
-
-def _other_getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
     match slot:
+        case Ref():
+            return _ref_getter(plan, slot, inputs)
+        case Const(value):
+            return lambda execution, child: value
         case EachSent():
             key = slot.node, slot.argument
             return lambda execution, child: execution.slices[key][child]
@@ -151,4 +138,6 @@ def _ref_getter(plan: Plan, ref: Ref, inputs: tuple[Edge, ...]) -> Getter:
         return lambda execution, child: follow(execution.item(node, item), rest)
     if mapped:
         return lambda execution, child: follow(execution.children(node), path)
+    if not path:
+        return lambda execution, child: execution.values[node][0]
     return lambda execution, child: follow(execution.values[node][0], path)

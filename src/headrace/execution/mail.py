@@ -140,9 +140,9 @@ class PostOffice:
         """Take in what was sent, unless it comes too late."""
         with self._lock:
             boxes = self._runs.get(run_id)
-            if boxes is None or (batch in boxes and boxes[batch] is None):
-                return
-        self.box(run_id, batch).put(sender, parcel, closed)
+            box = boxes.setdefault(batch, Mailbox()) if boxes is not None else None
+        if box is not None:
+            box.put(sender, parcel, closed)
 
     def __len__(self) -> int:
         """How many mailboxes there are."""

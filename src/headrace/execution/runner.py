@@ -158,7 +158,7 @@ class FlowRunner:
 
     def _draw_checked(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:
         """Draw twice, or, if this process drew this flow for the same parameters before, compare with that."""
-        key = self.location, json.dumps(as_json, sort_keys=True)
+        key = self.location, _beginning(as_json)
         before = _DRAWN.pop(key, None)
         if before is None:
             graph, digest = draw_twice(self.flow, values)
@@ -167,7 +167,7 @@ class FlowRunner:
             digest = graph.digest()
             if digest != before:
                 raise unstable(self.flow.name, "draws another graph now than a moment ago, for the same parameters")
-        if len(key[1]) < MOST_REMEMBERED:
+        if len(key[1]) < MOST_REMEMBERED:  # else it is but the beginning
             _DRAWN[key] = digest
             while len(_DRAWN) > MOST_REMEMBERED:
                 del _DRAWN[next(iter(_DRAWN))]
@@ -217,6 +217,16 @@ class PreparedRun:
         with _uncollected():
             drive = Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers)
         return drive.run()
+
+
+def _beginning(as_json: dict[str, Any]) -> str:
+    """Parameters as text, no more of it than is needed to see that it is too long to be remembered."""
+    text = ""
+    for part in json.JSONEncoder(sort_keys=True).iterencode(as_json):
+        text += part
+        if len(text) >= MOST_REMEMBERED:
+            break
+    return text
 
 
 @contextmanager

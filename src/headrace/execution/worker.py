@@ -102,7 +102,7 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     run_id : str
         Which run.
     order_bytes : bytes
-        The pickled ``Dispatch``; for a batch of a gang, together with the addresses of all its batches.
+        The pickled ``Dispatch``, and the address of each batch of its gang, if it has one.
     *inputs : BatchValues
         Results of the batches that it needs.
 
