@@ -259,3 +259,11 @@ def test_tasks_of_different_placements_go_apart_and_by_priority():
 def test_placements_that_cannot_be_are_refused(options):
     with pytest.raises(FlowError, match=next(iter(options))):
         t.with_options(**options)
+
+
+@pytest.mark.parametrize("follow", [True, False], ids=["and a sum", "and nothing"])
+@pytest.mark.parametrize(("seconds", "alone"), [(1e-4, True), (1e-3, False)])
+def test_what_is_done_before_a_round_trip_goes_out_as_one_batch(seconds, alone, follow):
+    machine = RunMachine(make_plan(draw("f", lambda: t(t.map([1] * 60)) if follow else t.map([1] * 60), {})), threads=2)
+    machine.costs.prior = {0: seconds}
+    assert (len(orders(machine.start(0.0))) == 1) is alone

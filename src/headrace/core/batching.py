@@ -29,6 +29,8 @@ from headrace.core.task import Placement
 GRAIN = 0.1
 #: Seconds that a batch keeps the driver and Dask's scheduler busy, each of which does one thing at a time.
 PACE = 0.0002
+#: Seconds from an order to its report, beyond the work itself.
+ROUND_TRIP = 0.01
 #: Below this many seconds, splitting ready work between threads costs more than it saves.
 CRUMB = 0.002
 #: A batch of known cost may take this many grains before its rest is given back: estimates are means, and half of
@@ -227,6 +229,23 @@ def budget_for(seconds: float, threads: int) -> float:
     return min(grain_for(threads), max(CRUMB, seconds / threads, math.sqrt(seconds * PACE)))
 
 
+def short_rest(nodes: Sequence[NodeRun], costs: Costs) -> float:
+    """Return ``ROUND_TRIP`` if all that is left of a flow takes no longer, as far as is known; else 0.
+
+    Then one batch is quickest, because each further one in a row is a round trip.
+    """
+    left = 0.0
+    for run in nodes:
+        if run.unfinished or not run.opened:
+            cost = costs.estimate(run.spec.task)
+            if cost is None or run.width is None:
+                return 0.0
+            left += cost * run.unfinished
+            if left > ROUND_TRIP:
+                return 0.0
+    return ROUND_TRIP
+
+
 def grow(
     ready: Queue,
     nodes: Sequence[NodeRun],
@@ -237,6 +256,7 @@ def grow(
     heavy: Set[int] = frozenset(),
     *,
     careful: bool = False,
+    least: float = 0.0,
 ) -> tuple[list[Strip], float]:
     """Take one batch off the ready segments.
 
@@ -256,6 +276,8 @@ def grow(
         Batches whose values are expensive to move.
     careful : bool
         Whether to stay with what is ready, because values are lost that descendants may need.
+    least : float
+        Seconds of work that the batch may hold in any case.
 
     Returns
     -------
@@ -273,7 +295,7 @@ def grow(
         _fill(growth, ready, math.inf, share, known=False, suspects=suspects)
         return growth.strips, TRIAL * (grain_for(threads) / GRAIN)
     grain = grain_for(threads)
-    budget = budget_for(ready.seconds(costs, unknown=GRAIN), threads)
+    budget = max(least, budget_for(ready.seconds(costs, unknown=GRAIN), threads))
     _fill(growth, ready, budget, MOST, known=True, suspects=suspects)
     if not costs.measured(nodes[node].spec.task):
         grain = min(grain, growth.cost)

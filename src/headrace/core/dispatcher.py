@@ -178,6 +178,7 @@ class Dispatcher:
         if self.ledger.lost or self.ready.has_aside:
             self.ready.put_aside(self.ledger.can_be_served)
         commands: list[Command] = []
+        rest = batching.short_rest(self.nodes, self.costs) if self.ready and not self.batches else 0.0
         for placement, queue in self.ready.queues.items():
             if placement == ANYWHERE and (gang := self._form(queue)) is not None:
                 queue.clear()
@@ -191,7 +192,7 @@ class Dispatcher:
                     break  # the first tries will soon tell what it costs
                 grown = batching.grow(
                     queue, self.nodes, self.costs, idle, self.threads, self.recovery.suspects, self.ledger.heavy,
-                    careful=bool(self.ledger.lost),
+                    careful=bool(self.ledger.lost), least=rest,
                 )  # fmt: skip
                 commands.append(self._dispatch(tuple(grown[0]), grown[1], placement))
         return commands
