@@ -12,9 +12,10 @@ MEANING = {
     State.SUCCESS: "returned a value",
     State.FAILED: "raised an exception in its last attempt",
     State.TRIGGER_FAILED: "did not run, because how its upstream ended does not satisfy its trigger",
-    State.SKIPPED: "did not run, because an upstream was skipped",
+    State.SKIPPED: "did not run, because an upstream was skipped, or said so itself",
     State.CANCELLED: "was stopped, or not started, because the run was cancelled",
     State.CRASHED: "the process that ran it died, each time it was tried",
+    State.TIMED_OUT: "took longer than its timeout in its last attempt",
 }
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headrace import errors
     from headrace.core.flow import parameter as Parameter  # noqa: N812 - reads as a noun in a flow
     from headrace.core.node import flatten, unmapped
+    from headrace.core.signals import Fail, Retry, Skip
     from headrace.core.state import State
     from headrace.core.task import Task, task
     from headrace.environments.base import Environment
@@ -33,6 +34,9 @@ _FACE = {
     "Parameter": ("headrace.core.flow", "parameter"),
     "unmapped": ("headrace.core.node", "unmapped"),
     "flatten": ("headrace.core.node", "flatten"),
+    "Skip": ("headrace.core.signals", "Skip"),
+    "Fail": ("headrace.core.signals", "Fail"),
+    "Retry": ("headrace.core.signals", "Retry"),
     "State": ("headrace.core.state", "State"),
     "FlowRun": ("headrace.execution.flowrun", "FlowRun"),
     "Storage": ("headrace.store", "Storage"),
@@ -45,10 +49,13 @@ _FACE = {
 __all__ = [
     "DaskEnvironment",
     "Environment",
+    "Fail",
     "Flow",
     "FlowRun",
     "LocalEnvironment",
     "Parameter",
+    "Retry",
+    "Skip",
     "State",
     "Storage",
     "Task",

@@ -10,6 +10,7 @@ from typing import Any, Self, overload
 from headrace import parameters as params
 from headrace.core.flow import FlowDefinition
 from headrace.core.graph import Graph
+from headrace.core.policy import FlowPolicy
 from headrace.core.summary import Observer
 from headrace.environments.base import Environment
 from headrace.environments.local import LocalEnvironment
@@ -58,8 +59,8 @@ class Flow(FlowDefinition):
         Where it lies in the storage.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any] | None = None) -> None:
-        super().__init__(name, function)
+    def __init__(self, name: str, function: Callable[..., Any] | None = None, **options: Any) -> None:
+        super().__init__(name, function, policy=FlowPolicy(**options))
         self.storage: Storage | None = None
         self.environment: Environment | None = None
         self.location: str | None = None
@@ -170,10 +171,17 @@ def _hints() -> Files:
 @overload
 def flow(function: Callable[..., Any], /) -> Flow: ...
 @overload
-def flow(*, name: str | None = None) -> Callable[[Callable[..., Any]], Flow]: ...
+def flow(
+    *,
+    name: str | None = None,
+    timeout: float | None = None,
+    max_running: Mapping[str, int] | None = None,
+    on_state: Callable[..., object] | None = None,
+    on_failure: Callable[..., object] | None = None,
+) -> Callable[[Callable[..., Any]], Flow]: ...
 
 
-def flow(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+def flow(function: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Make a flow of a function that draws its graph.
 
     The function is called when a run starts, with the run's real, validated parameter values, so loops and conditions
@@ -186,6 +194,14 @@ def flow(function: Callable[..., Any] | None = None, /, *, name: str | None = No
         Given by the decorator syntax. Its parameters are the flow's, with their annotations and defaults.
     name : str, default the function's name
         Names the flow in a storage.
+    timeout : float, optional
+        Seconds that a run may take, from its start. Then it is stopped like a cancelled one, and ends as TimedOut.
+    max_running : dict of str to int, optional
+        By tag: how many task runs of tasks with this tag may run at the same time.
+    on_state : callable, optional
+        Called with what changed, the old state of the run and the new one, where it was started.
+    on_failure : callable, optional
+        Called with what failed and its exception, if a run does not end well.
 
     Raises
     ------
@@ -194,6 +210,6 @@ def flow(function: Callable[..., Any] | None = None, /, *, name: str | None = No
     """
 
     def decorate(function: Callable[..., Any]) -> Flow:
-        return Flow(name or function.__name__, function)
+        return Flow(name or function.__name__, function, **options)
 
     return decorate if function is None else decorate(function)

@@ -7,7 +7,8 @@ from typing import Any
 
 from headrace.core.graph import Graph, GraphDrawing
 from headrace.core.node import Node, flatten, unmapped
-from headrace.core.task import Policy, Task
+from headrace.core.policy import Policy
+from headrace.core.task import Task
 
 
 @dataclass(frozen=True)

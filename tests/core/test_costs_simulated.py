@@ -12,8 +12,9 @@ from headrace.core.batching import GRAIN
 from headrace.core.costs import means_of, prior_of
 from headrace.core.events import Dispatch, HandedBack
 from headrace.core.graph import GraphDrawing
+from headrace.core.policy import Policy
 from headrace.core.strips import count
-from headrace.core.task import Policy, Task
+from headrace.core.task import Task
 from tests.core.drawn import NodePlan, noop
 from tests.core.simulation import Cluster, World, replay
 from tests.core.test_machine_simulated import check, cluster_of, graphs, thorough, worlds

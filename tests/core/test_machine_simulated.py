@@ -14,9 +14,9 @@ from headrace.core.events import Stop
 from headrace.core.gangs import SPAN
 from headrace.core.noderun import NO_BATCH
 from headrace.core.plan import edge_children
+from headrace.core.policy import Policy
 from headrace.core.rules import TRIGGERS
 from headrace.core.state import State
-from headrace.core.task import Policy
 from headrace.errors import FlowError
 from headrace.execution.watchdog import LOOK
 from tests.core.reference import interpret

@@ -8,6 +8,7 @@ import pytest
 
 from headrace.core.graph import GraphDrawing
 from headrace.core.node import Node
+from headrace.core.policy import Policy
 from headrace.core.slots import (
     Const,
     EachConst,
@@ -26,7 +27,7 @@ from headrace.core.slots import (
     refs,
     slot_of,
 )
-from headrace.core.task import Policy, Task
+from headrace.core.task import Task
 from headrace.errors import FlowError
 
 

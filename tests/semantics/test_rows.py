@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
 import pytest
 
 import headrace as hr
-from tests.semantics.rows import ROWS, Row
+from tests.semantics.table import ROWS, Row
+
+for path in sorted(Path(__file__).parent.glob("rows_*.py")):
+    importlib.import_module(f"tests.semantics.{path.stem}")
+
+
+def test_rows_have_names_of_their_own() -> None:
+    assert len({row.name for row in ROWS}) == len(ROWS)
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)

@@ -12,8 +12,8 @@ import pytest
 
 import headrace as hr
 from headrace.errors import RunError, TaskFailed, TriggerFailed
-from tests.semantics import rows
-from tests.semantics.rows import Awkward, Broken, add, fail, locked, odd_fails, rescue, same, total
+from tests.semantics import rows_basic as rows
+from tests.semantics.rows_basic import Awkward, Broken, add, fail, locked, odd_fails, rescue, same, total
 
 
 @hr.flow
@@ -117,7 +117,7 @@ def test_tracebacks_show_the_users_frames_only(place, task):
 
 def test_the_text_of_a_failure_tells_its_cause(place):
     failure = hr.flow(name="deep_down")(lambda: deep()).run(environment=place).failures()["deep"]
-    assert failure.type_name == "tests.semantics.test_views.Broken".replace("test_views", "rows")
+    assert failure.type_name == "tests.semantics.test_views.Broken".replace("test_views", "rows_basic")
     assert "KeyError: 'the cause'" in failure.traceback
     assert "in deeper" in failure.traceback
 
@@ -135,7 +135,7 @@ def test_raising_an_error_often_does_not_lengthen_its_traceback(place):
 def test_an_exception_that_cannot_travel_arrives_as_its_text(dask_place):
     run = hr.flow(name="locking")(lambda: locked()).run(environment=dask_place)
     failure = run.failures()["locked"]
-    assert (failure.type_name, failure.message) == ("tests.semantics.rows.Locked", "it holds a lock")
+    assert (failure.type_name, failure.message) == ("tests.semantics.rows_basic.Locked", "it holds a lock")
     with pytest.raises((TaskFailed, rows.Locked), match="it holds a lock"):
         run.result()
 

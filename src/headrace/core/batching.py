@@ -19,10 +19,10 @@ from collections.abc import Sequence, Set
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
 from headrace.core.plan import EdgeKind, edge_children
+from headrace.core.policy import Placement
 from headrace.core.ready import Queue, Segment
 from headrace.core.state import State
 from headrace.core.strips import Strip
-from headrace.core.task import Placement
 
 #: Seconds of work in a batch. A round trip costs some 10 ms, mostly hidden by the queue on the workers; a tenth of
 #: a second keeps the rest below a few per cent, and people see progress ten times a second.

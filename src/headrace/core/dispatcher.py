@@ -16,13 +16,13 @@ from headrace.core.events import Command, Links
 from headrace.core.ledger import Ledger
 from headrace.core.noderun import NodeRun
 from headrace.core.orders import write_order
+from headrace.core.policy import ANYWHERE, Placement
 from headrace.core.ready import Backlog, Queue, Ready
 from headrace.core.recovery import Recovery
 from headrace.core.slices import slices_of
 from headrace.core.slots import EachSent
 from headrace.core.state import State, move
 from headrace.core.strips import Strip, count
-from headrace.core.task import ANYWHERE, Placement
 
 #: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
 #: round trip.

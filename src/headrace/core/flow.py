@@ -11,6 +11,7 @@ from headrace.core.annotations import resolved_signature
 from headrace.core.drawing import CURRENT, current_drawing
 from headrace.core.graph import Graph, GraphDrawing, draw
 from headrace.core.node import Node, ParameterNode
+from headrace.core.policy import FlowPolicy
 from headrace.errors import FlowError, ParameterError, UnstableFlow
 
 #: Graphs with more nodes are drawn once only: a second drawing would cost more than some 20 ms.
@@ -46,13 +47,18 @@ class FlowDefinition:
         Draws the graph; its signature declares the parameters.
     name : str
         Names the flow in a storage.
+    policy : FlowPolicy, optional
+        How its runs are treated.
     """
 
     #: what the flow's signature was when it was pickled: only then are the types that it names at hand for certain.
     _kept_signature: inspect.Signature | None = None
 
-    def __init__(self, name: str, function: Callable[..., Any] | None = None) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., Any] | None = None, *, policy: FlowPolicy | None = None
+    ) -> None:
         self.name = check_name(name)
+        self.policy = policy or FlowPolicy()
         self.function = function
         self.built: Graph | None = None
         self.own_parameters: dict[str, inspect.Parameter] = {}

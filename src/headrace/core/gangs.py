@@ -22,9 +22,9 @@ from itertools import groupby
 from headrace.core import batching
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
+from headrace.core.policy import ANYWHERE
 from headrace.core.ready import Queue
 from headrace.core.state import State
-from headrace.core.task import ANYWHERE
 
 #: Seconds until a mailed value is with its reader.
 LINK = 0.0003

@@ -216,6 +216,8 @@ def _canonical(value: Any) -> Any:
         return ["set", *sorted(json.dumps(_canonical(item)) for item in value)]
     if isinstance(value, dict):
         return ["dict", *([_canonical(key), _canonical(item)] for key, item in value.items())]
+    if isinstance(value, type) or hasattr(value, "__qualname__"):
+        return ["named", f"{value.__module__}:{value.__qualname__}"]
     return ["object", f"{type(value).__module__}:{type(value).__qualname__}"]
 
 

@@ -17,9 +17,9 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from headrace.core.costs import Costs
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, edge_children
+from headrace.core.policy import ANYWHERE
 from headrace.core.state import State
 from headrace.core.strips import Strip
-from headrace.core.task import ANYWHERE
 
 
 class _Stored:

@@ -6,11 +6,11 @@ from array import array
 
 from headrace.core.events import Failure
 from headrace.core.plan import EdgeKind, PlanNode
+from headrace.core.policy import Policy
 from headrace.core.rules import Upstream, upstream_of
 from headrace.core.slots import EachSent
 from headrace.core.state import FINAL, State, move
 from headrace.core.summary import NodeSummary
-from headrace.core.task import Policy
 
 _STATES = tuple(State)
 _FINAL = bytes(sorted(FINAL))

@@ -20,8 +20,9 @@ from enum import IntEnum
 from typing import Any, NamedTuple, overload
 
 from headrace.core.graph import Graph, NodeSpec
+from headrace.core.policy import Policy
 from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, refs
-from headrace.core.task import Policy, Task
+from headrace.core.task import Task
 from headrace.errors import FlowError
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
-from headrace.core.task import Placement
+from headrace.core.policy import Placement
 
 Segment = tuple[int, int, int]  # node, low, high
 

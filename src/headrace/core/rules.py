@@ -55,13 +55,13 @@ TRIGGERS: dict[str, Callable[[Upstream], bool]] = {
 }
 
 
-def decide(trigger: str, skip_on_upstream_skip: bool, up: Upstream) -> Decision:
+def decide(trigger: str | Callable[[Upstream], bool], skip_on_upstream_skip: bool, up: Upstream) -> Decision:
     """Decide whether a task run runs, is skipped, or fails by its trigger.
 
     Parameters
     ----------
-    trigger : str
-        A key of ``TRIGGERS``.
+    trigger : str or callable
+        A key of ``TRIGGERS``, or a user's function; if that raises, the trigger is not satisfied.
     skip_on_upstream_skip : bool
         Whether one skipped upstream skips this task run.
     up : Upstream
@@ -73,13 +73,22 @@ def decide(trigger: str, skip_on_upstream_skip: bool, up: Upstream) -> Decision:
         return Decision.SKIP
     if trigger == "not_all_skipped" and up.skipped == up.total:
         return Decision.SKIP
-    return Decision.RUN if TRIGGERS[trigger](up) else Decision.TRIGGER_FAIL
+    return Decision.RUN if _satisfied(trigger, up) else Decision.TRIGGER_FAIL
+
+
+def _satisfied(trigger: str | Callable[[Upstream], bool], up: Upstream) -> bool:
+    if isinstance(trigger, str):
+        return TRIGGERS[trigger](up)
+    try:
+        return bool(trigger(up))
+    except Exception:  # noqa: BLE001 - a user's function may raise anything
+        return False
 
 
 @functools.cache
-def runs_after_success(trigger: str) -> bool:
+def runs_after_success(trigger: str | Callable[[Upstream], bool]) -> bool:
     """Whether a task with this trigger runs wherever all upstream succeeded, so that nobody need count."""
-    return TRIGGERS[trigger](Upstream(1, 0, 0))
+    return isinstance(trigger, str) and TRIGGERS[trigger](Upstream(1, 0, 0))
 
 
 def upstream_of(whole: Upstream, by_child: Iterable[State]) -> Upstream:

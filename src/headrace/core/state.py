@@ -34,6 +34,7 @@ class State(IntEnum):
     SKIPPED = 7
     CANCELLED = 8
     CRASHED = 9
+    TIMED_OUT = 10
 
     @property
     def is_final(self) -> bool:
@@ -76,26 +77,30 @@ LABELS: dict[State, tuple[str, str]] = {
     State.SKIPPED: ("Skipped", "#7b8794"),
     State.CANCELLED: ("Cancelled", "#8e6bbf"),
     State.CRASHED: ("Crashed", "#8b1e1e"),
+    State.TIMED_OUT: ("TimedOut", "#c2571a"),
 }
 
 FINAL: frozenset[State] = frozenset(state for state in State if state >= State.SUCCESS)
-FAILURES: frozenset[State] = frozenset({State.FAILED, State.TRIGGER_FAILED, State.CANCELLED, State.CRASHED})
+FAILURES: frozenset[State] = frozenset(
+    {State.FAILED, State.TRIGGER_FAILED, State.CANCELLED, State.CRASHED, State.TIMED_OUT}
+)
 
 _P, _Y, _R, _T = State.PENDING, State.READY, State.RUNNING, State.RETRYING
-_S, _F, _G, _K, _C, _X = (
+_S, _F, _G, _K, _C, _X, _O = (
     State.SUCCESS,
     State.FAILED,
     State.TRIGGER_FAILED,
     State.SKIPPED,
     State.CANCELLED,
     State.CRASHED,
+    State.TIMED_OUT,
 )
 
 #: from each state, the states that may follow. For task runs.
 MOVES: dict[State, frozenset[State]] = {
     _P: frozenset({_Y, _R, _F, _G, _K, _C}),  # FAILED without running: e.g. a map over unequal lengths
     _Y: frozenset({_R, _C}),
-    _R: frozenset({_P, _T, _S, _F, _G, _K, _C, _X}),  # PENDING: handed back, or its worker was lost
+    _R: frozenset({_P, _T, _S, _F, _G, _K, _C, _X, _O}),  # PENDING: handed back, or its worker was lost
     _T: frozenset({_Y, _C}),  # READY: the retry is due
     _S: frozenset(),
     _F: frozenset(),
@@ -103,16 +108,18 @@ MOVES: dict[State, frozenset[State]] = {
     _K: frozenset(),
     _C: frozenset(),
     _X: frozenset(),
+    _O: frozenset(),
 }
 
 #: the same for a whole run, which is never skipped, retried or refused by a trigger.
 RUN_MOVES: dict[State, frozenset[State]] = {
     _P: frozenset({_R, _C}),
-    _R: frozenset({_S, _F, _C, _X}),
+    _R: frozenset({_S, _F, _C, _X, _O}),
     _S: frozenset(),
     _F: frozenset(),
     _C: frozenset(),
     _X: frozenset(),
+    _O: frozenset(),
 }
 
 #: for each target state, the set of states (as bytes) from which a task run may come.

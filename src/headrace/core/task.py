@@ -4,114 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast, overload
+from dataclasses import replace
+from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from headrace.core.drawing import current_drawing
-from headrace.core.rules import TRIGGERS
+from headrace.core.policy import OPTIONS, Delay, Policy, RetryOn, Trigger
 from headrace.errors import FlowError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Placement(NamedTuple):
-    """Where a task's runs may be executed, and before which others.
-
-    Attributes
-    ----------
-    resources : tuple of (str, float)
-        What a worker must have free, as its ``--resources`` offer it.
-    workers : tuple of str
-        Names, addresses or hosts of the workers that may execute it; empty for all.
-    priority : int
-        Higher goes first.
-    """
-
-    resources: tuple[tuple[str, float], ...] = ()
-    workers: tuple[str, ...] = ()
-    priority: int = 0
-
-
-ANYWHERE = Placement()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """How a task is treated, apart from what it computes.
-
-    Attributes
-    ----------
-    name : str
-        Shown to people; the base of its nodes' names.
-    retries : int, default 0
-        How many further attempts follow a failed one.
-    retry_delay : float, default 0.0
-        Seconds between two attempts. A waiting retry holds no worker.
-    trigger : str, default "all_successful"
-        When it may run; see ``core.rules``.
-    skip_on_upstream_skip : bool, default True
-        Whether one skipped upstream skips it.
-    nout : int, optional
-        How many outputs the returned sequence has, so that ``a, b = task(...)`` works while drawing.
-    resources : dict of str to float, optional
-        What a worker must have free to execute it, in Dask's words: ``{"GPU": 1}``.
-    workers : str or list of str, optional
-        Which of Dask's workers may execute it: names, addresses or hosts.
-    priority : int, default 0
-        Among what is ready, higher goes first.
-    """
-
-    name: str
-    retries: int = 0
-    retry_delay: float = 0.0
-    trigger: str = "all_successful"
-    skip_on_upstream_skip: bool = True
-    nout: int | None = None
-    resources: Mapping[str, float] | None = None
-    workers: str | Sequence[str] | None = None
-    priority: int = 0
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        if not isinstance(self.name, str) or not self.name:
-            raise FlowError(f"a task needs a name, got {self.name!r}")
-        if self.trigger not in TRIGGERS:
-            raise FlowError(f"task {self.name!r}: unknown trigger {self.trigger!r}; known are {', '.join(TRIGGERS)}")
-        if not isinstance(self.retries, int) or self.retries < 0:
-            raise FlowError(f"task {self.name!r}: retries must be a whole number from 0 on, got {self.retries!r}")
-        if not isinstance(self.retry_delay, (int, float)) or not 0 <= self.retry_delay < math.inf:
-            raise FlowError(f"task {self.name!r}: retry_delay must be seconds >= 0, got {self.retry_delay!r}")
-        if self.nout is not None and (not isinstance(self.nout, int) or self.nout < 1):
-            raise FlowError(f"task {self.name!r}: nout must be a whole number from 1 on, got {self.nout!r}")
-        self._check_placement()
-
-    def _check_placement(self) -> None:
-        resources, workers = self.resources or {}, self.workers or ()
-        if not isinstance(resources, Mapping) or not all(
-            isinstance(name, str) and isinstance(amount, (int, float)) and 0 < amount < math.inf
-            for name, amount in resources.items()
-        ):
-            raise FlowError(
-                f"task {self.name!r}: resources must be amounts > 0 by name, such as {{'GPU': 1}}, got {resources!r}"
-            )
-        if isinstance(workers, Mapping) or not all(isinstance(worker, str) and worker for worker in workers):
-            raise FlowError(f"task {self.name!r}: workers must be names, addresses or hosts, got {workers!r}")
-        if not isinstance(self.priority, int):
-            raise FlowError(f"task {self.name!r}: priority must be a whole number, got {self.priority!r}")
-
-    @property
-    def placement(self) -> Placement:
-        """Where its runs may be executed, and before which others."""
-        workers = (self.workers,) if isinstance(self.workers, str) else tuple(self.workers or ())
-        if not (self.resources or workers or self.priority):
-            return ANYWHERE
-        return Placement(tuple(sorted((self.resources or {}).items())), workers, self.priority)
-
-
-OPTIONS = tuple(field.name for field in fields(Policy))
 
 
 class Task(Generic[P, R]):
@@ -257,13 +159,23 @@ def task(
     *,
     name: str | None = None,
     retries: int = 0,
-    retry_delay: float = 0.0,
-    trigger: str = "all_successful",
+    retry_delay: Delay = 0.0,
+    retry_on: RetryOn | None = None,
+    timeout: float | None = None,
+    isolated: bool = False,
+    trigger: Trigger = "all_successful",
     skip_on_upstream_skip: bool = True,
     nout: int | None = None,
     resources: Mapping[str, float] | None = None,
     workers: str | Sequence[str] | None = None,
     priority: int = 0,
+    tags: Sequence[str] = (),
+    max_running: int | None = None,
+    run_name: str | Callable[..., str] | None = None,
+    log_prints: bool = False,
+    on_state: Callable[..., object] | None = None,
+    on_failure: Callable[..., object] | None = None,
+    dynamic: bool = False,
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 
 
@@ -278,22 +190,51 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         Shown to people; the base of its nodes' names.
     retries : int, default 0
         How many further attempts follow a failed one.
-    retry_delay : float, default 0.0
-        Seconds between two attempts. A waiting retry holds no worker.
-    trigger : str, default "all_successful"
-        When it may run: ``all_successful``, ``all_failed``, ``any_successful``, ``any_failed``,
-        ``all_finished`` or ``not_all_skipped``. A task that runs although an upstream failed receives the
-        exception in place of the value; in place of a skipped one's, ``None``.
+    retry_delay : float, sequence of float or callable, default 0.0
+        Seconds between two attempts: always the same, one per attempt (the last one stays), or told by a function of
+        the number of attempts so far, such as ``hr.exponential(1.0)``. A waiting retry holds no worker.
+    retry_on : type, tuple of types or callable, optional
+        Which exceptions are worth another attempt: types, or a function that takes the exception and says so.
+        Default: all.
+    timeout : float, optional
+        Seconds that one attempt may take. Then it is told to end, by an exception in its thread, and fails as
+        TimedOut. What waits inside a C function hears of that when the function returns; ``isolated=True`` ends that,
+        too.
+    isolated : bool, default False
+        Whether each attempt runs in a child process of the worker, which is killed when it takes too long or when the
+        run is cancelled.
+    trigger : str or callable, default "all_successful"
+        When it may run: ``all_successful``, ``all_failed``, ``any_successful``, ``any_failed``, ``all_finished``,
+        ``not_all_skipped``, or a function that takes the counts of how its upstream ended (``core.rules.Upstream``)
+        and says so. A task that runs although an upstream failed receives the exception in place of the value; in
+        place of a skipped one's, ``None``.
     skip_on_upstream_skip : bool, default True
         Whether one skipped upstream skips it.
     nout : int, optional
-        How many outputs the returned sequence has, so that ``a, b = task(...)`` works in a flow.
+        How many outputs the returned sequence has, so that ``a, b = task(...)`` works in a flow. Default: as the
+        annotation of what the function returns tells, if it is a tuple of known length.
     resources : dict of str to float, optional
         What a Dask worker must have free to execute it: ``{"GPU": 1}``. It matters on a Dask cluster only.
     workers : str or list of str, optional
         Which Dask workers may execute it: names, addresses or hosts. It matters on a Dask cluster only.
     priority : int, default 0
         Among what is ready, higher goes first.
+    tags : sequence of str, default ()
+        Words that it is found and limited by.
+    max_running : int, optional
+        How many of its task runs may run at the same time, across the run. For limits by tag, see ``hr.flow``.
+    run_name : str or callable, optional
+        Names each task run in logs and errors: a text with the names of parameters, ``"load-{day}"``, or a function
+        of the task's arguments.
+    log_prints : bool, default False
+        Whether what it prints is logged, so that it arrives where the run was started.
+    on_state : callable, optional
+        Called with what changed, the old state and the new one, where the run was started. It cannot change values.
+    on_failure : callable, optional
+        Called with what failed and its exception, when no attempt is left.
+    dynamic : bool, default False
+        Whether its function draws a flow when it runs: tasks that are called in it add nodes to the run, and what it
+        returns is made of their values.
 
     Raises
     ------

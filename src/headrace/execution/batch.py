@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
+from headrace.core.attempts import verdict
 from headrace.core.events import Dispatch, Ended, Event, Exceptional, Size
 from headrace.core.plan import EdgeKind, Plan, PlanNode, edge_children
 from headrace.core.rules import Decision, Upstream, decide, upstream_of
@@ -268,32 +269,34 @@ class Execution:
             self._note(number, child, State.PENDING)
             return
         attempts = self.order.attempts.get((number, child), 0) + 1
-        position = self.control.position - 1
-        while attempts <= node.policy.retries:
-            if node.policy.retry_delay > 0 and not self.order.whole:
-                self.odd[number, child] = State.RETRYING
-                failure, _ = capture(error)
-                self.exceptional.append(
-                    Exceptional(position, State.RETRYING, attempts, failure, node.policy.retry_delay)
-                )
-                return
+        judged = verdict(node.policy, attempts, error)
+        while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole):
             attempts += 1
             try:
                 self.values[number][child] = node.call(self, child)
             except self.interrupts:
                 raise
             except BaseException as again:  # noqa: BLE001 - as above
-                error = again
+                judged = verdict(node.policy, attempts, again)
             else:
                 self._note(number, child, State.SUCCESS, attempts)
                 return
-        self._give_in(number, child, error, attempts)
+        if judged.state is State.RETRYING:
+            failure, _ = capture(judged.error)
+            self.odd[number, child] = State.RETRYING
+            position = self.control.position - 1
+            self.exceptional.append(Exceptional(position, State.RETRYING, attempts, failure, judged.delay))
+        else:
+            self._give_in(number, child, judged.error, attempts, judged.state)
 
-    def _give_in(self, number: int, child: int, error: BaseException, attempts: int) -> None:
-        """Record a failure that is final."""
-        failure, self.values[number][child] = capture(error)
-        self.odd[number, child] = State.FAILED
-        self.exceptional.append(Exceptional(self.control.position - 1, State.FAILED, attempts, failure))
+    def _give_in(
+        self, number: int, child: int, error: BaseException, attempts: int, state: State = State.FAILED
+    ) -> None:
+        """Record an end that is final, and no success."""
+        failure, value = capture(error) if state is not State.SKIPPED else (None, None)
+        self.values[number][child] = value
+        self.odd[number, child] = state
+        self.exceptional.append(Exceptional(self.control.position - 1, state, attempts, failure))
 
     def _refused(self, node: LoadedNode, child: int) -> BaseException | None:
         """Why the first of a task run's inputs that could not come along could not."""

@@ -24,8 +24,8 @@ from distributed import CancelledError, Client, Future, KilledWorker
 
 from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Release, Resized, Stop, Vanished
 from headrace.core.plan import Plan
+from headrace.core.policy import Placement
 from headrace.core.ready import Backlog
-from headrace.core.task import Placement
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG

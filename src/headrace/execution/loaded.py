@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from headrace.core.plan import Edge, EdgeKind, Measure, Plan, PlanNode, plain
+from headrace.core.policy import Policy
 from headrace.core.rules import runs_after_success
 from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, build, follow
-from headrace.core.task import Policy
+from headrace.core.task import Task
 from headrace.execution.values import Values
 
 
@@ -33,11 +34,14 @@ class Source(Protocol):
 
 Getter = Callable[[Source, int], Any]
 
+#: What calls of tasks are wrapped in, the innermost first; each returns the call as it is if a task does not need it.
+GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = ()
+
 
 class LoadedNode:
     """A node of the plan, ready to be called."""
 
-    __slots__ = ("args", "function", "index", "kwargs", "measures", "picky", "plain", "plan", "policy")
+    __slots__ = ("args", "call", "function", "index", "kwargs", "measures", "picky", "plain", "plan", "policy")
 
     def __init__(self, plan: Plan, index: int) -> None:
         self.plan = plan
@@ -56,6 +60,10 @@ class LoadedNode:
             self.args = tuple([_getter(plan, slot, spec.inputs) for slot in spec.args])
             self.kwargs = {key: _getter(plan, slot, spec.inputs) for key, slot in spec.kwargs.items()}
             self.measures = spec.measures
+        #: fetches the arguments of a task run and calls the function, with all that its policy asks for
+        self.call: Getter = self._call
+        for guard in GUARDS:
+            self.call = guard(task, self.call)
 
     @property
     def spec(self) -> PlanNode:
@@ -74,8 +82,7 @@ class LoadedNode:
             return [arg for arg in self.plain if type(arg) is int]
         return [edge.source for edge in self.inputs]
 
-    def call(self, source: Source, child: int) -> Any:
-        """Fetch the arguments of a task run and call the function."""
+    def _call(self, source: Source, child: int) -> Any:
         if self.plain is not None:
             values = source.values
             return self.function(*[values[arg][0] if type(arg) is int else arg[0] for arg in self.plain])

@@ -11,9 +11,9 @@ from dataclasses import fields
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from headrace.core.policy import Policy
 from headrace.core.state import State
 from headrace.core.summary import NodeSummary
-from headrace.core.task import Policy
 from headrace.report.rows import duration
 from headrace.report.text import graph_tree
 

@@ -11,12 +11,13 @@ import copy
 import hashlib
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 from headrace import parameters, pickling
 from headrace.core.flow import FlowDefinition, draw_twice
 from headrace.core.graph import Graph
+from headrace.core.policy import options_of
 from headrace.core.task import Task
 from headrace.errors import DamagedObject
 from headrace.storage.envelope import Envelope, open_envelope, pack
@@ -144,7 +145,7 @@ def _tasks(flow: FlowDefinition, graph: Graph | None) -> list[dict[str, Any]]:
     tasks = [node.task for node in graph.nodes] if graph is not None else _referenced_tasks(flow)
     found: dict[str, dict[str, Any]] = {}
     for task in tasks:
-        row = {"name": task.name, "origin": task.qualified_name, **asdict(task.policy)}
+        row = {"name": task.name, "origin": task.qualified_name, **options_of(task.policy)}
         found.setdefault(repr(row), row)
     return list(found.values())
 

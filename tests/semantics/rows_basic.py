@@ -1,55 +1,14 @@
-"""What headrace promises about flows: one row per behaviour, the same on every executor."""
+"""Rows: values and arguments, maps, flows in flows, failures, triggers, retries."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import headrace as hr
 from headrace.errors import FlowError, TriggerFailed
-
-S, F, T = "Success", "Failed", "TriggerFailed"
-
-
-@dataclass
-class Row:
-    """A flow with its parameters, and what must come of it."""
-
-    name: str
-    flow: hr.Flow
-    parameters: dict[str, Any] = field(default_factory=dict)
-    result: Any = None
-    error: tuple[type[BaseException], str] | None = None
-    states: dict[str, list[str]] = field(default_factory=dict)
-    attempts: dict[str, list[int]] = field(default_factory=dict)
-
-    @property
-    def state(self) -> str:
-        return F if self.error else S
-
-
-ROWS: list[Row] = []
-
-
-def row(
-    parameters: dict[str, Any] | None = None,
-    *,
-    result: Any = None,
-    error: tuple[type[BaseException], str] | None = None,
-    attempts: dict[str, list[int]] | None = None,
-    **states: list[str],
-) -> Callable[[Any], Any]:
-    """Add the decorated flow function, or the flow, to the table."""
-
-    def decorate(function: Any) -> Any:
-        flow = function if isinstance(function, hr.Flow) else hr.flow(function)
-        ROWS.append(Row(flow.name, flow, parameters or {}, result, error, states, attempts or {}))
-        return function
-
-    return decorate
-
+from tests.semantics.table import F, S, T, row
 
 # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -579,6 +538,3 @@ def delayed_retries_that_do_not_suffice(path: str) -> Any:
 def what_follows_waits_for_a_retry(path: str) -> Any:
     later = failing_before(1, retries=1, retry_delay=0.01)(path)
     return same([later, same("x")])
-
-
-assert len({case.name for case in ROWS}) == len(ROWS)

@@ -1,0 +1,55 @@
+"""What headrace promises about flows: one row per behaviour, the same on every executor.
+
+The rows stand in ``rows_*.py``, by topic; ``test_rows.py`` runs them all, everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import headrace as hr
+
+S, F, T, K, C, LATE = "Success", "Failed", "TriggerFailed", "Skipped", "Cancelled", "TimedOut"
+
+
+@dataclass
+class Row:
+    """A flow with its parameters, and what must come of it."""
+
+    name: str
+    flow: hr.Flow
+    parameters: dict[str, Any] = field(default_factory=dict)
+    result: Any = None
+    error: tuple[type[BaseException], str] | None = None
+    states: dict[str, list[str]] = field(default_factory=dict)
+    attempts: dict[str, list[int]] = field(default_factory=dict)
+    ends: str | None = None
+
+    @property
+    def state(self) -> str:
+        """How the run ends."""
+        return self.ends or (F if self.error else S)
+
+
+ROWS: list[Row] = []
+
+
+def row(
+    parameters: dict[str, Any] | None = None,
+    *,
+    result: Any = None,
+    error: tuple[type[BaseException], str] | None = None,
+    attempts: dict[str, list[int]] | None = None,
+    ends: str | None = None,
+    **states: list[str],
+) -> Callable[[Any], Any]:
+    """Add the decorated flow function, or the flow, to the table."""
+
+    def decorate(function: Any) -> Any:
+        flow = function if isinstance(function, hr.Flow) else hr.flow(function)
+        ROWS.append(Row(flow.name, flow, parameters or {}, result, error, states, attempts or {}, ends))
+        return function
+
+    return decorate
