@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from headrace.core.node import flatten, unmapped
     from headrace.core.signals import Fail, Retry, Skip
     from headrace.core.state import State
+    from headrace.core.summary import Observer
     from headrace.core.task import Task, task
     from headrace.environments.base import Environment
     from headrace.environments.dask import DaskEnvironment
     from headrace.environments.local import LocalEnvironment
+    from headrace.execution.context import Context, context
     from headrace.execution.flowrun import FlowRun
+    from headrace.execution.hooks import Change
     from headrace.flows import Flow, flow
     from headrace.store import Storage
 
@@ -38,6 +41,10 @@ _FACE = {
     "Fail": ("headrace.core.signals", "Fail"),
     "Retry": ("headrace.core.signals", "Retry"),
     "State": ("headrace.core.state", "State"),
+    "Context": ("headrace.execution.context", "Context"),
+    "context": ("headrace.execution.context", "context"),
+    "Change": ("headrace.execution.hooks", "Change"),
+    "Observer": ("headrace.core.summary", "Observer"),
     "FlowRun": ("headrace.execution.flowrun", "FlowRun"),
     "Storage": ("headrace.store", "Storage"),
     "Environment": ("headrace.environments.base", "Environment"),
@@ -47,12 +54,15 @@ _FACE = {
 }
 
 __all__ = [
+    "Change",
+    "Context",
     "DaskEnvironment",
     "Environment",
     "Fail",
     "Flow",
     "FlowRun",
     "LocalEnvironment",
+    "Observer",
     "Parameter",
     "Retry",
     "Skip",
@@ -60,6 +70,7 @@ __all__ = [
     "Storage",
     "Task",
     "__version__",
+    "context",
     "errors",
     "flatten",
     "flow",

@@ -103,6 +103,7 @@ class Execution:
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
         self.odd: dict[tuple[int, int], State] = {}
+        self.again = -1, 0  # a position, and which attempt it is at, once it is tried again here
         self.small = 0  # bytes of values that are not bulky
         self.bulk = Bulk(plan.plan, order.strips)
         self.slices = {
@@ -272,6 +273,7 @@ class Execution:
         judged = verdict(node.policy, attempts, error)
         while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole):
             attempts += 1
+            self.again = self.control.position - 1, attempts
             try:
                 self.values[number][child] = node.call(self, child)
             except self.interrupts:

@@ -13,7 +13,9 @@ from headrace.core.events import Command, Dispatch, Event, Release, Stop
 from headrace.core.plan import Plan
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.batch import Control, Execution
+from headrace.execution.context import at_post
 from headrace.execution.loaded import LoadedPlan
+from headrace.execution.logs import LOGS
 from headrace.execution.shelf import Shelf
 from headrace.execution.values import Values, add_values
 from headrace.execution.watchdog import WATCHDOG
@@ -26,6 +28,7 @@ class InlineExecutor(Executor):
 
     def __init__(self) -> None:
         self._plan: LoadedPlan | None = None
+        self._run_id = ""
         self._queue: deque[Dispatch] = deque()
         self._events: deque[Event] = deque()
         self._values: dict[int, Values] = {}
@@ -33,6 +36,8 @@ class InlineExecutor(Executor):
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._plan = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"))
+        self._run_id = run_id
+        LOGS.open(run_id)
         return 1
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
@@ -65,7 +70,8 @@ class InlineExecutor(Executor):
         execution = Execution(self._plan, order, values, control, interrupts=(KeyboardInterrupt,))
         WATCHDOG.watch(control)
         try:
-            ended = execution.run()
+            with at_post(execution, self._run_id, self.kind):
+                ended = execution.run()
         finally:
             WATCHDOG.unwatch(control)
         self._values[order.batch] = execution.kept()
@@ -84,6 +90,8 @@ class InlineExecutor(Executor):
     def finish(self) -> None:  # noqa: D102 - inherited
         self._queue.clear()
         self._events.clear()
+        if self._plan is not None:
+            LOGS.close_run(self._run_id)
         self._plan = None
 
     def release(self) -> None:  # noqa: D102 - inherited

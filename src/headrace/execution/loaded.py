@@ -13,6 +13,8 @@ from headrace.core.policy import Policy
 from headrace.core.rules import runs_after_success
 from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, build, follow
 from headrace.core.task import Task
+from headrace.execution.context import named
+from headrace.execution.prints import printing
 from headrace.execution.values import Values
 
 
@@ -35,7 +37,7 @@ class Source(Protocol):
 Getter = Callable[[Source, int], Any]
 
 #: What calls of tasks are wrapped in, the innermost first; each returns the call as it is if a task does not need it.
-GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = ()
+GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = (printing, named)
 
 
 class LoadedNode:
@@ -81,6 +83,12 @@ class LoadedNode:
         if self.plain is not None:
             return [arg for arg in self.plain if type(arg) is int]
         return [edge.source for edge in self.inputs]
+
+    def arguments(self, source: Source, child: int) -> tuple[list[Any], dict[str, Any]]:
+        """What a task run is called with."""
+        if self.plain is not None:
+            return [source.values[arg][0] if type(arg) is int else arg[0] for arg in self.plain], {}
+        return [get(source, child) for get in self.args], {key: get(source, child) for key, get in self.kwargs.items()}
 
     def _call(self, source: Source, child: int) -> Any:
         if self.plain is not None:

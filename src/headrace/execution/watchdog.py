@@ -1,4 +1,4 @@
-"""The watchdog: gives back what a slow batch has not started, and says how far batches are.
+"""The watchdog: gives back what a slow batch has not started, says how far batches are, and sends what they logged.
 
 One daemon thread per process, started at the first batch. Nobody waits behind a slow neighbour: when a batch has
 run longer than the limit that came with it, the unstarted rest goes back to the machine, which dispatches it
@@ -14,6 +14,7 @@ from time import perf_counter
 
 from headrace.core.events import HandedBack, Progressed
 from headrace.execution.batch import Control
+from headrace.execution.logs import LOGS
 
 #: Seconds between two looks; a batch is noticed at most this much after its limit.
 LOOK = 0.02
@@ -76,6 +77,7 @@ class Watchdog:
                     noted[control] = control.position
                     control.send(Progressed(control.batch, control.position))
             if look % NOTE == 0:
+                LOGS.flush()
                 noted = {control: noted[control] for control in controls if control in noted}
 
 
