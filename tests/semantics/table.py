@@ -26,6 +26,8 @@ class Row:
     states: dict[str, list[str]] = field(default_factory=dict)
     attempts: dict[str, list[int]] = field(default_factory=dict)
     ends: str | None = None
+    told: dict[str, list[str]] | None = None  # by what changed: what hooks were told; see tests.semantics.witness
+    logged: dict[str, list[str]] | None = None  # by run name: what its task logged
 
     @property
     def state(self) -> str:
@@ -43,13 +45,15 @@ def row(
     error: tuple[type[BaseException], str] | None = None,
     attempts: dict[str, list[int]] | None = None,
     ends: str | None = None,
+    told: dict[str, list[str]] | None = None,
+    logged: dict[str, list[str]] | None = None,
     **states: list[str],
 ) -> Callable[[Any], Any]:
     """Add the decorated flow function, or the flow, to the table."""
 
     def decorate(function: Any) -> Any:
         flow = function if isinstance(function, hr.Flow) else hr.flow(function)
-        ROWS.append(Row(flow.name, flow, parameters or {}, result, error, states, attempts or {}, ends))
+        ROWS.append(Row(flow.name, flow, parameters or {}, result, error, states, attempts or {}, ends, told, logged))
         return function
 
     return decorate
