@@ -10,6 +10,7 @@ from typing import Any, Self
 from headrace._version import __version__
 from headrace.core.summary import Observer
 from headrace.environments.base import Environment
+from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.clusters import check_answers, is_address, maker_of
 from headrace.errors import SetupError
 from headrace.execution.flowrun import FlowRun
@@ -35,6 +36,11 @@ class DaskEnvironment(Environment):
         Least and largest number of workers, between which the cluster scales itself.
     deadline : float, default 60.0
         Seconds within which the cluster must be up, with its first worker.
+    on_start : callable or str, optional
+        Called with a ``Change`` before a run executes anything; if it raises, the run does not begin. A function, or
+        where it is: ``"module:qualname"``.
+    on_exit : callable or str, optional
+        Called with a ``Change`` when a run is over, however it ended.
     **options
         Go to the cluster class as they are; for an address, to ``distributed.Client``.
 
@@ -51,6 +57,8 @@ class DaskEnvironment(Environment):
         n_workers: int | None = None,
         adapt: tuple[int, int] | None = None,
         deadline: float = DEADLINE,
+        on_start: Callback | None = None,
+        on_exit: Callback | None = None,
         **options: Any,
     ) -> None:
         if n_workers is not None and adapt is not None:
@@ -63,6 +71,7 @@ class DaskEnvironment(Environment):
         self.n_workers = n_workers
         self.adapt = tuple(adapt) if adapt is not None else None
         self.deadline = deadline
+        self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
         self._cluster: Any = None  # made by setup, so ours to close
         self._client: Any = None
@@ -194,11 +203,12 @@ class DaskEnvironment(Environment):
 
         runner = storage.get_runner(location)
         prepared = runner.prepare(parameters, strings=strings)  # a typing error costs no cluster
+        callbacks = self.callbacks.observers()
         self.setup(storage)
         return prepared.run(
             executor=DaskExecutor(self._client),
             environment=self._describe(),
-            observers=observers,
+            observers=[*observers, *callbacks],
             run_id=run_id,
         )
 
@@ -230,7 +240,12 @@ class DaskEnvironment(Environment):
         kind = self._kind()
         if "<locals>" in kind or kind.startswith("__main__"):
             raise SetupError(f"the cluster class {kind} cannot be found again by name; define it in a module")
-        data = {**self._describe(), "deadline": self.deadline, "options": self.options}
+        data = {
+            **self._describe(),
+            **self.callbacks.serialize(),
+            "deadline": self.deadline,
+            "options": self.options,
+        }
         try:
             same = json.loads(json.dumps(data)) == data
         except TypeError:
