@@ -1,4 +1,5 @@
 import logging
+import os
 import sys
 import threading
 
@@ -20,7 +21,9 @@ log = logging.getLogger("tests.logs")
 def opened():
     """A run of another driver, in this process; yields what is sent to it."""
     sent = []
-    LOGS.open("run-1", logs.LogSettings("elsewhere", {"": logging.ERROR, "tests.logs": logging.INFO}), sent.append, "w")
+    LOGS.open(
+        "run-1", logs.LogSettings("elsewhere", 0, {"": logging.ERROR, "tests.logs": logging.INFO}), sent.append, "w"
+    )
     yield sent
     LOGS.close_run("run-1")
 
@@ -88,7 +91,7 @@ def test_what_a_task_logs_is_sent_and_what_others_log_is_not(opened):
 def test_levels_are_those_of_the_driver_and_then_what_they_were(opened):
     before = logging.getLogger("tests.logs").level, logging.getLogger().level
     assert before == (logging.INFO, logging.ERROR)
-    LOGS.open("run-2", logs.LogSettings("third", {"": logging.DEBUG}), print, "w")
+    LOGS.open("run-2", logs.LogSettings("third", 0, {"": logging.DEBUG}), print, "w")
     assert logging.getLogger().level == logging.DEBUG
     LOGS.close_run("run-2")
     assert logging.getLogger().level == logging.ERROR
@@ -96,19 +99,47 @@ def test_levels_are_those_of_the_driver_and_then_what_they_were(opened):
 
 def test_levels_are_put_back():
     before = logging.getLogger().level, logging.getLogger("tests.logs").level
-    LOGS.open("run-1", logs.LogSettings("elsewhere", {"": 1, "tests.logs": 2}), print, "w")
+    LOGS.open("run-1", logs.LogSettings("elsewhere", 0, {"": 1, "tests.logs": 2}), print, "w")
     LOGS.close_run("run-1")
     assert (logging.getLogger().level, logging.getLogger("tests.logs").level) == before
     assert LOGS not in logging.getLogger().handlers
 
 
+def test_handlers_are_heard_again_when_the_run_is_over(caplog):
+    LOGS.open("run-1", logs.LogSettings("elsewhere", os.getppid()), print, "w")
+    LOGS.mute(logs.LogSettings("elsewhere", os.getppid()))
+    LOGS.close_run("run-1")
+    with pinned(HERE):
+        log.error("heard")
+    assert [found.getMessage() for found in caplog.records] == ["heard"]
+
+
 def test_a_run_that_two_workers_of_a_process_open_is_closed_by_the_second():
     for _ in range(2):
-        LOGS.open("run-1", logs.LogSettings("elsewhere", {}), print, "w")
+        LOGS.open("run-1", logs.LogSettings("elsewhere", 0, {}), print, "w")
     LOGS.close_run("run-1")
     assert LOGS in logging.getLogger().handlers
     LOGS.close_run("run-1")
     assert LOGS not in logging.getLogger().handlers
+
+
+def test_a_child_process_leaves_to_its_driver_what_is_sent_there(opened, caplog):
+    LOGS.mute(logs.LogSettings("elsewhere", os.getppid()))
+    with pinned(HERE):
+        log.error("sent")
+    log.error("stays")
+    LOGS.flush()
+    assert [row["msg"] for row in opened[0].rows] == ["sent"]
+    assert [found.getMessage() for found in caplog.records] == ["stays"]
+
+
+def test_a_process_elsewhere_shows_to_its_own_handlers_too(opened, caplog):
+    LOGS.mute(logs.LogSettings("elsewhere", os.getpid()))
+    with pinned(HERE):
+        log.error("sent")
+    LOGS.flush()
+    assert [row["msg"] for row in opened[0].rows] == ["sent"]
+    assert [found.getMessage() for found in caplog.records] == ["sent"]
 
 
 def test_in_the_drivers_own_process_records_are_marked_only(caplog):
