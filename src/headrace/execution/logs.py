@@ -299,13 +299,11 @@ class Logs(logging.Handler):
         if wanted.process != os.getppid():
             return
         with self._change:
-            others = [
-                logger for logger in list(logging.root.manager.loggerDict.values()) if hasattr(logger, "handlers")
-            ]
-            for handler in (handler for logger in (logging.root, *others) for handler in logger.handlers):
-                if handler is not self and handler not in self._muted:
-                    handler.addFilter(_stays)
-                    self._muted.append(handler)
+            for logger in (logging.root, *list(logging.root.manager.loggerDict.values())):
+                for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
+                    if handler is not self and handler not in self._muted:
+                        handler.addFilter(_stays)
+                        self._muted.append(handler)
 
     def close_run(self, run_id: str) -> None:
         """Leave a run's tasks alone, and logging as it was found."""
