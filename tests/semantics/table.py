@@ -11,7 +11,8 @@ from typing import Any
 
 import headrace as hr
 
-S, F, T, K, C, LATE = "Success", "Failed", "TriggerFailed", "Skipped", "Cancelled", "TimedOut"
+S, F, T, K = "Success", "Failed", "TriggerFailed", "Skipped"
+CANCELLED, LATE, CACHED = "Cancelled", "TimedOut", "Cached"
 
 
 @dataclass
