@@ -71,7 +71,7 @@ def write_order(
     failures = {
         (node, child): nodes[node].failures[child]
         for node, child, state in outside
-        if state is State.FAILED and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
+        if state.is_failure and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
     }
     return Dispatch(
         number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit, failures, whole, links

@@ -16,13 +16,14 @@ from time import perf_counter
 from typing import Any
 
 from headrace.core.attempts import verdict
-from headrace.core.events import Dispatch, Ended, Exceptional, Size
+from headrace.core.events import Dispatch, Ended, Exceptional, Failure, Size
 from headrace.core.plan import EdgeKind, Plan, PlanNode, edge_children
 from headrace.core.rules import Decision, Upstream, decide, upstream_of
+from headrace.core.signals import Signal
 from headrace.core.slots import follow
 from headrace.core.state import State
 from headrace.core.strips import cut
-from headrace.errors import FlowError, TaskCrashed, TriggerFailed
+from headrace.errors import FlowError, RunCancelled, TaskCrashed, TaskTimedOut, TriggerFailed
 from headrace.execution.bulk import BULKY, Bulk, inside, takers
 from headrace.execution.failure import capture, restore
 from headrace.execution.interrupt import Control
@@ -253,7 +254,7 @@ class Execution:
             return
         attempts = self.order.attempts.get((number, child), 0) + 1
         judged = verdict(node.policy, attempts, error)
-        while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole):
+        while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole) and not self.control.stopped:
             attempts += 1
             try:
                 self.values[number][child] = node.call(self, child)
@@ -276,7 +277,11 @@ class Execution:
         self, number: int, child: int, error: BaseException, attempts: int, state: State = State.FAILED
     ) -> None:
         """Record an end that is final, and no success."""
-        failure, value = capture(error) if state is not State.SKIPPED else (None, None)
+        if isinstance(error, Signal):  # it skipped itself, or was cancelled: neither is an error
+            value = _stand_in(self.plan.plan.nodes[number], state)
+            failure = Failure(f"hr.{type(error).__name__}", error.message) if error.message else None
+        else:
+            failure, value = capture(error)
         self.values[number][child] = value
         self.odd[number, child] = state
         self.exceptional.append(Exceptional(self.control.position - 1, state, attempts, failure))
@@ -348,6 +353,10 @@ def _stand_in(spec: PlanNode, state: State) -> Any:
             return None
         case State.CRASHED:
             return TaskCrashed(f"task {spec.name!r} was lost with the process that ran it", task=spec.name)
+        case State.TIMED_OUT:
+            return TaskTimedOut(f"task {spec.name!r} took longer than its timeout", task=spec.name)
+        case State.CANCELLED:
+            return RunCancelled(f"task {spec.name!r} was cancelled", task=spec.name)
         case State.FAILED:
             return FlowError(f"node {spec.name!r} could not be mapped: what it maps over has no common length")
         case _:

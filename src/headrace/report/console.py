@@ -35,6 +35,7 @@ _GLYPHS: dict[State, tuple[str, str]] = {
     State.SKIPPED: ("↷", "-"),
     State.CANCELLED: ("■", "c"),
     State.CRASHED: ("✗", "X"),
+    State.TIMED_OUT: ("✗", "t"),
 }
 _SPIN = ("◐", "◓", "◑", "◒")
 

@@ -19,6 +19,7 @@ WAITING = frozenset({State.PENDING, State.READY})
 _URGENCY = {
     State.CRASHED: 0,
     State.FAILED: 0,
+    State.TIMED_OUT: 0,
     State.TRIGGER_FAILED: 1,
     State.CANCELLED: 1,
     State.RUNNING: 2,
