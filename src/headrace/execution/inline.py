@@ -100,6 +100,8 @@ class InlineExecutor(Executor):
     def finish(self) -> None:  # noqa: D102 - inherited
         self._queue.clear()
         self._events.clear()
+        if self._plan is not None:
+            self._plan.children.close()
         self._plan = None
 
     def release(self) -> None:  # noqa: D102 - inherited

@@ -91,10 +91,12 @@ class PlanPlugin(WorkerPlugin):
         PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) - 1
         if PROCESS.users[self.run_id] <= 0:
             PROCESS.users.pop(self.run_id, None)
-            PROCESS.plans.pop(self.run_id, None)
+            plan = PROCESS.plans.pop(self.run_id, None)
             PROCESS.kept.clear(self.run_id)
             OFFICE.remove(self.run_id)
             RUNNING.clear(self.run_id)
+            if plan is not None:
+                plan.children.close()
 
 
 def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchValues:
