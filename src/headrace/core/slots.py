@@ -16,6 +16,7 @@ without walking anything again:
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -169,6 +170,7 @@ def slot_of(value: object) -> Slot:
             _refuse_subclass(kind, list, tuple, set, frozenset)
         return Slotted(kind, tuple(map(slot_of, value)))
     fields = [f for f in dataclasses.fields(value) if f.init]  # type: ignore[arg-type]
+    _refuse_forgetful(kind, {f.name for f in fields})
     items = tuple(slot_of(getattr(value, f.name)) for f in fields)
     return Slotted(type(value), items, tuple(f.name for f in fields))
 
@@ -179,6 +181,17 @@ def _refuse_subclass(kind: type, *plain: type) -> None:
         raise FlowError(
             f"a node stands inside a container of type {kind.__name__}, which cannot be filled in later; use a plain "
             f"{' or '.join(cls.__name__ for cls in plain if issubclass(kind, cls))}, or make it in a task"
+        )
+
+
+def _refuse_forgetful(kind: type, kept: set[str]) -> None:
+    """Refuse a dataclass whose constructor takes what its instances do not keep (``InitVar``)."""
+    taken = inspect.signature(kind).parameters.values()
+    lost = [each.name for each in taken if each.default is each.empty and each.name not in kept]
+    if lost:
+        raise FlowError(
+            f"a node stands inside a dataclass {kind.__name__}, which must be made again when the node's value is "
+            f"known, and does not keep {', '.join(map(repr, lost))} that it was made with; make it in a task"
         )
 
 

@@ -24,9 +24,11 @@ from headrace.core.slots import follow
 from headrace.core.state import State
 from headrace.core.strips import count, cut
 from headrace.errors import FlowError, TaskCrashed, TriggerFailed
+from headrace.execution import sound
 from headrace.execution.bulk import BULKY, Bulk, inside, takers
 from headrace.execution.failure import capture, restore
 from headrace.execution.loaded import LoadedNode, LoadedPlan
+from headrace.execution.sound import SOUND
 from headrace.execution.values import Values
 
 #: Types that have a length but no elements in order; the same as for constants that are mapped over.
@@ -135,15 +137,16 @@ class Execution:
                     began, error = perf_counter(), None
                     control.running = began
                     try:
-                        mine[child] = node.call(self, child)
+                        value = node.call(self, child)
+                        if type(value) not in SOUND:
+                            self._check(number, child, value)
+                        mine[child] = value
                     except self.interrupts:
                         raise
                     except BaseException as caught:  # noqa: BLE001 - whatever a task raises is its own state
                         error = caught
-                    if error is not None:  # out here, so that no attempt's exception becomes the next one's context
-                        self._failed(number, node, child, error)
-                    elif behind and (number, child) in behind:
-                        self._note(number, child, State.SUCCESS, behind[number, child] + 1)
+                    if error is not None or behind:  # out here, so that no exception becomes the next one's context
+                        self._not_plain(number, node, child, error)
                     control.running = None
                     seconds.append(perf_counter() - began)
                     if node.measures:
@@ -182,6 +185,14 @@ class Execution:
             value = self.children(node) if mapped else follow(self.values[node][0], path)
             known = self._flat[key] = [element for part in value for element in part]
         return known
+
+    def _check(self, number: int, child: int, value: Any) -> None:
+        """Let an attempt fail whose value could not travel, if it had to."""
+        sound.check(value, f"the value of task {self._label(number, child)!r}")
+
+    def _label(self, number: int, child: int) -> str:
+        spec = self.plan.plan.nodes[number]
+        return f"{spec.name}[{child}]" if spec.mapped else spec.name
 
     def _measure(self, number: int, node: LoadedNode, child: int) -> None:
         if self.odd.get((number, child), State.SUCCESS) is not State.SUCCESS:
@@ -262,6 +273,13 @@ class Execution:
             if index not in self.values.get(edge.source, {})
         ]
 
+    def _not_plain(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
+        """Deal with an attempt that failed, or that others went before."""
+        if error is not None:
+            self._failed(number, node, child, error)
+        elif before := self.order.attempts.get((number, child)):
+            self._note(number, child, State.SUCCESS, before + 1)
+
     def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
         """Try again at once, or later, or record the failure."""
         if isinstance(error, KeyError) and (missing := self._missing(node, child)):
@@ -273,7 +291,9 @@ class Execution:
         while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole):
             attempts += 1
             try:
-                self.values[number][child] = node.call(self, child)
+                value = node.call(self, child)
+                self._check(number, child, value)
+                self.values[number][child] = value
             except self.interrupts:
                 raise
             except BaseException as again:  # noqa: BLE001 - as above

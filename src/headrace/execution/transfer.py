@@ -1,7 +1,9 @@
 """Values on their way between workers: what cannot be pickled arrives as an error that says so.
 
-Dask would try again for ever to send a value that cannot be pickled. So a batch's result has a type of its own, for
-which Dask asks here: it is pickled as it is, and only if that fails, value by value.
+A result could be pickled when it was made (``sound``), but may have changed since: some objects open files or make
+locks when they are first used, in a task that takes them in the same process. Dask would try again for ever to send
+such a value. So a batch's result has a type of its own, for which Dask asks here: it is pickled as it is, and only if
+that fails, value by value.
 """
 
 from __future__ import annotations
