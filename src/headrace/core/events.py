@@ -259,6 +259,8 @@ class Dispatch:
         Parts of long constant lists; see ``core.slices``.
     cuts : dict
         Of which inputs a part of one list is enough; see ``core.cuts``.
+    urgent : bool
+        Whether it goes before others of its priority, because others of its kind may not run meanwhile.
     """
 
     batch: int
@@ -273,6 +275,7 @@ class Dispatch:
     links: Links | None = None
     slices: dict[tuple[int, int | str], list[tuple[int, Sequence[Any]]]] = field(default_factory=dict)
     cuts: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    urgent: bool = False
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from headrace.core.costs import Costs
 from headrace.core.dispatcher import Batch, Dispatcher
@@ -41,6 +41,7 @@ from headrace.core.events import (
     Wake,
 )
 from headrace.core.ledger import Ledger
+from headrace.core.limits import placements_of
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, Plan
 from headrace.core.ready import Backlog, Segment
@@ -62,15 +63,18 @@ class RunMachine:
         What to run.
     threads : int
         How many threads the executor has.
+    limits : mapping of str to int, optional
+        By tag: how many task runs may run at the same time.
     """
 
-    def __init__(self, plan: Plan, threads: int = 1) -> None:
+    def __init__(self, plan: Plan, threads: int = 1, limits: Mapping[str, int] | None = None) -> None:
         self.plan = plan
         self.state = State.PENDING
         self.costs = Costs(len(plan.tasks))
         self.nodes: list[NodeRun] = []
+        placements = placements_of(plan, limits or {})
         for spec in plan.nodes:
-            run = NodeRun(spec, plan.policy(spec.index))
+            run = NodeRun(spec, plan.tasks[spec.task].policy, placements[spec.task])
             if spec.widths and not spec.widths_from:
                 run.resize(spec.widths[0])
             self.nodes.append(run)

@@ -12,7 +12,7 @@ import queue
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -30,6 +30,7 @@ from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrash
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG
 from headrace.execution.failure import capture
+from headrace.execution.offers import addresses, asks, check, offers_of
 from headrace.execution.scheduler import MARK, OVER, RunsPlugin, forget_plan, topic
 from headrace.execution.worker import PlanPlugin, cut, pick, pick_kept, run_batch
 
@@ -43,6 +44,8 @@ INTERVAL = 0.002
 RETRY = 0.1
 #: Seconds without an answer from the scheduler after which it counts as lost.
 SILENCE = 30.0
+#: Added to the priority of batches that go before others of the same priority.
+URGENT = 0.5
 #: Seconds without any worker after which a run gives up. Adaptive clusters may need minutes to bring the first one.
 DESERTED = 600.0
 
@@ -58,12 +61,16 @@ class DaskExecutor(Executor):
     ----------
     client : distributed.Client
         Connected. It is not closed by the executor.
+    coming : mapping of str to float, optional
+        Resources of workers that may come later. Default: if the client's cluster adapts by itself, any; else none.
     """
 
     kind = "dask"
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, coming: Mapping[str, float] | None = None) -> None:
         self.client = client
+        self._coming = coming
+        self._addresses: dict[str, str] = {}  # of workers that tasks may ask for by name
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: dict[int, Future[Any]] = {}
         self._live: set[int] = set()
@@ -78,6 +85,7 @@ class DaskExecutor(Executor):
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._run_id = run_id
+        self._check_offers(outline)
         if self.client.scheduler_comm is not None:
             self.client.scheduler_comm.interval = min(self.client.scheduler_comm.interval, INTERVAL)
         self.client.subscribe_topic(topic(run_id), self._on_event)
@@ -98,6 +106,15 @@ class DaskExecutor(Executor):
         self._told = self._threads
         self._peopled = time.monotonic()
         return self._told
+
+    def _check_offers(self, outline: Plan) -> None:
+        """Make sure that there is a worker for each task, unless such may come."""
+        if not (policies := asks(outline)):
+            return
+        offers = offers_of(self.client.scheduler_info(n_workers=-1))
+        self._addresses = addresses(offers)
+        if self._coming is not None or getattr(self.client.cluster, "_adaptive", None) is None:
+            check(policies, offers, self._coming or {})
 
     @property
     def _threads(self) -> int:
@@ -135,7 +152,7 @@ class DaskExecutor(Executor):
             self._events.put(pickle.loads(event[1]))
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
-        groups: list[tuple[tuple[Placement, dict[int, str]], dict[int, DaskTask], list[DaskTask]]] = []
+        groups: list[tuple[tuple[Placement, float, dict[int, str]], dict[int, DaskTask], list[DaskTask]]] = []
         keys: dict[int, str] = {}
         seats: dict[tuple[int, ...], dict[int, str]] = {}
         released: list[int] = []
@@ -145,7 +162,8 @@ class DaskExecutor(Executor):
                 gang = command.links.gang if command.links is not None else ()
                 addresses = seats.get(gang) or seats.setdefault(gang, self._seats(gang))
                 order = pickle.dumps((command, addresses), protocol=5)
-                where = self._placement(command), addresses
+                placement = self._placement(command)
+                where = placement, placement.priority + (URGENT if command.urgent else 0), addresses
                 if not groups or groups[-1][0] != where:
                     groups.append((where, {}, []))
                 held = {batch: keys.get(batch) or self._futures[batch].key for batch in command.inputs}
@@ -164,25 +182,25 @@ class DaskExecutor(Executor):
             elif isinstance(command, Stop):
                 self.client.cancel([self._futures[b] for b in command.batches if b in self._futures], force=True)
                 self._live.difference_update(command.batches)
-        for (placement, addresses), tasks, parts in groups:
+        for (placement, priority, addresses), tasks, parts in groups:
             if addresses:
                 at = {task.key: [addresses[batch]] for batch, task in tasks.items()}
                 with annotate(workers=at.__getitem__, allow_other_workers=True):
-                    self._submit(placement, tasks, parts)
+                    self._submit(placement, priority, tasks, parts)
             else:
-                self._submit(placement, tasks, parts)
+                self._submit(placement, priority, tasks, parts)
         for batch in released:  # only now: what was just sent may need them
             self._futures.pop(batch, None)
 
-    def _submit(self, placement: Placement, tasks: dict[int, DaskTask], parts: list[DaskTask]) -> None:
+    def _submit(self, placement: Placement, priority: float, tasks: dict[int, DaskTask], parts: list[DaskTask]) -> None:
         """Give batches to the scheduler that may all run at the same places, and what cuts lists for them."""
         futures = self.client.get(
             {task.key: task for task in (*tasks.values(), *parts)},
             [task.key for task in tasks.values()],
             sync=False,
-            workers=list(placement.workers) or None,
+            workers=[self._addresses.get(worker, worker) for worker in placement.workers] or None,
             resources=dict(placement.resources) or None,
-            priority=placement.priority,
+            priority=priority,
         )
         self._futures.update(zip(tasks, futures, strict=True))
         self._live.update(tasks)

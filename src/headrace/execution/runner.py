@@ -17,6 +17,7 @@ from headrace._version import __version__
 from headrace.core.flow import FlowDefinition, draw_twice, unstable
 from headrace.core.graph import Graph
 from headrace.core.plan import Plan, make_plan
+from headrace.core.policy import FlowPolicy
 from headrace.core.slices import split
 from headrace.core.summary import Observer
 from headrace.execution.base import Executor
@@ -139,7 +140,7 @@ class FlowRunner:
             "versions": versions(),
             "digest": digest,
         }
-        return PreparedRun(facts, plan, data, self._record)
+        return PreparedRun(facts, plan, data, self._record, self.flow.policy)
 
     def _draw(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:
         """Draw the graph, and make sure that it depends on nothing but the parameters.
@@ -187,15 +188,23 @@ class PreparedRun:
         The same, pickled.
     record : callable
         Begins the record.
+    policy : FlowPolicy
+        How the flow's runs are treated.
     """
 
     def __init__(
-        self, facts: dict[str, Any], plan: Plan, plan_bytes: bytes, record: Callable[[dict[str, Any]], Record]
+        self,
+        facts: dict[str, Any],
+        plan: Plan,
+        plan_bytes: bytes,
+        record: Callable[[dict[str, Any]], Record],
+        policy: FlowPolicy,
     ) -> None:
         self.facts = facts
         self.plan = plan
         self.plan_bytes = plan_bytes
         self._record = record
+        self.policy = policy
 
     def run(
         self,
@@ -215,7 +224,7 @@ class PreparedRun:
         where = dict(environment or {"type": executor.kind})
         record = self._record({**self.facts, "run_id": run_id, "environment": where})
         with _uncollected():
-            drive = Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers)
+            drive = Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers, self.policy)
         return drive.run()
 
 
