@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headrace.environments.dask import DaskEnvironment
     from headrace.environments.local import LocalEnvironment
     from headrace.execution.flowrun import FlowRun
+    from headrace.execution.inside import get_client
     from headrace.flows import Flow, flow
     from headrace.store import Storage
 
@@ -39,6 +40,7 @@ _FACE = {
     "Retry": ("headrace.core.signals", "Retry"),
     "State": ("headrace.core.state", "State"),
     "FlowRun": ("headrace.execution.flowrun", "FlowRun"),
+    "get_client": ("headrace.execution.inside", "get_client"),
     "Storage": ("headrace.store", "Storage"),
     "Environment": ("headrace.environments.base", "Environment"),
     "LocalEnvironment": ("headrace.environments.local", "LocalEnvironment"),
@@ -63,6 +65,7 @@ __all__ = [
     "errors",
     "flatten",
     "flow",
+    "get_client",
     "task",
     "unmapped",
 ]

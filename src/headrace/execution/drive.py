@@ -47,7 +47,7 @@ class Drive:
         plan_bytes: bytes,
         executor: Executor,
         observers: Sequence[Observer],
-        policy: FlowPolicy = FlowPolicy(),
+        policy: FlowPolicy,
     ) -> None:
         self.flow_name = flow_name
         self.record = record

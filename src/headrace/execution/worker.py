@@ -22,6 +22,7 @@ from headrace.core.plan import plain
 from headrace.errors import NotPicklable, RunError
 from headrace.execution.batch import Control, Execution
 from headrace.execution.gang import GangExecution
+from headrace.execution.inside import executing
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.mail import OFFICE, Outbox, serve
 from headrace.execution.scheduler import topic
@@ -170,7 +171,8 @@ def cut(node: int, low: int, high: int, values: BatchValues) -> BatchValues:
 def _watched(execution: Execution) -> Ended:
     WATCHDOG.watch(execution.control)
     try:
-        return execution.run()
+        with executing(execution.control):
+            return execution.run()
     finally:
         WATCHDOG.unwatch(execution.control)
 
