@@ -106,5 +106,5 @@ def test_outside_of_tasks_it_says_why():
     with pytest.raises(hr.errors.RunError, match="no Dask worker"):
         hr.get_client()
     run = hr.flow(name="inline")(lambda: by_client(1)).run()
-    with pytest.raises(hr.errors.RunError, match="the process that started it.*DaskEnvironment"):
+    with pytest.raises(hr.errors.RunError, match=r"the process that started it.*DaskEnvironment"):
         run.result()

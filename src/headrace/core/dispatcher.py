@@ -6,9 +6,10 @@ placements are counted apart, so that work for which there is a worker never wai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from headrace.core import batching, gangs
+from headrace.core.constants import constants_of
 from headrace.core.costs import Costs
 from headrace.core.cuts import cuts_of
 from headrace.core.events import Command, Links
@@ -101,6 +102,7 @@ class Dispatcher:
             for run in nodes
             if run.spec.mapped and (sent := [slot for slot in run.spec.slots() if isinstance(slot, EachSent)])
         }
+        self.constants: Mapping[int, Sequence[int]] | None = None  # by node: large ones that it takes
         self._gang: tuple[int, ...] = ()  # the batches of the latest; there is one at a time
         self._meeting: set[int] = set()  # those of them that are out
         self._stalls: set[tuple[int, ...]] = set()
@@ -260,6 +262,8 @@ class Dispatcher:
             order.slices = slices_of(self._sent, strips)
         if self.ledger.heavy and links is None and self.batches[number].placement.is_free:
             order.cuts = cuts_of(self.nodes, strips, order.inputs, self.ledger.heavy)
+        if self.constants is not None:
+            order.constants = constants_of(self.constants, strips, order.slices)
         order.urgent = bool(self.batches[number].placement.limits)
         self.batches[number].inputs = order.inputs
         self.ledger.claim(order.inputs)

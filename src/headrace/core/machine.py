@@ -21,6 +21,7 @@ from array import array
 from collections import deque
 from collections.abc import Iterable, Mapping
 
+from headrace.core.constants import numbers_by_node
 from headrace.core.costs import Costs
 from headrace.core.dispatcher import Batch, Dispatcher
 from headrace.core.events import (
@@ -84,6 +85,8 @@ class RunMachine:
         self._unfinished_nodes = len(self.nodes)
         self.recovery = Recovery()
         self.dispatcher = Dispatcher(self.nodes, self.costs, self.ledger, self.recovery, max(1, threads))
+        if plan.constants:
+            self.dispatcher.constants = numbers_by_node(plan)
         self._due: list[tuple[float, int, int]] = []
         self._to_open: deque[int] = deque()
         self._to_offer: deque[Segment] = deque()

@@ -5,6 +5,7 @@ tuples, sets, dicts and dataclasses. ``slot_of`` turns such an argument into a *
 without walking anything again:
 
 * ``Const``: a plain value, kept as it is.
+* ``ConstSent``: a plain value that travels by itself, because it is large.
 * ``Ref``: the value of a node. ``how`` says which: the ``WHOLE`` value (of a mapped node: the list of all its
   children's values), ``EACH`` (for a mapped call: the own child of a mapped node, the own element of a single
   value), or ``FLAT`` (the own element of the concatenated elements).
@@ -71,6 +72,12 @@ class EachSent:
         return EachSent, (self.node, self.argument)
 
 
+class ConstSent(NamedTuple):
+    """A plain value that is large, so that it does not travel with the plan (``core.constants``)."""
+
+    number: int
+
+
 class Ref(NamedTuple):
     """The value of a node, then ``[key]`` for each key of the path."""
 
@@ -104,7 +111,7 @@ class Slotted(NamedTuple):
     keys: tuple[Any, ...] | None = None
 
 
-Slot = Const | EachConst | EachOf | EachSent | Ref | ParameterRef | Slotted
+Slot = Const | ConstSent | EachConst | EachOf | EachSent | Ref | ParameterRef | Slotted
 
 #: Types without parts. Most arguments are of these, and long constant lists hold nothing else: told by exact type,
 #: a million of them are passed by in milliseconds.

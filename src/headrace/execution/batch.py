@@ -14,13 +14,14 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from headrace.core.attempts import verdict
 from headrace.core.events import Dispatch, Ended, Event, Exceptional, Size
 from headrace.core.plan import EdgeKind, Plan, PlanNode, edge_children
 from headrace.core.rules import Decision, Upstream, decide, upstream_of
-from headrace.core.slots import follow
+from headrace.core.slots import ConstSent, follow
 from headrace.core.state import State
 from headrace.core.strips import count, cut
 from headrace.errors import FlowError, TaskCrashed, TriggerFailed
@@ -79,6 +80,8 @@ class Execution:
         Bytes of a value; without it, no batch ends early for its size, and all values are kept.
     interrupts : tuple of exception types
         What is not a task's failure but meant for the caller.
+    constants : mapping of int to object, optional
+        Large constants that it needs, by number.
     refused : mapping of (node, child) to exception, optional
         Inputs that could not come along; what takes one of them fails with its exception.
     """
@@ -91,6 +94,7 @@ class Execution:
         control: Control,
         size_of: Callable[[Any], int] | None = None,
         interrupts: tuple[type[BaseException], ...] = (),
+        constants: Mapping[int, Any] = MappingProxyType({}),
         refused: Mapping[tuple[int, int], BaseException] | None = None,
     ) -> None:
         self.plan = plan
@@ -107,8 +111,13 @@ class Execution:
         self.odd: dict[tuple[int, int], State] = {}
         self.small = 0  # bytes of values that are not bulky
         self.bulk = Bulk(plan.plan, order.strips)
+        self.constants = constants
         self.slices = {
-            key: {child: value for low, values in parts for child, value in enumerate(values, low)}
+            key: {
+                child: constants[value.number] if type(value) is ConstSent else value
+                for low, values in parts
+                for child, value in enumerate(values, low)
+            }
             for key, parts in order.slices.items()
         }
         self._flat: dict[tuple[int, str], list[Any]] = {}

@@ -31,6 +31,7 @@ from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG
 from headrace.execution.failure import capture
 from headrace.execution.offers import addresses, asks, check, offers_of
+from headrace.execution.scattered import Scattered
 from headrace.execution.scheduler import MARK, OVER, RunsPlugin, forget_plan, topic
 from headrace.execution.worker import PlanPlugin, cut, pick, pick_kept, run_batch
 
@@ -80,6 +81,8 @@ class DaskExecutor(Executor):
         self._comparing = False
         self._backlog = Backlog()
         self._registered = self._released = False
+        self._scattered: Scattered | None = None
+        self._kept_back: list[Dispatch] = []  # until the constants are there
         self._run_id = ""
         self._outline: Plan | None = None
 
@@ -105,6 +108,9 @@ class DaskExecutor(Executor):
         self.mails = self.client.scheduler_info(n_workers=0)["address"].startswith(("tcp://", "inproc://"))
         self._told = self._threads
         self._peopled = time.monotonic()
+        if outline.constants:
+            self._scattered = Scattered(self.client, run_id, outline.constants)
+            self._scattered.look(len(self._nthreads))
         return self._told
 
     def _check_offers(self, outline: Plan) -> None:
@@ -157,7 +163,9 @@ class DaskExecutor(Executor):
         seats: dict[tuple[int, ...], dict[int, str]] = {}
         released: list[int] = []
         for command in commands:
-            if isinstance(command, Dispatch):
+            if isinstance(command, Dispatch) and command.constants and not self._has_constants():
+                self._kept_back.append(command)
+            elif isinstance(command, Dispatch):
                 key = self._key(command)
                 gang = command.links.gang if command.links is not None else ()
                 addresses = seats.get(gang) or seats.setdefault(gang, self._seats(gang))
@@ -172,9 +180,12 @@ class DaskExecutor(Executor):
                     for batch, which in command.cuts.items()
                 ]
                 held.update(zip(command.cuts, [part.key for part in parts], strict=True))
+                constants = [self._scattered.key(number) for number in command.constants] if self._scattered else []
                 groups[-1][1][command.batch] = DaskTask(
-                    key, run_batch, self._run_id, order, *map(TaskRef, held.values())
-                )
+                    key, run_batch, self._run_id, order, *map(TaskRef, (*held.values(), *constants)),
+                    # It shall run wherever a thread is free, and not only where the constants are already.
+                    _data_producer=bool(constants) and not held,
+                )  # fmt: skip
                 groups[-1][2].extend(parts)
                 keys[command.batch] = key
             elif isinstance(command, Release):
@@ -182,6 +193,7 @@ class DaskExecutor(Executor):
             elif isinstance(command, Stop):
                 self.client.cancel([self._futures[b] for b in command.batches if b in self._futures], force=True)
                 self._live.difference_update(command.batches)
+                self._kept_back = [order for order in self._kept_back if order.batch not in command.batches]
         for (placement, priority, addresses), tasks, parts in groups:
             if addresses:
                 at = {task.key: [addresses[batch]] for batch, task in tasks.items()}
@@ -191,6 +203,9 @@ class DaskExecutor(Executor):
                 self._submit(placement, priority, tasks, parts)
         for batch in released:  # only now: what was just sent may need them
             self._futures.pop(batch, None)
+
+    def _has_constants(self) -> bool:
+        return self._scattered is not None and self._scattered.complete
 
     def _submit(self, placement: Placement, priority: float, tasks: dict[int, DaskTask], parts: list[DaskTask]) -> None:
         """Give batches to the scheduler that may all run at the same places, and what cuts lists for them."""
@@ -256,6 +271,8 @@ class DaskExecutor(Executor):
         if (threads := self._threads) != self._told:
             self._told = threads
             events.append(Resized(threads))
+        if self._scattered is not None and self._scattered.look(len(self._nthreads)) and self._kept_back:
+            events += self._send_kept_back()
         for batch, future in list(self._futures.items()):
             if (status := future.status) not in ("error", "cancelled"):
                 continue
@@ -266,6 +283,14 @@ class DaskExecutor(Executor):
                 events.insert(0, Vanished(batch))
             del self._futures[batch]
         return events
+
+    def _send_kept_back(self) -> list[Event]:
+        """Send batches that waited for constants; those whose inputs were lost meanwhile are lost, too."""
+        kept_back, self._kept_back = self._kept_back, []
+        whole = [order for order in kept_back if all(batch in self._futures for batch in order.inputs)]
+        self.send(whole)
+        failure, _ = capture(ClusterLost("what it needs was lost before it could start"))
+        return [Lost(order.batch, Loss.DROPPED, failure) for order in kept_back if order not in whole]
 
     async def _compare(self, backlog: Backlog) -> None:
         """Tell the scheduler what waits, and ask for its threads, without making the driver wait for the answer."""
@@ -329,6 +354,10 @@ class DaskExecutor(Executor):
             ) from error
 
     def finish(self) -> None:  # noqa: D102 - inherited
+        if self._scattered is not None:
+            self._scattered.clear()
+            self._scattered = None
+            self._kept_back.clear()
         self._later(self._close)
 
     def release(self) -> None:  # noqa: D102 - inherited

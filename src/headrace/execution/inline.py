@@ -13,6 +13,7 @@ from headrace.core.events import Command, Dispatch, Event, Release, Stop
 from headrace.core.plan import Plan
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.batch import Control, Execution
+from headrace.execution.constants import copy
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.shelf import Shelf
 from headrace.execution.values import Values, add_values
@@ -26,12 +27,14 @@ class InlineExecutor(Executor):
 
     def __init__(self) -> None:
         self._plan: LoadedPlan | None = None
+        self._constants: dict[int, Any] = {}
         self._queue: deque[Dispatch] = deque()
         self._events: deque[Event] = deque()
         self._values: dict[int, Values] = {}
         self._shelf = Shelf(_at_least)
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
+        self._constants = dict(enumerate(map(copy, outline.constants)))
         self._plan = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"))
         return 1
 
@@ -62,7 +65,9 @@ class InlineExecutor(Executor):
         for batch in order.inputs:
             add_values(values, self._values[batch])
         control = Control(order, self._events.append)
-        execution = Execution(self._plan, order, values, control, interrupts=(KeyboardInterrupt,))
+        execution = Execution(
+            self._plan, order, values, control, interrupts=(KeyboardInterrupt,), constants=self._constants
+        )
         WATCHDOG.watch(control)
         try:
             ended = execution.run()
@@ -84,6 +89,7 @@ class InlineExecutor(Executor):
     def finish(self) -> None:  # noqa: D102 - inherited
         self._queue.clear()
         self._events.clear()
+        self._constants.clear()
         self._plan = None
 
     def release(self) -> None:  # noqa: D102 - inherited
