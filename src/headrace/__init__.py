@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from headrace.environments.local import LocalEnvironment
     from headrace.execution.backoff import exponential
     from headrace.execution.flowrun import FlowRun
+    from headrace.execution.inside import get_client
     from headrace.flows import Flow, flow
     from headrace.store import Storage
 
@@ -41,6 +42,7 @@ _FACE = {
     "State": ("headrace.core.state", "State"),
     "exponential": ("headrace.execution.backoff", "exponential"),
     "FlowRun": ("headrace.execution.flowrun", "FlowRun"),
+    "get_client": ("headrace.execution.inside", "get_client"),
     "Storage": ("headrace.store", "Storage"),
     "Environment": ("headrace.environments.base", "Environment"),
     "LocalEnvironment": ("headrace.environments.local", "LocalEnvironment"),
@@ -66,6 +68,7 @@ __all__ = [
     "exponential",
     "flatten",
     "flow",
+    "get_client",
     "task",
     "unmapped",
 ]

@@ -23,6 +23,7 @@ survives a pickle, and the standard class is a base where one fits::
     │       ├── TruncatedObject
     │       └── DamagedObject
     ├── SetupError(RuntimeError)              an environment could not be brought up
+    │   └── NoSuchWorker                      no worker of the cluster offers what a task asks for
     ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
     │   ├── TaskFailed                        the task said so, or the original exception could not travel
     │   ├── TaskTimedOut(TimeoutError)        an attempt of the task took longer than its timeout
@@ -142,6 +143,10 @@ class DamagedObject(EnvelopeError):
 
 class SetupError(HeadraceError, RuntimeError):
     """An environment could not be brought up."""
+
+
+class NoSuchWorker(SetupError):
+    """A task asks for resources or workers that the cluster does not have."""
 
 
 class RunError(HeadraceError, RuntimeError):

@@ -259,6 +259,10 @@ class Dispatch:
         Parts of long constant lists; see ``core.slices``.
     cuts : dict
         Of which inputs a part of one list is enough; see ``core.cuts``.
+    constants : tuple of int
+        Large constants that it needs; see ``core.constants``.
+    urgent : bool
+        Whether it goes before others of its priority, because others of its kind may not run meanwhile.
     """
 
     batch: int
@@ -273,6 +277,8 @@ class Dispatch:
     links: Links | None = None
     slices: dict[tuple[int, int | str], list[tuple[int, Sequence[Any]]]] = field(default_factory=dict)
     cuts: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    constants: tuple[int, ...] = ()
+    urgent: bool = False
 
 
 @dataclass(slots=True)

@@ -19,8 +19,9 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from headrace.core.constants import numbers_by_node
 from headrace.core.costs import Costs
 from headrace.core.dispatcher import Batch, Dispatcher
 from headrace.core.events import (
@@ -41,6 +42,7 @@ from headrace.core.events import (
     Wake,
 )
 from headrace.core.ledger import Ledger
+from headrace.core.limits import placements_of
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, Plan
 from headrace.core.ready import Backlog, Segment
@@ -62,15 +64,18 @@ class RunMachine:
         What to run.
     threads : int
         How many threads the executor has.
+    limits : mapping of str to int, optional
+        By tag: how many task runs may run at the same time.
     """
 
-    def __init__(self, plan: Plan, threads: int = 1) -> None:
+    def __init__(self, plan: Plan, threads: int = 1, limits: Mapping[str, int] | None = None) -> None:
         self.plan = plan
         self.state = State.PENDING
         self.costs = Costs(len(plan.tasks))
         self.nodes: list[NodeRun] = []
+        placements = placements_of(plan, limits or {})
         for spec in plan.nodes:
-            run = NodeRun(spec, plan.policy(spec.index))
+            run = NodeRun(spec, plan.tasks[spec.task].policy, placements[spec.task])
             if spec.widths and not spec.widths_from:
                 run.resize(spec.widths[0])
             self.nodes.append(run)
@@ -80,6 +85,8 @@ class RunMachine:
         self._unfinished_nodes = len(self.nodes)
         self.recovery = Recovery()
         self.dispatcher = Dispatcher(self.nodes, self.costs, self.ledger, self.recovery, max(1, threads))
+        if plan.constants:
+            self.dispatcher.constants = numbers_by_node(plan)
         self._due: list[tuple[float, int, int]] = []
         self._to_open: deque[int] = deque()
         self._to_offer: deque[Segment] = deque()

@@ -6,7 +6,7 @@ from array import array
 
 from headrace.core.events import Failure
 from headrace.core.plan import EdgeKind, PlanNode
-from headrace.core.policy import Policy
+from headrace.core.policy import Placement, Policy
 from headrace.core.rules import Upstream, upstream_of
 from headrace.core.slots import EachSent
 from headrace.core.state import FINAL, GOOD, State, move
@@ -71,10 +71,10 @@ class NodeRun:
         "widthless",
     )  # fmt: skip
 
-    def __init__(self, spec: PlanNode, policy: Policy) -> None:
+    def __init__(self, spec: PlanNode, policy: Policy, placement: Placement) -> None:
         self.spec = spec
         self.policy = policy
-        self.placement = policy.placement
+        self.placement = placement
         kinds = [edge.kind for edge in spec.inputs]
         self.by_child = EdgeKind.CHILD in kinds
         self.brings = sum(slot.size for slot in spec.slots() if type(slot) is EachSent) if spec.mapped else 0.0

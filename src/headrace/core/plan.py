@@ -140,11 +140,14 @@ class Plan:
         In the order of the graph's nodes.
     result : Slot
         What the flow returns.
+    constants : sequence of object
+        Large ones, by number; they do not travel with it (``core.constants``).
     """
 
     tasks: list[Task[..., Any]]
     nodes: Sequence[PlanNode]
     result: Slot
+    constants: Sequence[Any] = ()
 
     def policy(self, node: int) -> Policy:
         """The policy of a node's task."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
+from headrace.core.annotations import outputs_of
 from headrace.core.drawing import current_drawing
 from headrace.core.policy import OPTIONS, Delay, Policy, RetryOn, Trigger
 from headrace.errors import FlowError
@@ -255,6 +256,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             return function.with_options(**options)
         name = options.get("name") or getattr(function, "__name__", type(function).__name__).strip("<>")
         check_options(name, options)
-        return Task(function, Policy(**{**options, "name": name}))
+        nout = options["nout"] if "nout" in options else outputs_of(function)
+        return Task(function, Policy(**{**options, "name": name, "nout": nout}))
 
     return decorate if function is None else decorate(function)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from headrace.core.attempts import verdict
@@ -20,14 +21,16 @@ from headrace.core.events import Dispatch, Ended, Exceptional, Failure, Size
 from headrace.core.plan import EdgeKind, Plan, PlanNode, edge_children
 from headrace.core.rules import Decision, Upstream, decide, upstream_of
 from headrace.core.signals import Signal
-from headrace.core.slots import follow
+from headrace.core.slots import ConstSent, follow
 from headrace.core.state import State
 from headrace.core.strips import cut
 from headrace.errors import FlowError, RunCancelled, TaskCrashed, TaskTimedOut, TriggerFailed
+from headrace.execution import sound
 from headrace.execution.bulk import BULKY, Bulk, inside, takers
 from headrace.execution.failure import capture, restore
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedNode, LoadedPlan
+from headrace.execution.sound import SOUND
 from headrace.execution.values import Values
 
 #: Types that have a length but no elements in order; the same as for constants that are mapped over.
@@ -61,6 +64,8 @@ class Execution:
         Bytes of a value; without it, no batch ends early for its size, and all values are kept.
     interrupts : tuple of exception types
         What is not a task's failure but meant for the caller.
+    constants : mapping of int to object, optional
+        Large constants that it needs, by number.
     refused : mapping of (node, child) to exception, optional
         Inputs that could not come along; what takes one of them fails with its exception.
     """
@@ -73,6 +78,7 @@ class Execution:
         control: Control,
         size_of: Callable[[Any], int] | None = None,
         interrupts: tuple[type[BaseException], ...] = (),
+        constants: Mapping[int, Any] = MappingProxyType({}),
         refused: Mapping[tuple[int, int], BaseException] | None = None,
     ) -> None:
         self.plan = plan
@@ -89,8 +95,13 @@ class Execution:
         self.odd: dict[tuple[int, int], State] = {}
         self.small = 0  # bytes of values that are not bulky
         self.bulk = Bulk(plan.plan, order.strips)
+        self.constants = constants
         self.slices = {
-            key: {child: value for low, values in parts for child, value in enumerate(values, low)}
+            key: {
+                child: constants[value.number] if type(value) is ConstSent else value
+                for low, values in parts
+                for child, value in enumerate(values, low)
+            }
             for key, parts in order.slices.items()
         }
         self._flat: dict[tuple[int, str], list[Any]] = {}
@@ -119,15 +130,16 @@ class Execution:
                     began, error = perf_counter(), None
                     control.running = began
                     try:
-                        mine[child] = node.call(self, child)
+                        value = node.call(self, child)
+                        if type(value) not in SOUND:
+                            self._check(number, child, value)
+                        mine[child] = value
                     except self.interrupts:
                         raise
                     except BaseException as caught:  # noqa: BLE001 - whatever a task raises is its own state
                         error = caught
-                    if error is not None:  # out here, so that no attempt's exception becomes the next one's context
-                        self._failed(number, node, child, error)
-                    elif behind and (number, child) in behind:
-                        self._note(number, child, State.SUCCESS, behind[number, child] + 1)
+                    if error is not None or behind:  # out here, so that no exception becomes the next one's context
+                        self._not_plain(number, node, child, error)
                     control.running = None
                     seconds.append(perf_counter() - began)
                     if node.measures:
@@ -166,6 +178,14 @@ class Execution:
             value = self.children(node) if mapped else follow(self.values[node][0], path)
             known = self._flat[key] = [element for part in value for element in part]
         return known
+
+    def _check(self, number: int, child: int, value: Any) -> None:
+        """Let an attempt fail whose value could not travel, if it had to."""
+        sound.check(value, f"the value of task {self._label(number, child)!r}")
+
+    def _label(self, number: int, child: int) -> str:
+        spec = self.plan.plan.nodes[number]
+        return f"{spec.name}[{child}]" if spec.mapped else spec.name
 
     def _measure(self, number: int, node: LoadedNode, child: int) -> None:
         if self.odd.get((number, child), State.SUCCESS) is not State.SUCCESS:
@@ -246,6 +266,13 @@ class Execution:
             if index not in self.values.get(edge.source, {})
         ]
 
+    def _not_plain(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
+        """Deal with an attempt that failed, or that others went before."""
+        if error is not None:
+            self._failed(number, node, child, error)
+        elif before := self.order.attempts.get((number, child)):
+            self._note(number, child, State.SUCCESS, before + 1)
+
     def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
         """Try again at once, or later, or record the failure."""
         if isinstance(error, KeyError) and (missing := self._missing(node, child)):
@@ -257,7 +284,9 @@ class Execution:
         while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole) and not self.control.stopped:
             attempts += 1
             try:
-                self.values[number][child] = node.call(self, child)
+                value = node.call(self, child)
+                self._check(number, child, value)
+                self.values[number][child] = value
             except self.interrupts:
                 raise
             except BaseException as again:  # noqa: BLE001 - as above

@@ -10,6 +10,7 @@ from headrace.core.costs import means_of, prior_of
 from headrace.core.events import CancelRequested, Wake
 from headrace.core.machine import RunMachine
 from headrace.core.plan import Plan
+from headrace.core.policy import FlowPolicy
 from headrace.core.state import State
 from headrace.core.summary import Observer
 from headrace.execution.base import Executor
@@ -46,6 +47,7 @@ class Drive:
         plan_bytes: bytes,
         executor: Executor,
         observers: Sequence[Observer],
+        policy: FlowPolicy,
     ) -> None:
         self.flow_name = flow_name
         self.record = record
@@ -53,7 +55,7 @@ class Drive:
         self.plan_bytes = plan_bytes
         self.executor = executor
         self.observers = observers
-        self.machine = RunMachine(plan)
+        self.machine = RunMachine(plan, limits=policy.max_running)
         executor.backlog = self.machine.backlog
         self.began = time.monotonic()
         self.shown = 0.0

@@ -5,13 +5,13 @@ Slots are turned into functions once, at a node's first use, so that executing a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from headrace.core.plan import Edge, EdgeKind, Measure, Plan, PlanNode, plain
 from headrace.core.policy import Policy
 from headrace.core.rules import runs_after_success
-from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, build, follow
+from headrace.core.slots import Const, ConstSent, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, build, follow
 from headrace.core.task import Task
 from headrace.execution.children import Children
 from headrace.execution.interrupt import Control
@@ -26,6 +26,7 @@ class Source(Protocol):
     values: Values
     control: Control
     slices: dict[tuple[int, int | str], dict[int, Any]]
+    constants: Mapping[int, Any]
 
     def children(self, node: int) -> list[Any]:
         """The list of all children's values of a mapped node."""
@@ -137,6 +138,8 @@ def _getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
             return _ref_getter(plan, slot, inputs)
         case Const(value):
             return lambda execution, child: value
+        case ConstSent(number):
+            return lambda execution, child: execution.constants[number]
         case EachSent():
             key = slot.node, slot.argument
             return lambda execution, child: execution.slices[key][child]

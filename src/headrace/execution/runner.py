@@ -8,23 +8,30 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from headrace import parameters as params
 from headrace import pickling
 from headrace._version import __version__
+from headrace.core.constants import extract
 from headrace.core.flow import FlowDefinition, draw_twice, unstable
 from headrace.core.graph import Graph
 from headrace.core.plan import Plan, make_plan
+from headrace.core.policy import FlowPolicy
 from headrace.core.slices import split
+from headrace.core.slots import Const
 from headrace.core.summary import Observer
 from headrace.execution.base import Executor
+from headrace.execution.constants import measure
 from headrace.execution.drive import Drive, Record
 from headrace.execution.flowrun import FlowRun
 
 #: Bytes of a plan beyond which its long lists travel in slices, with the batches, and not to every worker.
 LONG = 1 << 20
+#: Bytes of a pickled constant beyond which it travels by itself, and not with the plan.
+LARGE = 1 << 20
 #: The most digests that are remembered, and the most characters of the parameters of one.
 MOST_REMEMBERED = 1_000
 #: Digests of what this process drew, by location and parameters; the latest at the end.
@@ -131,7 +138,9 @@ class FlowRunner:
             data = pickling.dumps(plan, f"flow {self.flow.name!r}")
             if len(data) > LONG:
                 plan = split(plan, lambda values: len(pickling.dumps(values, "a list")), LONG // 16)
-                data = pickling.dumps(plan, f"flow {self.flow.name!r}")
+                plan = extract(plan, measure, LARGE)
+                # Workers have no use for what the flow returns; it may be large, too.
+                data = pickling.dumps(replace(plan, result=Const(None)), f"flow {self.flow.name!r}")
         facts = {
             "flow": self.flow.name,
             "location": self.location,
@@ -139,7 +148,7 @@ class FlowRunner:
             "versions": versions(),
             "digest": digest,
         }
-        return PreparedRun(facts, plan, data, self._record)
+        return PreparedRun(facts, plan, data, self._record, self.flow.policy)
 
     def _draw(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:
         """Draw the graph, and make sure that it depends on nothing but the parameters.
@@ -187,15 +196,23 @@ class PreparedRun:
         The same, pickled.
     record : callable
         Begins the record.
+    policy : FlowPolicy
+        How the flow's runs are treated.
     """
 
     def __init__(
-        self, facts: dict[str, Any], plan: Plan, plan_bytes: bytes, record: Callable[[dict[str, Any]], Record]
+        self,
+        facts: dict[str, Any],
+        plan: Plan,
+        plan_bytes: bytes,
+        record: Callable[[dict[str, Any]], Record],
+        policy: FlowPolicy,
     ) -> None:
         self.facts = facts
         self.plan = plan
         self.plan_bytes = plan_bytes
         self._record = record
+        self.policy = policy
 
     def run(
         self,
@@ -215,7 +232,7 @@ class PreparedRun:
         where = dict(environment or {"type": executor.kind})
         record = self._record({**self.facts, "run_id": run_id, "environment": where})
         with _uncollected():
-            drive = Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers)
+            drive = Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers, self.policy)
         return drive.run()
 
 

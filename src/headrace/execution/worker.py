@@ -21,7 +21,9 @@ from headrace.core.events import Dispatch, Ended, Event
 from headrace.core.plan import plain
 from headrace.errors import NotPicklable, RunError
 from headrace.execution.batch import Execution
+from headrace.execution.constants import Constant
 from headrace.execution.gang import GangExecution
+from headrace.execution.inside import executing
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.mail import OFFICE, Outbox, serve
@@ -99,7 +101,7 @@ class PlanPlugin(WorkerPlugin):
                 plan.children.close()
 
 
-def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchValues:
+def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues | Constant) -> BatchValues:
     """Execute a batch; this is what a Dask task of headrace is.
 
     Parameters
@@ -108,8 +110,8 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
         Which run.
     order_bytes : bytes
         The pickled ``Dispatch``, and the address of each batch of its gang, if it has one.
-    *inputs : BatchValues
-        Results of the batches that it needs.
+    *inputs : BatchValues or Constant
+        Results of the batches that it needs, then the large constants.
 
     Returns
     -------
@@ -123,7 +125,12 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     order, addresses = pickle.loads(order_bytes)
     values: Values = {}
     refused: dict[tuple[int, int], NotPicklable] = {}
-    for part in inputs:
+    constants: dict[int, Any] = {}
+    for number, constant in zip(order.constants, inputs[len(order.inputs) :], strict=True):
+        assert isinstance(constant, Constant)
+        constants[number] = constant.value
+    for part in inputs[: len(order.inputs)]:
+        assert isinstance(part, BatchValues)
         refused.update(part.refused)
         add_values(values, part)
     worker = get_worker()
@@ -131,12 +138,20 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     control = Control(order, send)
     control.leave = place_of_this_thread(worker)
     if order.links is None:
-        execution = Execution(plan, order, values, control, size_of=size_of, refused=refused)
+        execution = Execution(plan, order, values, control, size_of=size_of, constants=constants, refused=refused)
         ended = _watched(run_id, execution)
     else:
         box, outbox = OFFICE.box(run_id, order.batch), Outbox(worker, run_id, order.batch, addresses)
         execution = GangExecution(
-            plan, order, values, control, size_of=size_of, refused=refused, mailbox=box, outbox=outbox
+            plan,
+            order,
+            values,
+            control,
+            size_of=size_of,
+            constants=constants,
+            refused=refused,
+            mailbox=box,
+            outbox=outbox,
         )
         try:
             ended = _watched(run_id, execution)
@@ -174,7 +189,7 @@ def cut(node: int, low: int, high: int, values: BatchValues) -> BatchValues:
 
 
 def _watched(run_id: str, execution: Execution) -> Ended:
-    with RUNNING.noted(run_id, execution.control):
+    with RUNNING.noted(run_id, execution.control), executing(execution.control):
         return watched(execution)
 
 
