@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from headrace.core.node import flatten, unmapped
     from headrace.core.signals import Fail, Retry, Skip
     from headrace.core.state import State
+    from headrace.core.summary import Observer
     from headrace.core.task import Task, task
     from headrace.environments.base import Environment
     from headrace.environments.dask import DaskEnvironment
     from headrace.environments.local import LocalEnvironment
     from headrace.execution.backoff import exponential
+    from headrace.execution.context import Context, context
     from headrace.execution.flowrun import FlowRun
+    from headrace.execution.hooks import Change
     from headrace.execution.inside import get_client
     from headrace.flows import Flow, flow
     from headrace.store import Storage
@@ -41,6 +44,10 @@ _FACE = {
     "Retry": ("headrace.core.signals", "Retry"),
     "State": ("headrace.core.state", "State"),
     "exponential": ("headrace.execution.backoff", "exponential"),
+    "Context": ("headrace.execution.context", "Context"),
+    "context": ("headrace.execution.context", "context"),
+    "Change": ("headrace.execution.hooks", "Change"),
+    "Observer": ("headrace.core.summary", "Observer"),
     "FlowRun": ("headrace.execution.flowrun", "FlowRun"),
     "get_client": ("headrace.execution.inside", "get_client"),
     "Storage": ("headrace.store", "Storage"),
@@ -51,12 +58,15 @@ _FACE = {
 }
 
 __all__ = [
+    "Change",
+    "Context",
     "DaskEnvironment",
     "Environment",
     "Fail",
     "Flow",
     "FlowRun",
     "LocalEnvironment",
+    "Observer",
     "Parameter",
     "Retry",
     "Skip",
@@ -64,6 +74,7 @@ __all__ = [
     "Storage",
     "Task",
     "__version__",
+    "context",
     "errors",
     "exponential",
     "flatten",

@@ -32,6 +32,7 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── RunCancelled
     │   ├── ClusterLost                       scheduler gone
     │   └── ValueReleased                     a value was asked for that is no longer kept
+    ├── NotInTask(RuntimeError)               hr.context() where no task is being executed
     └── IllegalMove(AssertionError)           a bug of headrace itself; please report it
 """
 
@@ -179,6 +180,10 @@ class ClusterLost(RunError):
 
 class ValueReleased(RunError):
     """A value was asked for that is no longer kept."""
+
+
+class NotInTask(HeadraceError, RuntimeError):
+    """The context of a task was asked for where none is being executed."""
 
 
 class IllegalMove(HeadraceError, AssertionError):

@@ -247,6 +247,8 @@ class RunMachine:
             run.give_back(child, child + 1)
             self._to_offer.append((node, child, child + 1))
             return
+        if run.teller is not None:
+            run.teller.attempted(child, run.attempts.get(child, 0), entry)
         run.attempts[child] = entry.attempts
         if entry.state is State.RETRYING:
             move(run.states, child, child + 1, State.RETRYING)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from array import array
 
 from headrace.core.events import Failure
+from headrace.core.moves import Teller
 from headrace.core.plan import EdgeKind, PlanNode
 from headrace.core.policy import Placement, Policy
 from headrace.core.rules import Upstream, upstream_of
@@ -63,11 +64,13 @@ class NodeRun:
         By child, for those that took other than one attempt.
     sizes : list of dict of int to int
         For each measure of the plan: length by child.
+    teller : Teller or None
+        Tells its moves, if somebody wants to hear of them.
     """
 
     __slots__ = (
         "attempts", "brings", "by_child", "failed", "failures", "holders", "opened", "placement", "policy", "reasons",
-        "seconds", "sizes", "skipped", "spec", "states", "takers", "takes", "unfinished", "waiting", "width",
+        "seconds", "sizes", "skipped", "spec", "states", "takers", "takes", "teller", "unfinished", "waiting", "width",
         "widthless",
     )  # fmt: skip
 
@@ -98,6 +101,7 @@ class NodeRun:
         self.reasons: dict[int, Failure] = {}
         self.attempts: dict[int, int] = {}
         self.sizes: list[dict[int, int]] = [{} for _ in spec.measures]
+        self.teller: Teller | None = None
 
     def resize(self, width: int) -> None:
         """Fix the width."""
@@ -154,7 +158,12 @@ class NodeRun:
 
     def settle(self, low: int, high: int, state: State) -> None:
         """Move ``[low, high)`` to a final state and count them."""
+        ran = self.teller is not None and low < high and self.states[low] == State.RUNNING
         move(self.states, low, high, state)
+        if self.teller is not None:
+            attempts = self.attempts.get(low, int(ran)) if high - low == 1 else int(ran)
+            failure = self.failures.get(low) if high - low == 1 else None
+            self.teller.tell(low, high, state, attempts, self.seconds[low:high], failure)
         count = high - low
         self.unfinished -= count
         if state is State.SKIPPED:

@@ -14,8 +14,8 @@ or is measured by the worker that computes the value that is mapped over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, overload
 
@@ -142,12 +142,18 @@ class Plan:
         What the flow returns.
     constants : sequence of object
         Large ones, by number; they do not travel with it (``core.constants``).
+    flow : str
+        The flow's name.
+    parameters : mapping
+        The run's parameters, for tasks that ask for them.
     """
 
     tasks: list[Task[..., Any]]
     nodes: Sequence[PlanNode]
     result: Slot
     constants: Sequence[Any] = ()
+    flow: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def policy(self, node: int) -> Policy:
         """The policy of a node's task."""
@@ -157,9 +163,10 @@ class Plan:
         """Travel as rows of plain data, of which nodes are made when they are asked for.
 
         Every run pays for pickling and loading, on each worker, and a worker needs those nodes only that its batches
-        touch.
+        touch. Hooks stay behind: what they import need not be where tasks run.
         """
-        return _from_rows, (self.tasks, [_row(node) for node in self.nodes], self.result)
+        tasks = [task.without_hooks() for task in self.tasks]
+        return _from_rows, (tasks, [_row(node) for node in self.nodes], self.result, self.flow, self.parameters)
 
 
 class _Rows(Sequence[PlanNode]):
@@ -308,9 +315,11 @@ def _from_row(index: int, row: tuple[Any, ...]) -> PlanNode:
     )  # fmt: skip
 
 
-def _from_rows(tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot) -> Plan:
+def _from_rows(
+    tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot, flow: str, parameters: Mapping[str, Any]
+) -> Plan:
     """Make the plan again."""
-    return Plan(tasks, _Rows(rows), result)
+    return Plan(tasks, _Rows(rows), result, flow=flow, parameters=parameters)
 
 
 def make_plan(graph: Graph) -> Plan:

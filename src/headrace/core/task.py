@@ -10,6 +10,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from headrace.core.annotations import outputs_of
 from headrace.core.drawing import current_drawing
+from headrace.core.naming import check_run_name
 from headrace.core.policy import OPTIONS, Delay, Policy, RetryOn, Trigger
 from headrace.errors import FlowError
 
@@ -46,6 +47,7 @@ class Task(Generic[P, R]):
                 f"task {policy.name!r} has a parameter named 'upstream', which is the keyword that orders tasks "
                 "without passing a value; rename the parameter"
             )
+        check_run_name(policy, self.signature)
         if inspect.iscoroutinefunction(function):
             raise FlowError(
                 f"task {policy.name!r} is an async function, which tasks cannot be yet: call asyncio.run(...) inside it"
@@ -144,6 +146,12 @@ class Task(Generic[P, R]):
         """
         check_options(self.policy.name, options)
         return Task(self.function, replace(self.policy, **options))
+
+    def without_hooks(self) -> Task[P, R]:
+        """The same task as it travels to workers: its hooks run where its run was started."""
+        if self.policy.on_state is None and self.policy.on_failure is None:
+            return self
+        return self.with_options(on_state=None, on_failure=None)
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

@@ -93,6 +93,7 @@ class Execution:
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
         self.odd: dict[tuple[int, int], State] = {}
+        self.again = -1, 0  # a position, and which attempt it is at, once it is tried again here
         self.small = 0  # bytes of values that are not bulky
         self.bulk = Bulk(plan.plan, order.strips)
         self.constants = constants
@@ -283,6 +284,7 @@ class Execution:
         judged = verdict(node.policy, attempts, error)
         while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole) and not self.control.stopped:
             attempts += 1
+            self.again = self.control.position - 1, attempts
             try:
                 value = node.call(self, child)
                 self._check(number, child, value)

@@ -31,6 +31,7 @@ from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrash
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG
 from headrace.execution.failure import capture
+from headrace.execution.logs import settings
 from headrace.execution.offers import addresses, asks, check, offers_of
 from headrace.execution.scattered import Scattered
 from headrace.execution.scheduler import MARK, OVER, RunsPlugin, forget_plan, topic
@@ -96,7 +97,7 @@ class DaskExecutor(Executor):
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
             self._prepare_scheduler()
-            self._bring(PlanPlugin(run_id, plan))
+            self._bring(PlanPlugin(run_id, plan, settings(len(self.client.nthreads()))))
         except HeadraceError:
             raise
         except ImportError as error:

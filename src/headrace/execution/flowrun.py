@@ -19,6 +19,7 @@ from headrace.core.summary import NodeSummary
 from headrace.errors import RunCancelled, RunError, TriggerFailed, ValueReleased
 from headrace.execution.base import Executor
 from headrace.execution.failure import restore
+from headrace.execution.hooks import HookError
 from headrace.report.html import run_html
 
 
@@ -35,12 +36,15 @@ class FlowRun:
         Which flow.
     elapsed : float
         Seconds from start to end.
+    hook_errors : list of HookError
+        Hooks that raised.
     """
 
     def __init__(self, run_id: str, flow_name: str, machine: RunMachine, executor: Executor, elapsed: float) -> None:
         self.run_id = run_id
         self.flow_name = flow_name
         self.elapsed = elapsed
+        self.hook_errors: list[HookError] = []
         self._machine = machine
         self._executor = executor
         self._tracebacks: dict[str, TracebackType | None] = {}
@@ -75,6 +79,17 @@ class FlowRun:
         found = self._result(None)
         assert found is not None
         return found[0]
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ``result()`` raises because of how the run ended; None if it succeeded."""
+        if self.state is State.SUCCESS:
+            return None
+        try:
+            self.result()
+        except BaseException as error:  # noqa: BLE001 - a task's error may be of any kind
+            return error
+        return None
 
     def result_if_small(self, most: int) -> tuple[Any] | None:
         """The result in a tuple, or None if it is larger than so many bytes."""

@@ -14,8 +14,10 @@ from headrace.core.rules import runs_after_success
 from headrace.core.slots import Const, ConstSent, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, build, follow
 from headrace.core.task import Task
 from headrace.execution.children import Children
+from headrace.execution.context import named
 from headrace.execution.interrupt import Control
 from headrace.execution.limits import limited
+from headrace.execution.prints import printing
 from headrace.execution.values import Values
 
 
@@ -41,7 +43,7 @@ class Source(Protocol):
 Getter = Callable[[Source, int], Any]
 
 #: What calls of tasks are wrapped in, the innermost first; each returns the call as it is if a task does not need it.
-GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = (limited,)
+GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = (limited, printing, named)
 
 
 class LoadedNode:
@@ -92,11 +94,12 @@ class LoadedNode:
         return [edge.source for edge in self.inputs]
 
     def _call_apart(self, source: Source, child: int) -> Any:
-        args, kwargs = self._arguments(source, child)
+        args, kwargs = self.arguments(source, child)
         task = self.plan.tasks[self.number]
         return source.plan.children.call(source.control, self.number, task, args, kwargs)
 
-    def _arguments(self, source: Source, child: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self, source: Source, child: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What a task run is called with."""
         if self.plain is not None:
             values = source.values
             return tuple([values[arg][0] if type(arg) is int else arg[0] for arg in self.plain]), {}
