@@ -130,7 +130,7 @@ def slowly(array, number):
 
 @hr.flow
 def slow_map(array: object):
-    return slowly.map(hr.unmapped(array), list(range(RUNS // 3)))
+    return slowly.map(hr.unmapped(array), list(range(RUNS // 6)))
 
 
 def test_a_constant_whose_holders_die_is_brought_again(sent):
@@ -138,7 +138,7 @@ def test_a_constant_whose_holders_die_is_brought_again(sent):
         env.setup(None)
         kills = Kills(env.client)
         run = slow_map.run(environment=env, observers=[kills], array=an_array(2))
-        assert run.result() == list(range(RUNS // 3))
+        assert run.result() == list(range(RUNS // 6))
         assert kills.killed
         assert sum(sent["scattered"]) >= 2
         assert until(lambda: not any(env.client.run(constants_on).values()))
@@ -150,6 +150,7 @@ def test_a_cluster_that_has_no_worker_yet_gets_it_when_it_has():
         assert [value for value, _ in run.result()] == list(range(20))
 
 
+@pytest.mark.slow
 def test_a_worker_that_joins_gets_it_from_others():
     with hr.DaskEnvironment("local", n_workers=1, threads_per_worker=1) as env:
         env.setup(None)
@@ -172,7 +173,7 @@ def who(array, number):
 
 @hr.flow
 def meet(array: object):
-    return who.map(hr.unmapped(array), list(range(80)))
+    return who.map(hr.unmapped(array), list(range(40)))
 
 
 # -- on every executor -------------------------------------------------------------------------------------------

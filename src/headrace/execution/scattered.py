@@ -13,6 +13,9 @@ from distributed import Client, Future
 
 from headrace.execution.constants import Constant, copy
 
+#: Seconds in which a worker must be found to scatter to; meanwhile the driver does nothing else.
+WORKERLESS = 1.0
+
 
 class Scattered:
     """The large constants of one run.
@@ -54,7 +57,9 @@ class Scattered:
         self._times += 1
         named = {f"constant-{self.run_id}-{number}-{self._times}": number for number in missing}
         try:
-            futures = self.client.scatter({key: self._constants[number] for key, number in named.items()})
+            futures = self.client.scatter(
+                {key: self._constants[number] for key, number in named.items()}, timeout=WORKERLESS
+            )
         except OSError:  # also a timeout: the worker that was to have it died; the next look tries again
             return False
         self._futures.update((number, futures[key]) for key, number in named.items())
