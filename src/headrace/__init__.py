@@ -13,8 +13,10 @@ from headrace._version import __version__
 
 if TYPE_CHECKING:
     from headrace import errors
+    from headrace.core.control import case, decide_by, filter, merge, switch  # noqa: A004 - words of the flow language
     from headrace.core.flow import parameter as Parameter  # noqa: N812 - reads as a noun in a flow
     from headrace.core.node import flatten, unmapped
+    from headrace.core.rules import some_failed, some_successful
     from headrace.core.signals import Fail, Retry, Skip
     from headrace.core.state import State
     from headrace.core.summary import Observer
@@ -39,6 +41,13 @@ _FACE = {
     "Parameter": ("headrace.core.flow", "parameter"),
     "unmapped": ("headrace.core.node", "unmapped"),
     "flatten": ("headrace.core.node", "flatten"),
+    "case": ("headrace.core.control", "case"),
+    "switch": ("headrace.core.control", "switch"),
+    "merge": ("headrace.core.control", "merge"),
+    "filter": ("headrace.core.control", "filter"),
+    "decide_by": ("headrace.core.control", "decide_by"),
+    "some_failed": ("headrace.core.rules", "some_failed"),
+    "some_successful": ("headrace.core.rules", "some_successful"),
     "Skip": ("headrace.core.signals", "Skip"),
     "Fail": ("headrace.core.signals", "Fail"),
     "Retry": ("headrace.core.signals", "Retry"),
@@ -74,12 +83,19 @@ __all__ = [
     "Storage",
     "Task",
     "__version__",
+    "case",
     "context",
+    "decide_by",
     "errors",
     "exponential",
+    "filter",
     "flatten",
     "flow",
     "get_client",
+    "merge",
+    "some_failed",
+    "some_successful",
+    "switch",
     "task",
     "unmapped",
 ]

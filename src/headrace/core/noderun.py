@@ -144,6 +144,10 @@ class NodeRun:
         part = self.states[low:high]
         return len(part) - len(part.translate(None, _FINAL))
 
+    def unfinished_in(self, low: int, high: int) -> int:
+        """How many of the task runs ``[low, high)`` there are, or may be, that are not final."""
+        return high - low if self.width is None else len(self.states[low:high].translate(None, _FINAL))
+
     def give_back(self, low: int, high: int) -> None:
         """Move ``[low, high)`` back to PENDING: no batch holds, or will hold, their values."""
         move(self.states, low, high, State.PENDING)

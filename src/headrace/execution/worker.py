@@ -19,6 +19,7 @@ from distributed import WorkerPlugin, get_worker
 from headrace import pickling
 from headrace.core.events import Dispatch, Ended, Event
 from headrace.core.plan import plain
+from headrace.core.slots import elements
 from headrace.errors import NotPicklable, RunError
 from headrace.execution.batch import Execution
 from headrace.execution.constants import Constant
@@ -189,7 +190,7 @@ def cut(node: int, low: int, high: int, values: BatchValues) -> BatchValues:
         return BatchValues({}, values.name_of, values.refused)
     whole = values[node][0]
     try:
-        part = Part(low, [whole[index] for index in range(low, high)])
+        part = Part(low, elements(whole, low, high))
     except Exception:  # noqa: BLE001 - a user's type may refuse in any way; then each task run tells by itself
         return values
     return BatchValues({node: {0: part}}, values.name_of)
