@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
+from headrace.core.annotations import outputs_of
 from headrace.core.drawing import current_drawing
 from headrace.core.naming import check_run_name
 from headrace.core.policy import OPTIONS, Delay, Policy, RetryOn, Trigger
@@ -105,7 +106,7 @@ class Task(Generic[P, R]):
             ) from None
         self._taken.add(form)
 
-    def map(self, *args: Any, upstream: Any = (), **kwargs: Any) -> list[R]:
+    def map(self, *args: Any, upstream: Any = (), strict: bool | None = None, **kwargs: Any) -> list[R]:
         """Add a mapped node: one child per element.
 
         Parameters
@@ -115,6 +116,9 @@ class Task(Generic[P, R]):
             whole stands in ``hr.unmapped(...)``; ``hr.flatten(...)`` maps over the elements of the elements.
         upstream : node or list of nodes, optional
             Nodes that must be done first, without giving a value.
+        strict : bool, default True
+            Whether unequal lengths are an error. With ``strict=False``, the shortest one tells how many children there
+            are, as for Python's ``zip``.
 
         Returns
         -------
@@ -127,8 +131,21 @@ class Task(Generic[P, R]):
                 f"task {self.name!r}.map(...) was called outside of a flow; call it inside a function decorated "
                 "with @hr.flow, or use a list comprehension"
             )
+        if strict is not None:
+            self._check_strict(strict)
+            kwargs["strict"] = strict
         kwargs["upstream"] = upstream
         return cast("list[R]", drawing.add_call(self, args, kwargs, mapped=True))
+
+    def _check_strict(self, strict: object) -> None:
+        """Refuse what was meant for the function, and not for ``map``."""
+        own = self.signature is not None and "strict" in self.signature.parameters
+        if own or not isinstance(strict, bool):
+            hint = "its function has a parameter of that name, too: give that by position, or rename it"
+            raise FlowError(
+                f"task {self.name!r}.map(...) got strict={strict!r}, a word of .map that says whether unequal lengths "
+                f"are an error: {hint if own else 'give True or False'}"
+            )
 
     def with_options(self, **options: Any) -> Task[P, R]:
         """Return the same task with another policy.
@@ -263,6 +280,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             return function.with_options(**options)
         name = options.get("name") or getattr(function, "__name__", type(function).__name__).strip("<>")
         check_options(name, options)
-        return Task(function, Policy(**{**options, "name": name}))
+        nout = options["nout"] if "nout" in options else outputs_of(function)
+        return Task(function, Policy(**{**options, "name": name, "nout": nout}))
 
     return decorate if function is None else decorate(function)

@@ -11,6 +11,7 @@ from headrace.core.events import CancelRequested, Wake
 from headrace.core.machine import RunMachine
 from headrace.core.moves import Move, Teller
 from headrace.core.plan import Plan
+from headrace.core.policy import FlowPolicy
 from headrace.core.state import State
 from headrace.core.summary import Observer
 from headrace.execution.base import Executor
@@ -48,6 +49,7 @@ class Drive:
         plan_bytes: bytes,
         executor: Executor,
         observers: Sequence[Observer],
+        policy: FlowPolicy,
     ) -> None:
         self.flow_name = flow_name
         self.record = record
@@ -56,7 +58,7 @@ class Drive:
         self.executor = executor
         self.observers = observers
         self.showing = [observer for observer in observers if type(observer).on_progress is not Observer.on_progress]
-        self.machine = RunMachine(plan)
+        self.machine = RunMachine(plan, limits=policy.max_running)
         self.moves: list[Move] = []
         self.reading = Reading(record.run_id, observers)
         for node in self.machine.nodes if observers else ():

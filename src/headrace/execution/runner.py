@@ -8,21 +8,25 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from headrace import parameters as params
 from headrace import pickling
 from headrace._version import __version__
+from headrace.core.constants import extract
 from headrace.core.flow import FlowDefinition, draw_twice, unstable
 from headrace.core.graph import Graph
 from headrace.core.plan import Plan, make_plan
 from headrace.core.policy import FlowPolicy
 from headrace.core.slices import split
+from headrace.core.slots import Const
 from headrace.core.state import State
 from headrace.core.summary import Observer
 from headrace.errors import NotPicklable
 from headrace.execution.base import Executor
+from headrace.execution.constants import measure
 from headrace.execution.context import Parameters
 from headrace.execution.drive import Drive, Record
 from headrace.execution.flowrun import FlowRun
@@ -30,6 +34,8 @@ from headrace.execution.hooks import hooks_of
 
 #: Bytes of a plan beyond which its long lists travel in slices, with the batches, and not to every worker.
 LONG = 1 << 20
+#: Bytes of a pickled constant beyond which it travels by itself, and not with the plan.
+LARGE = 1 << 20
 #: The most digests that are remembered, and the most characters of the parameters of one.
 MOST_REMEMBERED = 1_000
 #: Digests of what this process drew, by location and parameters; the latest at the end.
@@ -191,7 +197,7 @@ class PreparedRun:
     record : callable
         Begins the record.
     policy : FlowPolicy
-        The flow's.
+        How the flow's runs are treated.
     """
 
     def __init__(
@@ -228,7 +234,7 @@ class PreparedRun:
         hooks = hooks_of(self.plan, self.policy)
         watching = [*observers, hooks] if hooks is not None else observers
         with _uncollected():
-            drive = Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, watching)
+            drive = Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, watching, self.policy)
         if hooks is None:
             return drive.run()
         try:
@@ -251,8 +257,10 @@ def _packed(plan: Plan) -> tuple[Plan, bytes]:
         data = pickling.dumps(plan, what)
     if len(data) > LONG:
         plan = split(plan, lambda values: len(pickling.dumps(values, "a list")), LONG // 16)
+        plan = extract(plan, measure, LARGE)
         plan.parameters = _light(plan.parameters)
-        data = pickling.dumps(plan, what)
+        # Workers have no use for what the flow returns; it may be large, too.
+        data = pickling.dumps(replace(plan, result=Const(None)), what)
     return plan, data
 
 
