@@ -134,23 +134,17 @@ def naps(n: int = 30):
     return total.map([0], hr.unmapped(nap.map(range(n))))
 
 
-class Disconnect:
+class Disconnect(hr.Observer):
     """An observer that cuts the driver's connection to the scheduler, once, when some tasks are done."""
 
     def __init__(self, client):
         self.client = client
         self.lost = None
 
-    def on_start(self, run_id, flow_name, summaries):
-        pass
-
     def on_progress(self, summaries, elapsed):
         if self.lost is None and any(summary.done for summary in summaries):
             self.lost = self.client.scheduler_comm.comm
             self.client.loop.add_callback(self.lost.abort)
-
-    def on_end(self, summaries, state, elapsed):
-        pass
 
 
 def test_a_driver_that_is_cut_off_for_a_moment_goes_on():

@@ -66,17 +66,11 @@ def test_what_nobody_may_run_blocks_nothing_else(env):
 
     done = []
 
-    class Watch:
-        def on_start(self, run_id, flow_name, summaries):
-            pass
-
+    class Watch(hr.Observer):
         def on_progress(self, summaries, elapsed):
             if any(summary.name == "total" and summary.counts.get(hr.State.SUCCESS) for summary in summaries):
                 done.append(elapsed)
                 raise KeyboardInterrupt
-
-        def on_end(self, summaries, state, elapsed):
-            pass
 
     storage = hr.Storage("memory://placement")
     location = storage.add_flow(blocked)

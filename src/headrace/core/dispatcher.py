@@ -252,6 +252,8 @@ class Dispatcher:
                 run = self.nodes[node]
                 if not replay:
                     move(run.states, low, high, State.RUNNING)
+                    if run.teller is not None:
+                        run.teller.dispatched(low, high, run.attempts)
                 run.hold(low, high, number)
 
     def _order(

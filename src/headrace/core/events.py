@@ -229,6 +229,9 @@ class Links(NamedTuple):
     imports: dict[int, int]
 
 
+NO_WIDTH = -1
+
+
 @dataclass(slots=True)
 class Dispatch:
     """Execute a batch.
@@ -244,7 +247,7 @@ class Dispatch:
     outside : tuple of Input
         Task runs outside that it waits for and that did not succeed.
     widths : dict of int to int
-        Widths of mapped nodes that the plan does not know.
+        Widths of mapped nodes; ``NO_WIDTH`` where one task run stands for all that there would have been.
     attempts : dict of (int, int) to int
         Attempts that task runs have behind them; those with none are left out.
     limit : float

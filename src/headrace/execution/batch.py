@@ -5,35 +5,33 @@ How to think about it. A worker loads the plan once per run and turns each argum
 not a plain success goes through ``_Odd``, which costs nothing while there is none.
 
 ``Control`` is shared with the watchdog, which may lower ``stop`` at any time. A position is claimed under its lock,
-so what was given back is never started, and what was started is never given back.
+so what was given back is never started, and what was started is never given back. A stopped batch may be interrupted
+from the time at which a task begins until the next position is claimed, or until the end (``interrupt``).
 """
 
 from __future__ import annotations
 
-import threading
-from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from types import MappingProxyType
 from typing import Any
 
 from headrace.core.attempts import verdict
-from headrace.core.events import Dispatch, Ended, Event, Exceptional, Size
-from headrace.core.plan import EdgeKind, Plan, PlanNode, edge_children
-from headrace.core.rules import Decision, Upstream, decide, upstream_of
-from headrace.core.slots import ConstSent, follow
+from headrace.core.events import NO_WIDTH, Dispatch, Ended, Exceptional, Failure, Size
+from headrace.core.plan import EdgeKind, Plan, edge_children
+from headrace.core.rules import Decision, Upstream, behind_gates, decide, name_of, upstream_of
+from headrace.core.signals import Found, Signal
+from headrace.core.slots import ConstSent, follow, length
 from headrace.core.state import State
-from headrace.core.strips import count, cut
-from headrace.errors import FlowError, TaskCrashed, TriggerFailed
+from headrace.core.strips import cut
+from headrace.errors import FlowError, RunCancelled, TaskCrashed, TaskTimedOut, TriggerFailed
 from headrace.execution import sound
 from headrace.execution.bulk import BULKY, Bulk, inside, takers
 from headrace.execution.failure import capture, restore
+from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedNode, LoadedPlan
 from headrace.execution.sound import SOUND
 from headrace.execution.values import Values
-
-#: Types that have a length but no elements in order; the same as for constants that are mapped over.
-NO_SEQUENCE = (str, bytes, Mapping, set, frozenset)
 
 #: Stands for the width of a node of which a batch takes single children only.
 ANY = 1 << 62
@@ -44,23 +42,6 @@ LARGE = 1 << 20
 TEMPORARY = 1 << 27
 #: Values that nobody else needs are kept for people to look at while they are no larger than this together.
 KEPT = 1 << 20
-
-
-class Control:
-    """How far a batch is; shared between the thread that runs it and the watchdog."""
-
-    __slots__ = ("batch", "began", "limit", "lock", "position", "running", "seconds", "send", "stop")
-
-    def __init__(self, order: Dispatch, send: Callable[[Event], None]) -> None:
-        self.lock = threading.Lock()
-        self.batch = order.batch
-        self.position = 0  # task runs that have started
-        self.stop = count(order.strips)
-        self.limit = order.limit
-        self.seconds: array[float] = array("f")
-        self.began = perf_counter()
-        self.running: float | None = None  # since when a task is running
-        self.send = send
 
 
 class Execution:
@@ -109,6 +90,7 @@ class Execution:
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
         self.odd: dict[tuple[int, int], State] = {}
+        self.again = -1, 0  # a position, and which attempt it is at, once it is tried again here
         self.small = 0  # bytes of values that are not bulky
         self.bulk = Bulk(plan.plan, order.strips)
         self.constants = constants
@@ -125,7 +107,7 @@ class Execution:
             self.odd[node, child] = state
             if child not in values.setdefault(node, {}):
                 failure = order.failures.get((node, child))
-                stand_in = restore(failure) if failure is not None else _stand_in(plan.plan.nodes[node], state)
+                stand_in = restore(failure) if failure is not None else _stand_in(plan.plan, node, state)
                 values[node][child] = stand_in
 
     def run(self) -> Ended:
@@ -174,8 +156,17 @@ class Execution:
     def children(self, node: int) -> list[Any]:
         """The list of all children's values of a mapped node."""
         values = self.values.get(node, {})
-        width = self.order.widths.get(node, len(values))
+        width = abs(self.order.widths.get(node, len(values)))
         return [values[child] for child in range(width)]
+
+    def state(self, node: int, child: int) -> State:
+        """In which state a task run ended."""
+        return self.odd.get((node, child), State.SUCCESS)
+
+    def states(self, node: int) -> list[State] | State:
+        """In which states the children of a mapped node ended; one state, if it could not be mapped."""
+        width = self.order.widths.get(node, len(self.values.get(node, ())))
+        return self.state(node, 0) if width == NO_WIDTH else [self.state(node, child) for child in range(width)]
 
     def item(self, node: int, child: int) -> Any:
         """One child's value of a mapped node."""
@@ -208,8 +199,7 @@ class Execution:
             return
         for measure, (path, flat) in enumerate(node.measures):
             try:
-                value = follow(self.values[number][child], path)
-                size = -1 if isinstance(value, NO_SEQUENCE) else sum(map(len, value)) if flat else len(value)
+                size = length(follow(self.values[number][child], path), flat=flat)
             except Exception:  # noqa: BLE001 - a user's type may refuse in any way
                 size = -1
             self.sizes.append(Size(self.control.position - 1, measure, size))
@@ -237,8 +227,12 @@ class Execution:
         if self.refused and (refused := self._refused(node, child)) is not None:
             self._give_in(number, child, refused, 1)
             return False
-        whole, by_child = Upstream(0, 0, 0), []
+        whole, by_child, gates = Upstream(0, 0, 0), [], node.spec.gates
+        gate_states = [state for (source, _), state in self.odd.items() if source in gates] if gates else []
         for edge in node.inputs:
+            if edge.source in gates:
+                by_child += [state for state in gate_states if not state.is_final]
+                continue
             total = self._width(edge.source)
             if edge.kind is not EdgeKind.NODE and (waited := edge_children(edge, child, total)):
                 by_child.append(self.odd.get((edge.source, waited[0]), State.SUCCESS))
@@ -250,23 +244,23 @@ class Execution:
         if any(not state.is_final for state in by_child):
             self._note(number, child, State.PENDING)
             return False
-        match decide(node.policy.trigger, node.policy.skip_on_upstream_skip, upstream_of(whole, by_child)):
-            case Decision.RUN:
-                return True
-            case Decision.SKIP:
-                self._note(number, child, State.SKIPPED)
-                self.values[number][child] = _stand_in(node.spec, State.SKIPPED)
-            case Decision.TRIGGER_FAIL:
-                self._note(number, child, State.TRIGGER_FAILED)
-                self.values[number][child] = _stand_in(node.spec, State.TRIGGER_FAILED)
+        decision = behind_gates(gate_states)
+        if decision is Decision.RUN:
+            up = upstream_of(whole, by_child)
+            decision = decide(node.policy.trigger, node.policy.skip_on_upstream_skip, up)
+        if decision is Decision.RUN:
+            return True
+        state = State.SKIPPED if decision is Decision.SKIP else State.TRIGGER_FAILED
+        self._note(number, child, state)
+        self.values[number][child] = _stand_in(self.plan.plan, number, state)
         return False
 
     def _width(self, node: int) -> int:
         """Width of a node; of a mapped one, a large number where this batch does not need to know."""
-        return self.order.widths.get(node, ANY) if self.plan.plan.nodes[node].mapped else 1
+        return abs(self.order.widths.get(node, ANY)) if self.plan.plan.nodes[node].mapped else 1
 
     def _note(self, number: int, child: int, state: State, attempts: int | None = None) -> None:
-        if state is not State.SUCCESS:
+        if not state.is_good:
             self.odd[number, child] = state
         if attempts is None:
             attempts = self.order.attempts.get((number, child), 0)
@@ -297,8 +291,9 @@ class Execution:
             return
         attempts = self.order.attempts.get((number, child), 0) + 1
         judged = verdict(node.policy, attempts, error)
-        while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole):
+        while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole) and not self.control.stopped:
             attempts += 1
+            self.again = self.control.position - 1, attempts
             try:
                 value = node.call(self, child)
                 self._check(number, child, value)
@@ -321,8 +316,16 @@ class Execution:
     def _give_in(
         self, number: int, child: int, error: BaseException, attempts: int, state: State = State.FAILED
     ) -> None:
-        """Record an end that is final, and no success."""
-        failure, value = capture(error) if state is not State.SKIPPED else (None, None)
+        """Record an end that is final, and not that of a call that returned."""
+        if isinstance(error, Found):
+            self.values[number][child] = error.value
+            self._note(number, child, State.CACHED, attempts)
+            return
+        if isinstance(error, Signal):  # it skipped itself, or was cancelled: neither is an error
+            value = _stand_in(self.plan.plan, number, state)
+            failure = Failure(f"hr.{type(error).__name__}", error.message) if error.message else None
+        else:
+            failure, value = capture(error)
         self.values[number][child] = value
         self.odd[number, child] = state
         self.exceptional.append(Exceptional(self.control.position - 1, state, attempts, failure))
@@ -337,6 +340,17 @@ class Execution:
         return None
 
     # -- the end -------------------------------------------------------------------------------------------------
+
+    def cut_short(self) -> Ended:
+        """Report what was done when a stop arrived outside of a task; that task run counts as stopped."""
+        control = self.control
+        last = max(control.position - 1, 0)
+        if control.position:
+            self.exceptional = [entry for entry in self.exceptional if entry.position < last]
+            self.exceptional.append(Exceptional(last, State.CANCELLED))
+            del control.seconds[last:]
+            control.seconds.extend([0.0] * (control.position - len(control.seconds)))
+        return self._report()
 
     def _report(self) -> Ended:
         control = self.control
@@ -376,15 +390,21 @@ def _has_items(plan: Plan, number: int) -> bool:
     return any(edge.kind is EdgeKind.ITEM for edge in plan.nodes[number].outputs)
 
 
-def _stand_in(spec: PlanNode, state: State) -> Any:
+def _stand_in(plan: Plan, number: int, state: State) -> Any:
     """What a task receives in the place of the value of one that did not run to its end."""
+    name = plan.nodes[number].name
     match state:
         case State.SKIPPED:
             return None
         case State.CRASHED:
-            return TaskCrashed(f"task {spec.name!r} was lost with the process that ran it", task=spec.name)
+            return TaskCrashed(f"task {name!r} was lost with the process that ran it", task=name)
+        case State.TIMED_OUT:
+            return TaskTimedOut(f"task {name!r} took longer than its timeout", task=name)
+        case State.CANCELLED:
+            return RunCancelled(f"task {name!r} was cancelled", task=name)
         case State.FAILED:
-            return FlowError(f"node {spec.name!r} could not be mapped: what it maps over has no common length")
+            return FlowError(f"node {name!r} could not be mapped: what it maps over has no common length")
         case _:
-            text = f"task {spec.name!r} did not run: its upstream did not satisfy its trigger"
-            return TriggerFailed(text, task=spec.name)
+            trigger = name_of(plan.policy(number).trigger)
+            text = f"task {name!r} did not run: its upstream did not satisfy its trigger {trigger}"
+            return TriggerFailed(text, task=name)

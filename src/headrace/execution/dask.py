@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -30,9 +31,11 @@ from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrash
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG
 from headrace.execution.failure import capture
+from headrace.execution.logs import settings
 from headrace.execution.offers import addresses, asks, check, offers_of
 from headrace.execution.scattered import Scattered
 from headrace.execution.scheduler import MARK, OVER, RunsPlugin, forget_plan, topic
+from headrace.execution.stopping import stop_batches
 from headrace.execution.worker import PlanPlugin, cut, pick, pick_kept, run_batch
 
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
@@ -94,7 +97,7 @@ class DaskExecutor(Executor):
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
             self._prepare_scheduler()
-            self._bring(PlanPlugin(run_id, plan))
+            self._bring(PlanPlugin(run_id, plan, settings(len(self.client.nthreads()))))
         except HeadraceError:
             raise
         except ImportError as error:
@@ -191,9 +194,7 @@ class DaskExecutor(Executor):
             elif isinstance(command, Release):
                 released.extend(command.batches)
             elif isinstance(command, Stop):
-                self.client.cancel([self._futures[b] for b in command.batches if b in self._futures], force=True)
-                self._live.difference_update(command.batches)
-                self._kept_back = [order for order in self._kept_back if order.batch not in command.batches]
+                self._stop(command.batches)
         for (placement, priority, addresses), tasks, parts in groups:
             if addresses:
                 at = {task.key: [addresses[batch]] for batch, task in tasks.items()}
@@ -203,6 +204,17 @@ class DaskExecutor(Executor):
                 self._submit(placement, priority, tasks, parts)
         for batch in released:  # only now: what was just sent may need them
             self._futures.pop(batch, None)
+
+    def _stop(self, batches: tuple[int, ...]) -> None:
+        """Have the workers stop batches, not waiting for it, and the scheduler forget them."""
+        self._later(partial(self._tell_workers, batches))
+        self._live.difference_update(batches)
+        self._kept_back = [order for order in self._kept_back if order.batch not in batches]
+        self.client.cancel([self._futures.pop(batch) for batch in batches if batch in self._futures], force=True)
+
+    async def _tell_workers(self, batches: tuple[int, ...]) -> None:
+        with suppress(OSError):  # the cluster is going down, and takes all with it
+            await self.client._run(stop_batches, self._run_id, batches, on_error="ignore")
 
     def _has_constants(self) -> bool:
         return self._scattered is not None and self._scattered.complete
@@ -234,6 +246,9 @@ class DaskExecutor(Executor):
         assert self._outline is not None
         name = _safe(self._outline.nodes[order.strips[0].nodes[0]].name)
         return f"{name}{MARK}{self._run_id}-{order.batch}"
+
+    def notify(self, event: Event) -> None:  # noqa: D102 - inherited
+        self._events.put(event)
 
     def wait(self, timeout: float | None) -> list[Event]:
         """Wait for the first event, and return it with all that came meanwhile."""

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from headrace.errors import RunError
-from headrace.execution.batch import Control
+from headrace.execution.interrupt import Control
 from headrace.execution.watchdog import give_back
 
 if TYPE_CHECKING:

@@ -22,11 +22,15 @@ from headrace.core.plan import Plan, make_plan
 from headrace.core.policy import FlowPolicy
 from headrace.core.slices import split
 from headrace.core.slots import Const
+from headrace.core.state import State
 from headrace.core.summary import Observer
+from headrace.errors import NotPicklable
 from headrace.execution.base import Executor
 from headrace.execution.constants import measure
+from headrace.execution.context import Parameters
 from headrace.execution.drive import Drive, Record
 from headrace.execution.flowrun import FlowRun
+from headrace.execution.hooks import hooks_of
 
 #: Bytes of a plan beyond which its long lists travel in slices, with the batches, and not to every worker.
 LONG = 1 << 20
@@ -135,12 +139,8 @@ class FlowRunner:
         with _uncollected():
             graph, digest = self._draw(values, as_json)
             plan = make_plan(graph)
-            data = pickling.dumps(plan, f"flow {self.flow.name!r}")
-            if len(data) > LONG:
-                plan = split(plan, lambda values: len(pickling.dumps(values, "a list")), LONG // 16)
-                plan = extract(plan, measure, LARGE)
-                # Workers have no use for what the flow returns; it may be large, too.
-                data = pickling.dumps(replace(plan, result=Const(None)), f"flow {self.flow.name!r}")
+            plan.flow, plan.parameters = self.flow.name, Parameters(values)
+            plan, data = _packed(plan)
         facts = {
             "flow": self.flow.name,
             "location": self.location,
@@ -231,9 +231,52 @@ class PreparedRun:
         """
         where = dict(environment or {"type": executor.kind})
         record = self._record({**self.facts, "run_id": run_id, "environment": where})
+        hooks = hooks_of(self.plan, self.policy)
+        watching = [*observers, hooks] if hooks is not None else observers
         with _uncollected():
-            drive = Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers, self.policy)
-        return drive.run()
+            drive = Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, watching, self.policy)
+        if hooks is None:
+            return drive.run()
+        try:
+            run = drive.run()
+        except BaseException as error:
+            hooks.over(State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED, error)
+            raise
+        hooks.over(run.state, run.error)
+        run.hook_errors = hooks.errors
+        return run
+
+
+def _packed(plan: Plan) -> tuple[Plan, bytes]:
+    """A plan as it travels, pickled: long lists go with the batches, and no parameter keeps it at home."""
+    what = f"flow {plan.flow!r}"
+    try:
+        data = pickling.dumps(plan, what)
+    except NotPicklable:
+        plan.parameters = _light(plan.parameters)
+        data = pickling.dumps(plan, what)
+    if len(data) > LONG:
+        plan = split(plan, lambda values: len(pickling.dumps(values, "a list")), LONG // 16)
+        plan = extract(plan, measure, LARGE)
+        plan.parameters = _light(plan.parameters)
+        # Workers have no use for what the flow returns; it may be large, too.
+        data = pickling.dumps(replace(plan, result=Const(None)), what)
+    return plan, data
+
+
+def _light(values: Mapping[str, Any]) -> Parameters:
+    """The parameters that can travel to each worker, and are no burden there."""
+    light, withheld = {}, []
+    for name, value in values.items():
+        try:
+            size = len(pickling.dumps(value, name))
+        except NotPicklable:
+            size = LONG
+        if size > LONG // 16:
+            withheld.append(name)
+        else:
+            light[name] = value
+    return Parameters(light, tuple(withheld))
 
 
 def _beginning(as_json: dict[str, Any]) -> str:
