@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -20,8 +21,26 @@ from headrace.execution.stopping import RUNNING
 
 @hr.task
 def sleep_long(path: str) -> None:
-    Path(path).touch()
+    Path(path + ".part").write_text(threading.current_thread().name)
+    os.rename(path + ".part", path)
     time.sleep(30)  # inside a C function: it cannot be interrupted
+
+
+@hr.task
+def sleep(path: str) -> None:
+    Path(path + ".part").write_text(threading.current_thread().name)
+    os.rename(path + ".part", path)
+    time.sleep(2)
+
+
+@hr.task
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate()]
+
+
+@hr.flow
+def all_threads():
+    return threads()
 
 
 @hr.task
@@ -81,6 +100,15 @@ def test_a_task_that_cannot_be_interrupted_does_not_keep_its_place(single, tmp_p
     sent.executor.send([Stop((0,))])
     assert doubled.run(n=10, environment=single).result() == [2 * x for x in range(10)]
     assert time.monotonic() - began < 10  # and not the 30 s that the task sleeps
+    sent.over()
+
+
+def test_a_thread_that_lost_its_place_is_gone_when_its_task_ends(single, tmp_path):
+    sent = Sent(single, sleep, tmp_path / "began")
+    name = (tmp_path / "began").read_text()
+    sent.executor.send([Stop((0,))])
+    assert name in all_threads.run(environment=single).result()  # another thread answers while it sleeps
+    until(lambda: name not in all_threads.run(environment=single).result())
     sent.over()
 
 
