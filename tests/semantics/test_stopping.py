@@ -20,17 +20,10 @@ from headrace.execution.stopping import RUNNING
 
 
 @hr.task
-def sleep_long(path: str) -> None:
+def sleep(path: str, seconds: float) -> None:
     Path(path + ".part").write_text(threading.current_thread().name)
     os.rename(path + ".part", path)
-    time.sleep(30)  # inside a C function: it cannot be interrupted
-
-
-@hr.task
-def sleep(path: str) -> None:
-    Path(path + ".part").write_text(threading.current_thread().name)
-    os.rename(path + ".part", path)
-    time.sleep(2)
+    time.sleep(seconds)  # inside a C function: it cannot be interrupted
 
 
 @hr.task
@@ -82,8 +75,8 @@ def until(condition) -> None:
 class Sent:
     """One batch, sent to a cluster."""
 
-    def __init__(self, environment, task, path) -> None:
-        plan = make_plan(draw("f", lambda: task(str(path)), {}))
+    def __init__(self, environment, task, path, *args) -> None:
+        plan = make_plan(draw("f", lambda: task(str(path), *args), {}))
         self.executor = DaskExecutor(environment.client)
         self.executor.start(f"run-{path.name}", pickling.dumps(plan, "it"), plan)
         self.executor.send([Dispatch(0, (Strip((0,), 0, 1),))])
@@ -95,7 +88,7 @@ class Sent:
 
 
 def test_a_task_that_cannot_be_interrupted_does_not_keep_its_place(single, tmp_path):
-    sent = Sent(single, sleep_long, tmp_path / "began")
+    sent = Sent(single, sleep, tmp_path / "began", 30)
     began = time.monotonic()
     sent.executor.send([Stop((0,))])
     assert doubled.run(n=10, environment=single).result() == [2 * x for x in range(10)]
@@ -104,7 +97,7 @@ def test_a_task_that_cannot_be_interrupted_does_not_keep_its_place(single, tmp_p
 
 
 def test_a_thread_that_lost_its_place_is_gone_when_its_task_ends(single, tmp_path):
-    sent = Sent(single, sleep, tmp_path / "began")
+    sent = Sent(single, sleep, tmp_path / "began", 2)
     name = (tmp_path / "began").read_text()
     sent.executor.send([Stop((0,))])
     assert name in all_threads.run(environment=single).result()  # another thread answers while it sleeps

@@ -210,10 +210,9 @@ class Children:
             try:
                 answer = child.ask(pickle.dumps((number, function, arguments)), timeout)
             except Late:
-                assert timeout is not None
                 assert child.began is not None
                 self._drop(child)
-                raise timed_out(timeout, perf_counter() - child.began, prompt=True) from None
+                raise timed_out(task, perf_counter() - child.began, prompt=True) from None
             except Gone:
                 status = self._drop(child)
                 if attempt.killed or self._closed:
