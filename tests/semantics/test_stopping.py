@@ -17,6 +17,7 @@ from headrace.core.plan import make_plan
 from headrace.core.strips import Strip
 from headrace.execution.dask import DaskExecutor
 from headrace.execution.stopping import RUNNING
+from tests.execution.test_isolated import is_alive, leave_a_process, pid
 
 
 @hr.task
@@ -54,6 +55,11 @@ def double(x: int) -> int:
 @hr.flow
 def doubled(n: int):
     return double.map(list(range(n)))
+
+
+@hr.flow
+def all_pids():
+    return pid.map([1, 2])
 
 
 @pytest.fixture(scope="module", params=["threads", "processes"])
@@ -110,6 +116,23 @@ def test_a_running_task_is_interrupted(single, tmp_path):
     sent.executor.send([Stop((0,))])
     until((tmp_path / "began.over").exists)
     sent.over()
+
+
+def test_an_isolated_task_is_killed_with_what_it_has_started(single, tmp_path):
+    path = tmp_path / "began"
+    sent = Sent(single, leave_a_process, path, 60)
+    assert is_alive(int(path.read_text()))
+    sent.executor.send([Stop((0,))])
+    until(lambda: not is_alive(int(path.read_text())))
+    sent.over()
+
+
+def test_no_process_is_left_when_a_plan_is_taken_away(single, tmp_path):
+    run = all_pids.run(environment=single)
+    (child,) = set(run.result())
+    assert is_alive(child)
+    run.release()
+    until(lambda: not is_alive(child))
 
 
 def test_a_run_whose_plan_is_taken_away_is_interrupted(single, tmp_path):
