@@ -81,9 +81,9 @@ def double(x):
 
 @hr.task(isolated=True)
 def talk(what):
-    print("out:", what)  # noqa: T201 - this is what is tested
-    print("without an end", end="")  # noqa: T201 - as above
-    print("err:", what, file=sys.stderr)  # noqa: T201 - as above
+    print("out:", what)
+    print("without an end", end="")
+    print("err:", what, file=sys.stderr)
     sys.stdout.flush()
     sys.stdout.buffer.write(b" as bytes\n")
 
