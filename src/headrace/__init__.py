@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headrace import errors
     from headrace.core.flow import parameter as Parameter  # noqa: N812 - reads as a noun in a flow
     from headrace.core.node import flatten, unmapped
+    from headrace.core.resource import Resource, resource
     from headrace.core.signals import Fail, Retry, Skip
     from headrace.core.state import State
     from headrace.core.task import Task, task
@@ -37,6 +38,8 @@ _FACE = {
     "Skip": ("headrace.core.signals", "Skip"),
     "Fail": ("headrace.core.signals", "Fail"),
     "Retry": ("headrace.core.signals", "Retry"),
+    "Resource": ("headrace.core.resource", "Resource"),
+    "resource": ("headrace.core.resource", "resource"),
     "State": ("headrace.core.state", "State"),
     "FlowRun": ("headrace.execution.flowrun", "FlowRun"),
     "Storage": ("headrace.store", "Storage"),
@@ -54,6 +57,7 @@ __all__ = [
     "FlowRun",
     "LocalEnvironment",
     "Parameter",
+    "Resource",
     "Retry",
     "Skip",
     "State",
@@ -63,6 +67,7 @@ __all__ = [
     "errors",
     "flatten",
     "flow",
+    "resource",
     "task",
     "unmapped",
 ]

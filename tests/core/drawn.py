@@ -20,6 +20,7 @@ class NodePlan:
     returns_list: bool = False
     width: int = 3
     policy: Policy = field(default_factory=lambda: Policy(name="t"))
+    after: tuple[int, ...] = ()
 
 
 def noop(*args: Any) -> None:
@@ -50,6 +51,8 @@ def draw_graph(nodes: list[NodePlan], *, shared: bool = False) -> tuple[Graph, s
                 node = task.map(*values, upstream=upstream)
             else:
                 node = task(*(value for value, _ in args), upstream=upstream)
+            after = {made[-1 - pick % len(made)]._index for pick in spec.after} if made else set()
+            drawing.nodes[node._index].after = tuple(sorted(after.difference(drawing.nodes[node._index].sources())))
             if spec.returns_list:
                 lists.add(len(made))
             made.append(node)

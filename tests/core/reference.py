@@ -75,6 +75,8 @@ def interpret(graph: Graph, call: Callable[[int, int, int, tuple[Any, ...]], Any
         for child in range(width):
             states = []
             for source in spec.sources():
+                if source in spec.after:
+                    continue
                 waited = items(graph, spec, source)
                 if by_child(graph, spec, source):
                     states.append(came[source].states[child])

@@ -427,7 +427,7 @@ class Cluster:
         seconds = control.seconds[: max(stop - 1, 0)]
         events.append((when, Progressed(control.batch, stop)))
         waiting = isinstance(self.running, SimulatedGangExecution)  # perhaps; then nothing is known of its task
-        current = 0.0 if waiting else when - control.began - sum(seconds)
+        current = 0.0 if waiting else max(when - control.began - sum(seconds), 0.0)
         events.append((when, HandedBack(control.batch, stop, seconds, current)))
 
 

@@ -13,9 +13,9 @@ from headrace.core.dispatcher import TOGETHER
 from headrace.core.events import Stop
 from headrace.core.gangs import SPAN
 from headrace.core.noderun import NO_BATCH
-from headrace.core.plan import edge_children
+from headrace.core.plan import EdgeKind, Plan, PlanNode, edge_children
 from headrace.core.policy import Policy
-from headrace.core.rules import TRIGGERS
+from headrace.core.rules import CLEANUP, TRIGGERS
 from headrace.core.state import State
 from headrace.errors import FlowError
 from headrace.execution.watchdog import LOOK
@@ -39,6 +39,7 @@ nodes = st.builds(
     returns_list=st.booleans(),
     width=st.sampled_from((3, 3, 3, 1, 0, 40)),
     policy=policies,
+    after=st.lists(picks, max_size=2).map(tuple),
 )
 graphs = st.lists(nodes, min_size=1, max_size=10)
 # Each node takes values of some nodes that are 4 to 9 places back, so that about four can run at the same time.
@@ -83,6 +84,12 @@ def cluster_of(
     return cluster, interpret(graph, lambda *args: world.call(lists, *args))
 
 
+def decides(plan: Plan, node: PlanNode) -> bool:
+    """Whether a node is returned, or nothing waits for it but clean-ups and what only comes after it."""
+    asking = [edge for edge in node.outputs if edge.kind is not EdgeKind.AFTER]
+    return node.returned or all(plan.policy(edge.target).trigger == CLEANUP for edge in asking)
+
+
 def check(cluster: Cluster, expected: list) -> None:
     machine = cluster.run()
     assert [[State(state).label for state in run.states] for run in machine.nodes] == [
@@ -104,7 +111,7 @@ def check(cluster: Cluster, expected: list) -> None:
         if any(
             state.is_failure
             for run, came in zip(machine.nodes, expected, strict=True)
-            if run.spec.returned or not run.spec.outputs
+            if decides(cluster.plan, run.spec)
             for state in came.states
         )
         else State.SUCCESS

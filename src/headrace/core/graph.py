@@ -56,6 +56,8 @@ class NodeSpec:
         Nodes that must be done first, without giving a value.
     mapped : bool
         Whether it has one child per element.
+    after : tuple of int
+        Nodes that must be over first, however they end.
     """
 
     name: str
@@ -64,6 +66,7 @@ class NodeSpec:
     kwargs: dict[str, Slot]
     upstream: tuple[int, ...]
     mapped: bool
+    after: tuple[int, ...] = ()
 
     def slots(self) -> Iterable[Slot]:
         """All arguments."""
@@ -73,7 +76,7 @@ class NodeSpec:
     def sources(self) -> list[int]:
         """All nodes that it waits for, each once, in order."""
         found = {ref.node for slot in self.slots() for ref in refs(slot)}
-        return sorted(found.union(self.upstream))
+        return sorted(found.union(self.upstream, self.after))
 
 
 @dataclass
@@ -136,6 +139,7 @@ class Graph:
                 {key: bound(slot) for key, slot in node.kwargs.items()},
                 node.upstream,
                 node.mapped,
+                node.after,
             )
             for node in self.nodes
         ]
@@ -169,7 +173,10 @@ class Graph:
             kwargs = ", ".join([f"{_quoted(key)}: {_text(slot)}" for key, slot in node.kwargs.items()])
             mapped = "true" if node.mapped else "false"
             upstream = list(node.upstream)
-            texts.append(f"[{_quoted(node.name)}, {origin}, {mapped}, {upstream}, [{args}], {{{kwargs}}}, {policy}]")
+            after = f", {list(node.after)}" if node.after else ""
+            texts.append(
+                f"[{_quoted(node.name)}, {origin}, {mapped}, {upstream}, [{args}], {{{kwargs}}}, {policy}{after}]"
+            )
         texts.append(_text(self.result))
         return hashlib.sha256("".join(texts).encode()).hexdigest()
 
@@ -333,6 +340,19 @@ class GraphDrawing:
         spec.upstream = tuple(sorted({*spec.upstream, *(node._index for node in nodes)}))
         self._backward = self._backward or (bool(spec.upstream) and spec.upstream[-1] >= index)
 
+    def begin_block(self, node: Node) -> Node:
+        """What is drawn from now on, until ``end_block``, begins after a node."""
+        return node
+
+    def end_block(self, block: Node, node: Node) -> None:
+        """Make a node come after all that was drawn in a block, without asking how that ended."""
+        begin, end = block._index, node._index
+        for index in range(begin + 1, end):
+            if all(source < begin for source in self.nodes[index].sources()):
+                self.add_upstream(index, (block,))
+        spec = self.nodes[end]
+        spec.after = tuple(sorted({*spec.sources(), *range(begin + 1, end)} - {begin}))
+
     def include(self, graph: Graph, arguments: Mapping[str, Any]) -> Any:
         """Inline a graph that was built by hand; its parameters take the given values or nodes."""
         shift = len(self.nodes)
@@ -351,8 +371,9 @@ class GraphDrawing:
             args = tuple(constant(replace(slot, change)) for slot in node.args)
             kwargs = {key: constant(replace(slot, change)) for key, slot in node.kwargs.items()}
             upstream = tuple(source + shift for source in node.upstream)
+            after = tuple(source + shift for source in node.after)
             name = self.unique_name(node.task.name)
-            self.nodes.append(NodeSpec(name, node.task, args, kwargs, upstream, node.mapped))
+            self.nodes.append(NodeSpec(name, node.task, args, kwargs, upstream, node.mapped, after))
         self._backward = True  # the built graph may say so, and its numbers were shifted
         return self.unslot(replace(graph.result, change))
 

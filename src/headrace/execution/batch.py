@@ -220,6 +220,9 @@ class Execution:
         whole, by_child = Upstream(0, 0, 0), []
         for edge in node.inputs:
             total = self._width(edge.source)
+            if edge.kind is EdgeKind.AFTER:  # not asked how it ended, if only it did
+                by_child += [s for (source, _), s in self.odd.items() if source == edge.source and not s.is_final]
+                continue
             if edge.kind is not EdgeKind.NODE and (waited := edge_children(edge, child, total)):
                 by_child.append(self.odd.get((edge.source, waited[0]), State.SUCCESS))
                 continue
