@@ -43,6 +43,7 @@ from headrace.core.state import State
 from headrace.core.strips import count, cut, locate, runs
 from headrace.execution import batch as batch_module
 from headrace.execution import gang as gang_module
+from headrace.execution import interrupt as interrupt_module
 from headrace.execution.batch import Control, Execution
 from headrace.execution.gang import GangExecution
 from headrace.execution.loaded import LoadedNode, LoadedPlan
@@ -111,7 +112,7 @@ CLOCK = _Clock()
 @contextmanager
 def virtual_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (batch_module, gang_module):
+        for module in (batch_module, gang_module, interrupt_module):
             patch.setattr(module, "perf_counter", lambda: CLOCK.now)
         yield
 
