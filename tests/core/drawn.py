@@ -8,12 +8,16 @@ from typing import Any
 from headrace.core.graph import Graph, GraphDrawing
 from headrace.core.node import Node, flatten, unmapped
 from headrace.core.policy import Policy
+from headrace.core.rules import CLEANUP
 from headrace.core.task import Task
 
 
 @dataclass(frozen=True)
 class NodePlan:
-    """A node to draw; sources are counted from the newest node backwards, modulo what there is."""
+    """A node to draw; sources are counted from the newest node backwards, modulo what there is.
+
+    It is the set-up of a resource if it ``holds`` some nodes that are drawn next.
+    """
 
     args: tuple[tuple[str, int], ...]
     upstream: tuple[int, ...] = ()
@@ -21,6 +25,7 @@ class NodePlan:
     width: int = 3
     policy: Policy = field(default_factory=lambda: Policy(name="t"))
     after: tuple[int, ...] = ()
+    holds: int = 0
 
 
 def noop(*args: Any) -> None:
@@ -33,6 +38,7 @@ def draw_graph(nodes: list[NodePlan], *, shared: bool = False) -> tuple[Graph, s
     With ``shared``, nodes of one policy are of one task, so that something is known of their cost when one ran.
     """
     drawing, made, lists = GraphDrawing(), [], set()
+    blocks: list[tuple[Node, int]] = []
     tasks: dict[Policy, Task] = {}
     with drawing.active():
         for spec in nodes:
@@ -56,7 +62,22 @@ def draw_graph(nodes: list[NodePlan], *, shared: bool = False) -> tuple[Graph, s
             if spec.returns_list:
                 lists.add(len(made))
             made.append(node)
+            blocks = [(block, left - 1) for block, left in blocks]
+            if spec.holds and not mapped:
+                blocks.append((drawing.begin_block(node), spec.holds))
+            while any(left <= 0 for _, left in blocks):
+                close(drawing, blocks, made)
+        while blocks:
+            close(drawing, blocks, made)
     return drawing.finish("simulated", made[-1]), lists
+
+
+def close(drawing: GraphDrawing, blocks: list[tuple[Node, int]], made: list[Node]) -> None:
+    """Draw the clean-up of the innermost resource."""
+    block, _ = blocks.pop()
+    node = Task(noop, Policy(name="c", trigger=CLEANUP, retries=1))(block)
+    drawing.end_block(block, node)
+    made.append(node)
 
 
 def argument(

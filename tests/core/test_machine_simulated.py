@@ -10,7 +10,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from headrace.core.batching import GRAIN, PATIENCE
 from headrace.core.dispatcher import TOGETHER
-from headrace.core.events import Stop
 from headrace.core.gangs import SPAN
 from headrace.core.noderun import NO_BATCH
 from headrace.core.plan import EdgeKind, Plan, PlanNode, edge_children
@@ -191,24 +190,3 @@ def test_recorded_events_replay_to_the_same_commands(plans: list[NodePlan], worl
         cluster, _ = pair
         cluster.run()
         assert replay(cluster) == cluster.answers
-
-
-@thorough
-@given(graphs, worlds, st.integers(0, 10_000), st.sampled_from((0.0, 0.002, 0.1, 1.0)))
-def test_a_cancel_settles_everything_at_once(plans: list[NodePlan], world: World, seed: int, at: float) -> None:
-    if (pair := cluster_of(plans, world, seed=seed, trouble=True, cancel_at=at)) is None:
-        return
-    cluster, expected = pair
-    machine = cluster.run()
-    assert all(State(state).is_final for run in machine.nodes for state in run.states)
-    assert not machine.live_batches or machine.state is not State.CANCELLED
-    if machine.state is State.CANCELLED:
-        stopped = [batch for command in cluster.answers[-1] if isinstance(command, Stop) for batch in command.batches]
-        assert set(cluster.live.values()) <= set(stopped)
-        before = [bytes(run.states) for run in machine.nodes]
-        late = [event for _, _, event, _ in cluster.arrivals if event is not None]
-        assert machine.handle(cluster.now + 10, late) == []
-        assert before == [bytes(run.states) for run in machine.nodes]
-    for run, came in zip(machine.nodes, expected, strict=True):
-        for child, state in enumerate(run.states):
-            assert state == State.CANCELLED or state == came.states[child]

@@ -99,9 +99,7 @@ class Ending:
         """
         self.state, self.until = state, now + GRACE
         dispatcher, ledger = self.dispatcher, self.dispatcher.ledger
-        stopped = tuple(
-            number for number, batch in dispatcher.batches.items() if batch.replay or not batch.placement.apart
-        )
+        stopped = tuple(number for number, batch in dispatcher.batches.items() if not batch.placement.apart)
         for number in stopped:
             batch = dispatcher.over(number)
             assert batch is not None

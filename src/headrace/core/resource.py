@@ -113,9 +113,7 @@ class Resource(Generic[P, R]):
             yield node
         finally:
             kwargs.pop("upstream", None)
-            end = drawing.add_call(
-                self._cleanup, (node, *self._more(args)), dict(self._more(kwargs)), mapped=False
-            )
+            end = drawing.add_call(self._cleanup, (node, *self._more(args)), dict(self._more(kwargs)), mapped=False)
             drawing.end_block(block, end)
 
     def _more(self, arguments: Any) -> Any:
