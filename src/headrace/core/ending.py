@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from headrace.core.dispatcher import Dispatcher
-from headrace.core.events import Command, Failure, Stop
+from headrace.core.events import Command, Deadline, Failure, Stop, Wake
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, Plan
 from headrace.core.rules import CLEANUP
@@ -71,6 +71,8 @@ class Ending:
         As what the run is ending; None while it is not.
     until : float
         When it is over in any case.
+    expires : float
+        When it is out of time.
     """
 
     def __init__(
@@ -85,7 +87,26 @@ class Ending:
         self.due = due
         self.conclude = conclude
         self.state: State | None = None
-        self.until = math.inf
+        self.until = self.expires = self._told = math.inf
+
+    @property
+    def limit(self) -> float:
+        """Until when what runs may run."""
+        return self.expires if self.state is None else self.until
+
+    def times(self, wakes: Sequence[float]) -> list[Command]:
+        """Say when the machine is to be asked again, and, when that is new, until when what runs may run.
+
+        Parameters
+        ----------
+        wakes : sequence of float
+            When it is to be asked for other reasons.
+        """
+        wake = min([*wakes, self.limit])
+        if wake == math.inf:
+            return []
+        before, self._told = self._told, self.limit
+        return [Wake(wake)] if before == self._told else [Wake(wake), Deadline(self._told)]
 
     def begin(self, now: float, state: State) -> list[Command]:
         """Stop what runs, but for set-ups and clean-ups, and cancel what is not final, but for clean-ups.

@@ -19,7 +19,6 @@ A run that is cancelled, or out of time, still runs its clean-ups (``core.ending
 from __future__ import annotations
 
 import heapq
-import math
 from array import array
 from collections import deque
 from collections.abc import Iterable
@@ -30,7 +29,6 @@ from headrace.core.ending import Ending, set_apart
 from headrace.core.events import (
     CancelRequested,
     Command,
-    Deadline,
     Ended,
     Event,
     Exceptional,
@@ -42,7 +40,6 @@ from headrace.core.events import (
     Release,
     Resized,
     Vanished,
-    Wake,
 )
 from headrace.core.ledger import Ledger
 from headrace.core.noderun import NO_BATCH, NodeRun, deciding
@@ -89,7 +86,6 @@ class RunMachine:
         self.recovery = Recovery()
         self.dispatcher = Dispatcher(self.nodes, self.costs, self.ledger, self.recovery, max(1, threads))
         self._due: list[tuple[float, int, int]] = []
-        self._expires = self._told = math.inf
         self.ending = Ending(self.nodes, self.dispatcher, self._due, self._conclude)
         self._to_open: deque[int] = deque()
         self._to_offer: deque[Segment] = deque()
@@ -108,7 +104,7 @@ class RunMachine:
         self.state = move_run(self.state, State.RUNNING)
         self._to_open.extend(range(len(self.nodes)))
         if self.timeout is not None:
-            self._expires = now + self.timeout
+            self.ending.expires = now + self.timeout
         return self.handle(now, ())
 
     def handle(self, now: float, events: Iterable[Event]) -> list[Command]:
@@ -152,7 +148,8 @@ class RunMachine:
             self._commands.append(Release(tuple(self.ledger.released)))
             self.ledger.released.clear()
         wakes = [due[0] for due in self._due[:1]] + ([self.dispatcher.wake] if self.dispatcher.wake is not None else [])
-        self._commands += self._times(wakes)
+        if not self.finished:
+            self._commands += self.ending.times(wakes)
         commands, self._commands = self._commands, []
         return commands
 
@@ -328,17 +325,8 @@ class RunMachine:
         self.trouble = failure
         self._end(now, State.CRASHED)
 
-    def _times(self, wakes: list[float]) -> list[Command]:
-        """Orders that say when to be asked again, and until when what runs may run."""
-        until = min(self._expires, self.ending.until)
-        wake = min([*wakes, until])
-        if self.finished or wake == math.inf:
-            return []
-        before, self._told = self._told, until
-        return [Wake(wake)] if until == before else [Wake(wake), Deadline(until)]
-
     def _expire(self, now: float) -> None:
-        if now >= min(self._expires, self.ending.until) and self._unfinished_nodes:
+        if now >= self.ending.limit and not self._done:
             self._end(now, State.TIMED_OUT)
             self._settle_down()
 
@@ -347,7 +335,6 @@ class RunMachine:
         if self.finished:
             return
         if self.ending.state is None:
-            self._expires = math.inf
             self._commands += self.ending.begin(now, state)
             return
         self._commands += self.ending.cut_off()
@@ -483,14 +470,19 @@ class RunMachine:
             case Decision.TRIGGER_FAIL:
                 self._conclude(node, child, child + 1, State.TRIGGER_FAILED)
 
+    @property
+    def _done(self) -> bool:
+        """Whether all is final, and no value that somebody needs is still to be made anew."""
+        if self._unfinished_nodes or self.ending.state is not None:
+            return not self._unfinished_nodes
+        return not self.ledger.lost and not any(batch.replay for batch in self.dispatcher.batches.values())
+
     def _finish(self) -> None:
-        if self._unfinished_nodes or self.finished:
+        if self.finished or not self._done:
             return
         if self.ending.state is not None:
             self._commands += self.ending.cut_off()
             self.state = move_run(self.state, self.ending.state)
-            return
-        if self.ledger.lost or any(batch.replay for batch in self.dispatcher.batches.values()):
             return
         failed = any(run.failed for run in deciding(self.nodes))
         self.state = move_run(self.state, State.FAILED if failed else State.SUCCESS)
