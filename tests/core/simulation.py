@@ -146,6 +146,7 @@ class Simulated(Execution):
         began = CLOCK.now
         CLOCK.now += self.cluster.world.seconds(node, child)
         self.cluster.spans[node, child] = self.order.batch, began, CLOCK.now
+        self.cluster.history.append((node, began, CLOCK.now))
         return self.cluster.world.call(self.cluster.lists, node, child, attempt, args)
 
     def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
@@ -204,9 +205,10 @@ class Cluster:
         self.threads = self.free = self.capacity = threads
         self.busy: set[int] = set()  # batches that have a thread
         self.spans: dict[tuple[int, int], tuple[int, float, float]] = {}  # in which batch, from when until when
+        self.history: list[tuple[int, float, float]] = []  # node, from when until when, each time that it ran
         self.told: dict[int, float] = {}  # when the machine heard of a batch's end
         self.idle: list[list[float]] = []  # from when until when a thread had nothing to do
-        self.machine = RunMachine(self.plan, threads, timeout)
+        self.machine = RunMachine(self.plan, threads, timeout=timeout)
         self.now = 0.0
         self.queue: deque[Dispatch] = deque()
         self.arrivals: list[
@@ -311,7 +313,7 @@ class Cluster:
                         assert run not in self.live, f"{run} is in batch {batch} and still live in {self.live[run]}"
                         self.live[run] = batch
                     self.orders[batch] = command
-                    self.queue.append(command)
+                    (self.queue.appendleft if command.urgent else self.queue.append)(command)
                 case Stop(batches):
                     self.queue = deque(order for order in self.queue if order.batch not in batches)
                     self.live = {run: batch for run, batch in self.live.items() if batch not in batches}
@@ -446,7 +448,7 @@ class Cluster:
 
 def replay(cluster: Cluster) -> list[list[Command]]:
     """Give what was recorded to a new machine."""
-    machine = RunMachine(make_plan_again(cluster), cluster.threads, cluster.machine.timeout)
+    machine = RunMachine(make_plan_again(cluster), cluster.threads, timeout=cluster.machine.timeout)
     machine.costs.prior = cluster.machine.costs.prior
     return [machine.start(0.0), *(machine.handle(now, events) for now, events in cluster.recording)]
 

@@ -60,7 +60,7 @@ def states(machine: RunMachine) -> list[str]:
 
 
 def started(function: object = held, *, timeout: float | None = None) -> tuple[RunMachine, Dispatch]:
-    machine = RunMachine(make_plan(draw("f", function, {})), 2, timeout)
+    machine = RunMachine(make_plan(draw("f", function, {})), 2, timeout=timeout)
     (order,) = dispatched(machine.start(0.0))
     return machine, order
 

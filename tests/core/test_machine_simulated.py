@@ -29,7 +29,9 @@ policies = st.builds(
     trigger=st.one_of(st.just("all_successful"), st.sampled_from(sorted(TRIGGERS))),
     skip_on_upstream_skip=st.sampled_from((True, True, False)),
 )
-kinds = st.sampled_from(("each", "each", "each", "whole", "each_const", "nested", "item", "flat", "each_of", "const"))
+kinds = st.sampled_from(
+    ("each", "each", "each", "whole", "each_const", "nested", "item", "flat", "each_of", "const", "state")
+)
 picks = st.integers(0, 4)
 nodes = st.builds(
     NodePlan,
@@ -38,6 +40,8 @@ nodes = st.builds(
     returns_list=st.booleans(),
     width=st.sampled_from((3, 3, 3, 1, 0, 40)),
     policy=policies,
+    strict=st.sampled_from((True, False)),
+    gates=st.sampled_from(((), (), (), (0,), (1,), (0, 3))),
     after=st.lists(picks, max_size=2).map(tuple),
 )
 graphs = st.lists(nodes, min_size=1, max_size=10)

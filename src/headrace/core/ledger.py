@@ -18,7 +18,7 @@ from headrace.core.costs import Costs
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, edge_children
 from headrace.core.policy import ANYWHERE
-from headrace.core.state import State
+from headrace.core.state import GOOD
 from headrace.core.strips import Strip
 
 
@@ -107,8 +107,16 @@ class Ledger:
             return 0
         holders = self.nodes[node].holders
         if holders[low:high].count(batch) == high - low:
-            return (high - low) - target.final_in(low, high)
-        return sum(holders[child] == batch and not target.final_in(child, child + 1) for child in range(low, high))
+            return target.unfinished_in(low, high)
+        return sum(holders[child] == batch and target.unfinished_in(child, child + 1) for child in range(low, high))
+
+    def narrowed(self, node: int) -> None:
+        """Note that a node got its width, so the children of wider sources beyond that have no taker."""
+        run = self.nodes[node]
+        for edge in run.spec.inputs:
+            if edge.data and edge.kind is EdgeKind.CHILD:
+                for batch, number in Counter(self.nodes[edge.source].holders[run.width :]).items():
+                    self._pay(batch, number)
 
     def settled(self, node: int, low: int, high: int, finished: bool) -> None:
         """Note that task runs became final, so they need no values any more.
@@ -165,7 +173,7 @@ class Ledger:
     def lose(self, node: int, child: int) -> None:
         """Note that one value is gone."""
         run = self.nodes[node]
-        if run.states[child] != State.SUCCESS:
+        if run.states[child] not in GOOD:
             run.holders[child] = NO_BATCH  # an exception or a stand-in, which is made again where it is needed
         elif self._needed(node, child):
             self.lost.add((node, child))
@@ -193,7 +201,7 @@ class Ledger:
         for edge in spec.outputs:
             target = self.nodes[edge.target]
             by_child = edge.kind is EdgeKind.CHILD and not target.widthless
-            done = target.final_in(child, child + 1) if by_child else target.finished
+            done = not target.unfinished_in(child, child + 1) if by_child else target.finished
             if edge.data and not done and (edge.kind is not EdgeKind.ITEM or edge.item == child):
                 return True
         return False
@@ -231,7 +239,7 @@ class Ledger:
                     early.add((node, child))
                 elif held == NO_BATCH or held in self.stored or held in sound or key in wanted:
                     continue
-                elif source.states[index] != State.SUCCESS:
+                elif source.states[index] not in GOOD:
                     source.holders[index] = NO_BATCH  # as in `lose`
                 else:
                     wanted.add(key)

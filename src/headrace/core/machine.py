@@ -19,10 +19,10 @@ A run that is cancelled, or out of time, still runs its clean-ups (``core.ending
 from __future__ import annotations
 
 import heapq
-from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from headrace.core.constants import numbers_by_node
 from headrace.core.costs import Costs
 from headrace.core.dispatcher import Batch, Dispatcher
 from headrace.core.ending import Ending, set_apart
@@ -42,15 +42,16 @@ from headrace.core.events import (
     Vanished,
 )
 from headrace.core.ledger import Ledger
+from headrace.core.limits import placements_of
 from headrace.core.noderun import NO_BATCH, NodeRun, deciding
 from headrace.core.plan import EdgeKind, Plan
 from headrace.core.ready import Backlog, Segment
 from headrace.core.recovery import Recovery
-from headrace.core.rules import Decision, Upstream, decide, runs_after_success, upstream_of
+from headrace.core.rules import Decision, Upstream, behind_gates, decide, runs_after_success, upstream_of
 from headrace.core.state import State, move, move_run
 from headrace.core.strips import cut, locate, runs
 from headrace.core.summary import NodeSummary
-from headrace.core.widths import Problem, width_of
+from headrace.core.widths import Problem, empty, gate_states, whole_upstream, width_of
 from headrace.errors import TaskCrashed
 
 
@@ -63,18 +64,28 @@ class RunMachine:
         What to run.
     threads : int
         How many threads the executor has.
+    limits : mapping of str to int, optional
+        By tag: how many task runs may run at the same time.
     timeout : float, optional
         Seconds that the run may take.
     """
 
-    def __init__(self, plan: Plan, threads: int = 1, timeout: float | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        threads: int = 1,
+        *,
+        limits: Mapping[str, int] | None = None,
+        timeout: float | None = None,
+    ) -> None:
         self.plan = plan
         self.timeout = timeout
         self.state = State.PENDING
         self.costs = Costs(len(plan.tasks))
         self.nodes: list[NodeRun] = []
+        placements = placements_of(plan, limits or {})
         for spec in plan.nodes:
-            run = NodeRun(spec, plan.policy(spec.index))
+            run = NodeRun(spec, plan.tasks[spec.task].policy, placements[spec.task])
             if spec.widths and not spec.widths_from:
                 run.resize(spec.widths[0])
             self.nodes.append(run)
@@ -85,6 +96,8 @@ class RunMachine:
         self._unfinished_nodes = len(self.nodes)
         self.recovery = Recovery()
         self.dispatcher = Dispatcher(self.nodes, self.costs, self.ledger, self.recovery, max(1, threads))
+        if plan.constants:
+            self.dispatcher.constants = numbers_by_node(plan)
         self._due: list[tuple[float, int, int]] = []
         self.ending = Ending(self.nodes, self.dispatcher, self._due, self._conclude)
         self._to_open: deque[int] = deque()
@@ -189,6 +202,12 @@ class RunMachine:
         """Where each node stands."""
         return [node.summary() for node in self.nodes]
 
+    def deciding(self) -> list[NodeRun]:
+        """The nodes whose failures are the run's."""
+        if self.plan.deciding is not None:
+            return [self.nodes[index] for index in self.plan.deciding]
+        return deciding(self.nodes)
+
     # -- events --------------------------------------------------------------------------------------------------
 
     def _ended(self, event: Ended, now: float) -> None:
@@ -212,7 +231,7 @@ class RunMachine:
         for position, measure, size in event.sizes:
             node, child = locate(batch.strips, position)
             self.nodes[node].sizes[measure][child] = size
-        self._learn(batch, event.seconds, batch.stop)
+        self.dispatcher.learn(batch, event.seconds, batch.stop)
         strips = list(cut(batch.strips, 0, batch.stop))
         position = 0
         for nodes, low, high in strips:
@@ -249,6 +268,8 @@ class RunMachine:
             run.give_back(child, child + 1)
             self._to_offer.append((node, child, child + 1))
             return
+        if run.teller is not None:
+            run.teller.attempted(child, run.attempts.get(child, 0), entry)
         run.attempts[child] = entry.attempts
         if entry.state is State.RETRYING and now + entry.delay < self.ending.until:
             move(run.states, child, child + 1, State.RETRYING)
@@ -256,7 +277,7 @@ class RunMachine:
             heapq.heappush(self._due, (now + entry.delay, node, child))
             return
         if entry.failure is not None:
-            run.failures[child] = entry.failure
+            (run.reasons if entry.state is State.SKIPPED else run.failures)[child] = entry.failure
         # A retry that would come after the end of a run that is ending does not come.
         self._conclude(node, child, child + 1, State.FAILED if entry.state is State.RETRYING else entry.state)
 
@@ -265,7 +286,7 @@ class RunMachine:
         if batch is None or event.stop >= batch.stop:
             return
         done = len(event.seconds)
-        self._learn(batch, event.seconds, done)
+        self.dispatcher.learn(batch, event.seconds, done)
         if done < event.stop:
             node, _ = locate(batch.strips, done)
             self.costs.at_least(self.nodes[node].spec.task, event.current)
@@ -347,21 +368,6 @@ class RunMachine:
             _, node, child = heapq.heappop(self._due)
             self.dispatcher.offer(node, child, child + 1)
 
-    def _learn(self, batch: Batch, seconds: array[float], upto: int) -> None:
-        """Take in durations that were not seen before."""
-        totals: dict[int, list[float]] = {}
-        position = batch.learnt
-        for nodes, low, high in cut(batch.strips, batch.learnt, upto):
-            end = position + len(nodes) * (high - low)
-            for at, node in enumerate(nodes, position):
-                entry = totals.setdefault(self.nodes[node].spec.task, [0.0, 0])
-                entry[0] += seconds[at] if high - low == 1 else sum(seconds[at : end : len(nodes)])
-                entry[1] += high - low
-            position = end
-        for task, (total, number) in totals.items():
-            self.costs.learn(task, total, int(number))
-        batch.learnt = max(batch.learnt, upto)
-
     # -- consequences --------------------------------------------------------------------------------------------
 
     def _conclude(self, node: int, low: int, high: int, state: State) -> None:
@@ -413,8 +419,14 @@ class RunMachine:
             if found is None:
                 return
             problem = found if isinstance(found, Problem) else None
-            run.widthless = problem is not None
-            run.resize(found if isinstance(found, int) else 1)
+            run.resize(found if isinstance(found, int) else 0)
+        if not run.width and problem is None:
+            problem = empty(run, self.nodes)
+        if problem is not None:
+            run.widthless = True
+            run.resize(1)
+        elif not run.spec.strict:
+            self.ledger.narrowed(node)
         run.opened = True
         for edge in run.spec.outputs:
             if edge.kind is EdgeKind.CHILD:
@@ -450,19 +462,16 @@ class RunMachine:
         ):
             self.dispatcher.offer(node, low, high)
             return
-        whole = Upstream(0, 0, 0)
-        for edge, source in sources:
-            if edge.kind is not EdgeKind.CHILD:
-                part = source.upstream() if edge.kind is EdgeKind.NODE else source.upstream_of_item(edge.item)
-                whole = Upstream(*map(sum, zip(whole, part, strict=True)))
+        gates = behind_gates(gate_states(run, self.nodes))
+        whole = whole_upstream(run, self.nodes)
         for child in range(low, high):
             if run.states[child] == State.PENDING and all(State(source.states[child]).is_final for source in by_child):
-                self._offer_one(node, child, whole, by_child)
+                self._offer_one(node, child, gates, whole, by_child)
 
-    def _offer_one(self, node: int, child: int, whole: Upstream, by_child: list[NodeRun]) -> None:
+    def _offer_one(self, node: int, child: int, gates: Decision, whole: Upstream, by_child: list[NodeRun]) -> None:
         policy = self.nodes[node].policy
         up = upstream_of(whole, [State(source.states[child]) for source in by_child])
-        match decide(policy.trigger, policy.skip_on_upstream_skip, up):
+        match decide(policy.trigger, policy.skip_on_upstream_skip, up) if gates is Decision.RUN else gates:
             case Decision.RUN:
                 self.dispatcher.offer(node, child, child + 1)
             case Decision.SKIP:
@@ -484,5 +493,5 @@ class RunMachine:
             self._commands += self.ending.cut_off()
             self.state = move_run(self.state, self.ending.state)
             return
-        failed = any(run.failed for run in deciding(self.nodes))
+        failed = any(run.failed for run in self.deciding())
         self.state = move_run(self.state, State.FAILED if failed else State.SUCCESS)

@@ -19,8 +19,12 @@ RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Base
 Trigger = str | Callable[[Upstream], bool]
 
 
+#: More task runs than ever run at the same time.
+NO_LIMIT = 1 << 30
+
+
 class Placement(NamedTuple):
-    """Where a task's runs may be executed, and before which others.
+    """Where a task's runs may be executed, before which others, and beside how many.
 
     Attributes
     ----------
@@ -30,6 +34,8 @@ class Placement(NamedTuple):
         Names, addresses or hosts of the workers that may execute it; empty for all.
     priority : int
         Higher goes first.
+    limits : tuple of (str or int, int)
+        What may run at the same time only so often: tags, and numbers of tasks; see ``core.limits``.
     apart : bool
         Whether each is a batch of its own: what sets up or cleans up, so that it is known whether it was done, and
         is not stopped with others.
@@ -38,7 +44,18 @@ class Placement(NamedTuple):
     resources: tuple[tuple[str, float], ...] = ()
     workers: tuple[str, ...] = ()
     priority: int = 0
+    limits: tuple[tuple[str | int, int], ...] = ()
     apart: bool = False
+
+    @property
+    def is_free(self) -> bool:
+        """Whether any worker may execute it."""
+        return not (self.resources or self.workers)
+
+    @property
+    def most(self) -> int:
+        """How many may run at the same time, whatever else runs."""
+        return min((most for _, most in self.limits), default=NO_LIMIT)
 
 
 ANYWHERE = Placement()
@@ -167,7 +184,7 @@ class Policy:
         apart = self.trigger == CLEANUP
         if not (self.resources or workers or self.priority or apart):
             return ANYWHERE
-        return Placement(tuple(sorted((self.resources or {}).items())), workers, self.priority, apart)
+        return Placement(tuple(sorted((self.resources or {}).items())), workers, self.priority, apart=apart)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,6 +33,9 @@ class DaskEnvironment(Environment):
         How many workers; of a local cluster, by default one for each core.
     adapt : (int, int), optional
         Least and largest number of workers, between which the cluster scales itself.
+    offers : dict of str to float, optional
+        Resources of workers that may come while a run goes on, ``{"GPU": 1}``, so that a task may ask for what no
+        worker has yet. Not needed for a cluster that adapts by itself.
     deadline : float, default 60.0
         Seconds within which the cluster must be up, with its first worker.
     **options
@@ -50,6 +53,7 @@ class DaskEnvironment(Environment):
         *,
         n_workers: int | None = None,
         adapt: tuple[int, int] | None = None,
+        offers: Mapping[str, float] | None = None,
         deadline: float = DEADLINE,
         **options: Any,
     ) -> None:
@@ -59,9 +63,14 @@ class DaskEnvironment(Environment):
             raise SetupError(f"adapt must be (least, largest) with 0 <= least <= largest, got {adapt!r}")
         if n_workers is not None and (not isinstance(n_workers, int) or n_workers < 1):
             raise SetupError(f"n_workers must be a whole number from 1 on, got {n_workers!r}")
+        if offers is not None and not all(
+            isinstance(name, str) and isinstance(amount, (int, float)) and amount > 0 for name, amount in offers.items()
+        ):
+            raise SetupError(f"offers must be amounts > 0 by name of a resource, such as {{'GPU': 1}}, got {offers!r}")
         self.cluster = cluster
         self.n_workers = n_workers
         self.adapt = tuple(adapt) if adapt is not None else None
+        self.offers = dict(offers) if offers is not None else None
         self.deadline = deadline
         self.options = options
         self._cluster: Any = None  # made by setup, so ours to close
@@ -196,7 +205,7 @@ class DaskEnvironment(Environment):
         prepared = runner.prepare(parameters, strings=strings)  # a typing error costs no cluster
         self.setup(storage)
         return prepared.run(
-            executor=DaskExecutor(self._client),
+            executor=DaskExecutor(self._client, self.offers),
             environment=self._describe(),
             observers=observers,
             run_id=run_id,
@@ -219,6 +228,8 @@ class DaskEnvironment(Environment):
             data["n_workers"] = self.n_workers
         if self.adapt is not None:
             data["adapt"] = list(self.adapt)
+        if self.offers is not None:
+            data["offers"] = self.offers
         return data
 
     def serialize(self) -> dict[str, Any]:  # noqa: D102 - inherited
