@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headrace.core.control import case, decide_by, filter, merge, switch  # noqa: A004 - words of the flow language
     from headrace.core.flow import parameter as Parameter  # noqa: N812 - reads as a noun in a flow
     from headrace.core.node import flatten, unmapped
+    from headrace.core.resource import Resource, resource
     from headrace.core.rules import some_failed, some_successful
     from headrace.core.signals import Fail, Retry, Skip
     from headrace.core.state import State
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from headrace.execution.inside import get_client
     from headrace.flows import Flow, flow
     from headrace.store import Storage
+    from headrace.targets import Target
 
 #: public name → (module, name there)
 _FACE = {
@@ -51,6 +53,8 @@ _FACE = {
     "Skip": ("headrace.core.signals", "Skip"),
     "Fail": ("headrace.core.signals", "Fail"),
     "Retry": ("headrace.core.signals", "Retry"),
+    "Resource": ("headrace.core.resource", "Resource"),
+    "resource": ("headrace.core.resource", "resource"),
     "State": ("headrace.core.state", "State"),
     "exponential": ("headrace.execution.backoff", "exponential"),
     "Context": ("headrace.execution.context", "Context"),
@@ -63,6 +67,7 @@ _FACE = {
     "Environment": ("headrace.environments.base", "Environment"),
     "LocalEnvironment": ("headrace.environments.local", "LocalEnvironment"),
     "DaskEnvironment": ("headrace.environments.dask", "DaskEnvironment"),
+    "Target": ("headrace.targets", "Target"),
     "errors": ("headrace.errors", None),
 }
 
@@ -77,10 +82,12 @@ __all__ = [
     "LocalEnvironment",
     "Observer",
     "Parameter",
+    "Resource",
     "Retry",
     "Skip",
     "State",
     "Storage",
+    "Target",
     "Task",
     "__version__",
     "case",
@@ -93,6 +100,7 @@ __all__ = [
     "flow",
     "get_client",
     "merge",
+    "resource",
     "some_failed",
     "some_successful",
     "switch",
