@@ -26,8 +26,9 @@ from headrace.core.signals import Cancelled, Crashed
 from headrace.core.task import Task
 from headrace.execution.failure import restore
 from headrace.execution.interrupt import Control
-from headrace.execution.isolated import BEGAN, BOOT, HEAD, STDERR, STDOUT, VALUE
+from headrace.execution.isolated import BEGAN, BOOT, HEAD, LOGGED, STDERR, STDOUT, VALUE
 from headrace.execution.limits import timed_out
+from headrace.execution.surroundings import relay, surroundings
 
 #: Bytes that are read from a pipe at once.
 CHUNK = 1 << 20
@@ -93,6 +94,8 @@ class Child:
             kind, data = self._frame(timeout)
             if kind == BEGAN:
                 self.began = perf_counter()
+            elif kind == LOGGED:
+                relay(data)
             elif kind in (STDOUT, STDERR):
                 print(data.decode(errors="replace"), end="", file=sys.stdout if kind == STDOUT else sys.stderr)
             else:
@@ -208,13 +211,13 @@ class Children:
         raise restore(pickle.loads(data))
 
     def _ask(self, attempt: _Attempt, number: int, task: Task[..., Any], arguments: bytes) -> tuple[bytes, bytes]:
-        timeout = task.policy.timeout
+        timeout, around = task.policy.timeout, surroundings()
         while True:
             child, fresh = self._take()
             attempt.runs_in(child)
             function = self._functions[number] if number not in child.known else None
             try:
-                answer = child.ask(pickle.dumps((number, function, arguments)), timeout)
+                answer = child.ask(pickle.dumps((number, function, arguments, around)), timeout)
             except Late:
                 assert child.began is not None
                 self._drop(child)

@@ -16,13 +16,15 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from headrace import pickling
 from headrace.execution.failure import capture
+from headrace.execution.surroundings import surrounded
 
-#: What a frame is: the task has begun, what it printed, and how it ended.
-BEGAN, STDOUT, STDERR, VALUE, ERROR = b"b", b"o", b"e", b"v", b"x"
+#: What a frame is: the task has begun, what it printed and logged, and how it ended.
+BEGAN, STDOUT, STDERR, LOGGED, VALUE, ERROR = b"b", b"o", b"e", b"l", b"v", b"x"
 HEAD = struct.Struct("!cQ")
 #: Seconds without a request after which a child ends; starting another costs a third of one.
 IDLE = 30.0
@@ -105,13 +107,13 @@ class _Child:
 
     def _attempt(self, request: bytes) -> tuple[bytes, bytes]:
         try:
-            number, function, arguments = pickle.loads(request)
+            number, function, arguments, around = pickle.loads(request)
             if function is not None:
                 self._functions[number] = pickling.loads(function, "an isolated task")
             args, kwargs = pickling.loads(arguments, "an argument of an isolated task")
             self._send(BEGAN)
-            # What shall surround a task in its own process, too, belongs around this call.
-            value = self._functions[number](*args, **kwargs)
+            with surrounded(around, partial(self._send, LOGGED)):
+                value = self._functions[number](*args, **kwargs)
             return VALUE, pickling.dumps(value, "the value of an isolated task")
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its own state
             return ERROR, pickle.dumps(capture(error)[0])
