@@ -23,13 +23,18 @@ survives a pickle, and the standard class is a base where one fits::
     │       ├── TruncatedObject
     │       └── DamagedObject
     ├── SetupError(RuntimeError)              an environment could not be brought up
+    │   └── NoSuchWorker                      no worker of the cluster offers what a task asks for
     ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
-    │   ├── TaskFailed                        stands in where the original exception could not travel
+    │   ├── TaskFailed                        the task said so, or the original exception could not travel
+    │   ├── TaskTimedOut(TimeoutError)        an attempt of the task took longer than its timeout
     │   ├── TriggerFailed                     upstream states did not satisfy the task's trigger
-    │   ├── TaskCrashed                       the process that ran the task died, again and again
+    │   ├── TaskCrashed                       the process that ran the task died, and no attempt is left
     │   ├── RunCancelled
+    │   ├── RunTimedOut(TimeoutError)
+    │   ├── NotCleanedUp                      a run had to end before its clean-ups were done
     │   ├── ClusterLost                       scheduler gone
     │   └── ValueReleased                     a value was asked for that is no longer kept
+    ├── NotInTask(RuntimeError)               hr.context() where no task is being executed
     └── IllegalMove(AssertionError)           a bug of headrace itself; please report it
 """
 
@@ -143,12 +148,20 @@ class SetupError(HeadraceError, RuntimeError):
     """An environment could not be brought up."""
 
 
+class NoSuchWorker(SetupError):
+    """A task asks for resources or workers that the cluster does not have."""
+
+
 class RunError(HeadraceError, RuntimeError):
     """A run, or one of its task runs, did not succeed."""
 
 
 class TaskFailed(RunError):
-    """Stands in for a task's exception that could not travel."""
+    """A task said that it failed, or its own exception could not travel."""
+
+
+class TaskTimedOut(RunError, TimeoutError):
+    """An attempt of a task took longer than the task's timeout."""
 
 
 class TriggerFailed(RunError):
@@ -156,11 +169,19 @@ class TriggerFailed(RunError):
 
 
 class TaskCrashed(RunError):
-    """The process that ran the task died, again and again."""
+    """The process that ran the task died, and no attempt is left."""
 
 
 class RunCancelled(RunError):
     """The run was cancelled."""
+
+
+class RunTimedOut(RunError, TimeoutError):
+    """The run took longer than its flow's ``timeout``."""
+
+
+class NotCleanedUp(RunError):
+    """The run had to end before this was cleaned up."""
 
 
 class ClusterLost(RunError):
@@ -169,6 +190,10 @@ class ClusterLost(RunError):
 
 class ValueReleased(RunError):
     """A value was asked for that is no longer kept."""
+
+
+class NotInTask(HeadraceError, RuntimeError):
+    """The context of a task was asked for where none is being executed."""
 
 
 class IllegalMove(HeadraceError, AssertionError):

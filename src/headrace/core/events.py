@@ -262,6 +262,10 @@ class Dispatch:
         Parts of long constant lists; see ``core.slices``.
     cuts : dict
         Of which inputs a part of one list is enough; see ``core.cuts``.
+    constants : tuple of int
+        Large constants that it needs; see ``core.constants``.
+    urgent : bool
+        Whether it goes before others of its priority, because others of its kind may not run meanwhile.
     """
 
     batch: int
@@ -276,6 +280,8 @@ class Dispatch:
     links: Links | None = None
     slices: dict[tuple[int, int | str], list[tuple[int, Sequence[Any]]]] = field(default_factory=dict)
     cuts: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    constants: tuple[int, ...] = ()
+    urgent: bool = False
 
 
 @dataclass(slots=True)
@@ -283,6 +289,13 @@ class Stop:
     """Stop these batches: nothing that they have not started shall start."""
 
     batches: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Deadline:
+    """From this time on, what runs is to be interrupted; of use to an executor that runs in the driver's own thread."""
+
+    time: float
 
 
 @dataclass(slots=True)
@@ -299,4 +312,4 @@ class Wake:
     time: float
 
 
-Command = Dispatch | Stop | Release | Wake
+Command = Dispatch | Stop | Deadline | Release | Wake

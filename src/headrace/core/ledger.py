@@ -18,7 +18,7 @@ from headrace.core.costs import Costs
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, edge_children
 from headrace.core.policy import ANYWHERE
-from headrace.core.state import State
+from headrace.core.state import GOOD
 from headrace.core.strips import Strip
 
 
@@ -49,6 +49,7 @@ class Ledger:
         self.released: list[int] = []
         self._claims: Counter[int] = Counter()
         self.lost: set[tuple[int, int]] = set()
+        self._ending = False
 
     def store(self, batch: int, strips: Iterable[Strip], heavy: bool = False) -> None:
         """Note that a batch ended and holds the values of these strips.
@@ -172,10 +173,15 @@ class Ledger:
     def lose(self, node: int, child: int) -> None:
         """Note that one value is gone."""
         run = self.nodes[node]
-        if run.states[child] != State.SUCCESS:
+        if run.states[child] not in GOOD:
             run.holders[child] = NO_BATCH  # an exception or a stand-in, which is made again where it is needed
         elif self._needed(node, child):
             self.lost.add((node, child))
+
+    def narrow(self) -> None:
+        """The run is ending early: of what was lost, only what somebody will still take is needed."""
+        self._ending = True
+        self.lost = {key for key in self.lost if self._needed(*key)}
 
     def can_be_served(self, node: int, child: int) -> bool:
         """Whether no value that a task run takes is lost."""
@@ -190,7 +196,7 @@ class Ledger:
 
     def _needed(self, node: int, child: int) -> bool:
         spec = self.nodes[node].spec
-        if spec.returned:
+        if spec.returned and not self._ending:
             return True
         for edge in spec.outputs:
             target = self.nodes[edge.target]
@@ -233,7 +239,7 @@ class Ledger:
                     early.add((node, child))
                 elif held == NO_BATCH or held in self.stored or held in sound or key in wanted:
                     continue
-                elif source.states[index] != State.SUCCESS:
+                elif source.states[index] not in GOOD:
                     source.holders[index] = NO_BATCH  # as in `lose`
                 else:
                     wanted.add(key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from headrace.core.annotations import outputs_of
 from headrace.core.slots import How, ParameterRef, Placeholder, Ref
 from headrace.errors import NodeUsedAsValue
 
@@ -158,13 +159,15 @@ class Node(Later):
         return Node(self._drawing, self._index, (*self._path, key))
 
     def __iter__(self) -> Iterator[Node]:
-        nout = None if self._path else self._drawing.nodes[self._index].task.policy.nout
+        spec = self._drawing.nodes[self._index]
+        nout = outputs_of(spec.task.function, self._path) if self._path else spec.task.policy.nout
         if nout is None:
             self._refuse(
                 "`for ... in` or unpacking",
-                "use `task.map(node)` to run a task per element, or say how many outputs there are: @hr.task(nout=2)",
+                "use `task.map(node)` to run a task per element, or say how many outputs there are: @hr.task(nout=2), "
+                "or `-> tuple[int, str]` where the function is defined",
             )
-        if self._drawing.nodes[self._index].mapped:
+        if spec.mapped:
             self._refuse("unpacking", "it is mapped, so its value is a list of children; unpack inside a task")
         return iter([self[position] for position in range(nout)])
 

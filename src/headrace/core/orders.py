@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from headrace.core.events import NO_WIDTH, Dispatch, Input, Links
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind
-from headrace.core.state import State
+from headrace.core.state import GOOD, State
 from headrace.core.strips import Strip
+
+#: states of task runs that ended with an exception of their own
+_RAISED = (State.FAILED, State.TIMED_OUT)
 
 
 def write_order(
@@ -63,7 +66,7 @@ def write_order(
                     takes = takes and not beyond
                 if takes:
                     inputs.update(source.holders[first:last])
-                if not source.clean:
+                if not source.clean and (takes or edge.kind is not EdgeKind.AFTER):
                     outside.update(_odd(edge.source, source, first, last))
     inputs -= {NO_BATCH, number}
     if links is not None:
@@ -71,7 +74,7 @@ def write_order(
     failures = {
         (node, child): nodes[node].failures[child]
         for node, child, state in outside
-        if state is State.FAILED and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
+        if state in _RAISED and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
     }
     return Dispatch(
         number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit, failures, whole, links
@@ -81,4 +84,4 @@ def write_order(
 def _odd(node: int, run: NodeRun, first: int, last: int) -> list[Input]:
     """Those of a range that ended, and did not succeed."""
     states = enumerate(run.states[first:last], first)
-    return [Input(node, child, State(state)) for child, state in states if state > State.SUCCESS]
+    return [Input(node, child, State(state)) for child, state in states if state > State.SUCCESS and state not in GOOD]

@@ -2,11 +2,12 @@
 
 The plan is what the machine steers by (edges, widths) and what a worker executes by (tasks, argument slots); it
 travels to each worker once per run. A *task run* is a pair ``(node, child)``; the single run of a node that is not
-mapped is child 0. Three kinds of edges say what a task run waits for:
+mapped is child 0. Four kinds of edges say what a task run waits for:
 
 * ``NODE``: the whole source node, with all its children.
 * ``CHILD``: only the source's child of the same index (a map over a map).
 * ``ITEM``: only one child of the source, always the same (``mapped[3]``).
+* ``AFTER``: the whole source node, like ``NODE``, but not how it ended: it is no upstream of the target's trigger.
 
 The *width* of a mapped node is known from the plan (a constant list), or equals another node's (a map over a map),
 or is measured by the worker that computes the value that is mapped over.
@@ -14,8 +15,8 @@ or is measured by the worker that computes the value that is mapped over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, overload
 
@@ -32,6 +33,7 @@ class EdgeKind(IntEnum):
     NODE = 0
     CHILD = 1
     ITEM = 2
+    AFTER = 3
 
 
 class Edge(NamedTuple):
@@ -59,7 +61,7 @@ def edge_children(edge: Edge, child: int, width: int) -> range:
     width : int
         Of the source.
     """
-    if edge.kind is EdgeKind.NODE:
+    if edge.kind is EdgeKind.NODE or edge.kind is EdgeKind.AFTER:
         return range(width)
     return range(child, child + 1) if edge.kind is EdgeKind.CHILD else range(edge.item, min(edge.item + 1, width))
 
@@ -146,6 +148,12 @@ class Plan:
         In the order of the graph's nodes.
     result : Slot
         What the flow returns.
+    constants : sequence of object
+        Large ones, by number; they do not travel with it (``core.constants``).
+    flow : str
+        The flow's name.
+    parameters : mapping
+        The run's parameters, for tasks that ask for them.
     deciding : tuple of int, optional
         Which nodes decide how the run ends. Default: those that are returned, and those that no other waits for.
     """
@@ -153,6 +161,9 @@ class Plan:
     tasks: list[Task[..., Any]]
     nodes: Sequence[PlanNode]
     result: Slot
+    constants: Sequence[Any] = ()
+    flow: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
     deciding: tuple[int, ...] | None = None
 
     def policy(self, node: int) -> Policy:
@@ -163,9 +174,11 @@ class Plan:
         """Travel as rows of plain data, of which nodes are made when they are asked for.
 
         Every run pays for pickling and loading, on each worker, and a worker needs those nodes only that its batches
-        touch.
+        touch. Hooks stay behind: what they import need not be where tasks run.
         """
-        return _from_rows, (self.tasks, [_row(node) for node in self.nodes], self.result, self.deciding)
+        tasks = [task.without_hooks() for task in self.tasks]
+        more = {"deciding": self.deciding, "flow": self.flow, "parameters": self.parameters}
+        return _from_rows, (tasks, [_row(node) for node in self.nodes], self.result, more)
 
 
 class _Rows(Sequence[PlanNode]):
@@ -315,11 +328,9 @@ def _from_row(index: int, row: tuple[Any, ...]) -> PlanNode:
     )  # fmt: skip
 
 
-def _from_rows(
-    tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot, deciding: tuple[int, ...] | None
-) -> Plan:
+def _from_rows(tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot, more: dict[str, Any]) -> Plan:
     """Make the plan again."""
-    return Plan(tasks, _Rows(rows), result, deciding)
+    return Plan(tasks, _Rows(rows), result, **more)
 
 
 def make_plan(graph: Graph) -> Plan:
@@ -359,16 +370,19 @@ def make_plan(graph: Graph) -> Plan:
     for node, out, measured in zip(nodes, outputs, measures, strict=True):
         node.outputs = tuple(out)
         node.measures = tuple(measured)
-    return Plan(tasks, nodes, graph.result, graph.deciding)
+    return Plan(tasks, nodes, graph.result, deciding=graph.deciding)
 
 
 def _edges(mapped: Set[int], index: int, spec: NodeSpec) -> tuple[Edge, ...]:
-    """One edge per source: CHILD if every use of it is child by child, ITEMs if every use is one child, else NODE."""
+    """One edge per source: CHILD if every use of it is child by child, ITEMs if every use is one child, else NODE.
+
+    Of what is only to be over first, it is AFTER, with or without values.
+    """
     used: list[Ref] = []
     for slot in (*spec.args, *spec.kwargs.values()):
         used += (slot,) if isinstance(slot, Ref) else refs(slot)
     sources = {ref.node for ref in used}
-    if not (spec.upstream or spec.gates) and mapped.isdisjoint(sources):
+    if not (spec.upstream or spec.gates or spec.after) and mapped.isdisjoint(sources):
         return tuple([Edge(source, index, EdgeKind.NODE, True) for source in sorted(sources)])
     kinds: dict[int, EdgeKind] = dict.fromkeys((*spec.upstream, *spec.gates), EdgeKind.NODE)
     items: dict[int, set[int]] = {}
@@ -378,6 +392,7 @@ def _edges(mapped: Set[int], index: int, spec: NodeSpec) -> tuple[Edge, ...]:
         if known is not kind:
             kinds[ref.node] = EdgeKind.NODE
         items.setdefault(ref.node, set()).add(ref.path[0] if kind is EdgeKind.ITEM else 0)
+    kinds.update(dict.fromkeys(spec.after, EdgeKind.AFTER))
     edges: list[Edge] = []
     for source, kind in sorted(kinds.items()):
         wanted = sorted(items[source]) if kind is EdgeKind.ITEM else (0,)

@@ -5,6 +5,7 @@ tuples, sets, dicts and dataclasses. ``slot_of`` turns such an argument into a *
 without walking anything again:
 
 * ``Const``: a plain value, kept as it is.
+* ``ConstSent``: a plain value that travels by itself, because it is large.
 * ``Ref``: the value of a node. ``how`` says which: the ``WHOLE`` value (of a mapped node: the list of all its
   children's values), ``EACH`` (for a mapped call: the own child of a mapped node, the own element of a single
   value), ``FLAT`` (the own element of the concatenated elements), or, in place of the value, the ``STATE`` in which
@@ -17,6 +18,7 @@ without walking anything again:
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
@@ -74,6 +76,12 @@ class EachSent:
         return EachSent, (self.node, self.argument)
 
 
+class ConstSent(NamedTuple):
+    """A plain value that is large, so that it does not travel with the plan (``core.constants``)."""
+
+    number: int
+
+
 class Ref(NamedTuple):
     """The value of a node, then ``[key]`` for each key of the path."""
 
@@ -107,7 +115,7 @@ class Slotted(NamedTuple):
     keys: tuple[Any, ...] | None = None
 
 
-Slot = Const | EachConst | EachOf | EachSent | Ref | ParameterRef | Slotted
+Slot = Const | ConstSent | EachConst | EachOf | EachSent | Ref | ParameterRef | Slotted
 
 #: Types without parts. Most arguments are of these, and long constant lists hold nothing else: told by exact type,
 #: a million of them are passed by in milliseconds.
@@ -173,6 +181,7 @@ def slot_of(value: object) -> Slot:
             _refuse_subclass(kind, list, tuple, set, frozenset)
         return Slotted(kind, tuple(map(slot_of, value)))
     fields = [f for f in dataclasses.fields(value) if f.init]  # type: ignore[arg-type]
+    _refuse_forgetful(kind, {f.name for f in fields})
     items = tuple(slot_of(getattr(value, f.name)) for f in fields)
     return Slotted(type(value), items, tuple(f.name for f in fields))
 
@@ -183,6 +192,17 @@ def _refuse_subclass(kind: type, *plain: type) -> None:
         raise FlowError(
             f"a node stands inside a container of type {kind.__name__}, which cannot be filled in later; use a plain "
             f"{' or '.join(cls.__name__ for cls in plain if issubclass(kind, cls))}, or make it in a task"
+        )
+
+
+def _refuse_forgetful(kind: type, kept: set[str]) -> None:
+    """Refuse a dataclass whose constructor takes what its instances do not keep (``InitVar``)."""
+    taken = inspect.signature(kind).parameters.values()
+    lost = [each.name for each in taken if each.default is each.empty and each.name not in kept]
+    if lost:
+        raise FlowError(
+            f"a node stands inside a dataclass {kind.__name__}, which must be made again when the node's value is "
+            f"known, and does not keep {', '.join(map(repr, lost))} that it was made with; make it in a task"
         )
 
 

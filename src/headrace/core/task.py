@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
+from headrace.core.annotations import outputs_of
 from headrace.core.drawing import current_drawing
+from headrace.core.naming import check_run_name
 from headrace.core.policy import OPTIONS, Delay, Policy, RetryOn, Trigger
 from headrace.errors import FlowError
 
@@ -45,6 +47,7 @@ class Task(Generic[P, R]):
                 f"task {policy.name!r} has a parameter named 'upstream', which is the keyword that orders tasks "
                 "without passing a value; rename the parameter"
             )
+        check_run_name(policy, self.signature)
         if inspect.iscoroutinefunction(function):
             raise FlowError(
                 f"task {policy.name!r} is an async function, which tasks cannot be yet: call asyncio.run(...) inside it"
@@ -160,6 +163,12 @@ class Task(Generic[P, R]):
         check_options(self.policy.name, options)
         return Task(self.function, replace(self.policy, **options))
 
+    def without_hooks(self) -> Task[P, R]:
+        """The same task as it travels to workers: its hooks run where its run was started."""
+        if self.policy.on_state is None and self.policy.on_failure is None:
+            return self
+        return self.with_options(on_state=None, on_failure=None)
+
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Refuse options that a task does not have."""
@@ -187,6 +196,7 @@ def task(
     priority: int = 0,
     tags: Sequence[str] = (),
     max_running: int | None = None,
+    target: Any = None,
     run_name: str | Callable[..., str] | None = None,
     log_prints: bool = False,
     on_state: Callable[..., object] | None = None,
@@ -239,6 +249,9 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         Words that it is found and limited by.
     max_running : int, optional
         How many of its task runs may run at the same time, across the run. For limits by tag, see ``hr.flow``.
+    target : str, callable or Target, optional
+        Where the value is kept beyond the run: a path or URL such as ``"rows/{day}.json"``, see ``hr.Target``. If it
+        is there already, the task is not executed, and the task run ends as Cached.
     run_name : str or callable, optional
         Names each task run in logs and errors: a text with the names of parameters, ``"load-{day}"``, or a function
         of the task's arguments.
@@ -271,6 +284,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             return function.with_options(**options)
         name = options.get("name") or getattr(function, "__name__", type(function).__name__).strip("<>")
         check_options(name, options)
-        return Task(function, Policy(**{**options, "name": name}))
+        nout = options["nout"] if "nout" in options else outputs_of(function)
+        return Task(function, Policy(**{**options, "name": name, "nout": nout}))
 
     return decorate if function is None else decorate(function)

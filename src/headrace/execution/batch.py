@@ -5,28 +5,32 @@ How to think about it. A worker loads the plan once per run and turns each argum
 not a plain success goes through ``_Odd``, which costs nothing while there is none.
 
 ``Control`` is shared with the watchdog, which may lower ``stop`` at any time. A position is claimed under its lock,
-so what was given back is never started, and what was started is never given back.
+so what was given back is never started, and what was started is never given back. A stopped batch may be interrupted
+from the time at which a task begins until the next position is claimed, or until the end (``interrupt``).
 """
 
 from __future__ import annotations
 
-import threading
-from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any
 
 from headrace.core.attempts import verdict
-from headrace.core.events import NO_WIDTH, Dispatch, Ended, Event, Exceptional, Size
+from headrace.core.events import NO_WIDTH, Dispatch, Ended, Exceptional, Failure, Size
 from headrace.core.plan import EdgeKind, Plan, edge_children
 from headrace.core.rules import Decision, Upstream, behind_gates, decide, name_of, upstream_of
-from headrace.core.slots import follow, length
+from headrace.core.signals import Found, Signal
+from headrace.core.slots import ConstSent, follow, length
 from headrace.core.state import State
-from headrace.core.strips import count, cut
-from headrace.errors import FlowError, TaskCrashed, TriggerFailed
+from headrace.core.strips import cut
+from headrace.errors import FlowError, RunCancelled, TaskCrashed, TaskTimedOut, TriggerFailed
+from headrace.execution import sound
 from headrace.execution.bulk import BULKY, Bulk, inside, takers
 from headrace.execution.failure import capture, restore
+from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedNode, LoadedPlan
+from headrace.execution.sound import SOUND
 from headrace.execution.values import Values
 
 #: Stands for the width of a node of which a batch takes single children only.
@@ -38,23 +42,6 @@ LARGE = 1 << 20
 TEMPORARY = 1 << 27
 #: Values that nobody else needs are kept for people to look at while they are no larger than this together.
 KEPT = 1 << 20
-
-
-class Control:
-    """How far a batch is; shared between the thread that runs it and the watchdog."""
-
-    __slots__ = ("batch", "began", "limit", "lock", "position", "running", "seconds", "send", "stop")
-
-    def __init__(self, order: Dispatch, send: Callable[[Event], None]) -> None:
-        self.lock = threading.Lock()
-        self.batch = order.batch
-        self.position = 0  # task runs that have started
-        self.stop = count(order.strips)
-        self.limit = order.limit
-        self.seconds: array[float] = array("f")
-        self.began = perf_counter()
-        self.running: float | None = None  # since when a task is running
-        self.send = send
 
 
 class Execution:
@@ -74,6 +61,8 @@ class Execution:
         Bytes of a value; without it, no batch ends early for its size, and all values are kept.
     interrupts : tuple of exception types
         What is not a task's failure but meant for the caller.
+    constants : mapping of int to object, optional
+        Large constants that it needs, by number.
     refused : mapping of (node, child) to exception, optional
         Inputs that could not come along; what takes one of them fails with its exception.
     """
@@ -86,6 +75,7 @@ class Execution:
         control: Control,
         size_of: Callable[[Any], int] | None = None,
         interrupts: tuple[type[BaseException], ...] = (),
+        constants: Mapping[int, Any] = MappingProxyType({}),
         refused: Mapping[tuple[int, int], BaseException] | None = None,
     ) -> None:
         self.plan = plan
@@ -100,10 +90,16 @@ class Execution:
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
         self.odd: dict[tuple[int, int], State] = {}
+        self.again = -1, 0  # a position, and which attempt it is at, once it is tried again here
         self.small = 0  # bytes of values that are not bulky
         self.bulk = Bulk(plan.plan, order.strips)
+        self.constants = constants
         self.slices = {
-            key: {child: value for low, values in parts for child, value in enumerate(values, low)}
+            key: {
+                child: constants[value.number] if type(value) is ConstSent else value
+                for low, values in parts
+                for child, value in enumerate(values, low)
+            }
             for key, parts in order.slices.items()
         }
         self._flat: dict[tuple[int, str], list[Any]] = {}
@@ -132,15 +128,16 @@ class Execution:
                     began, error = perf_counter(), None
                     control.running = began
                     try:
-                        mine[child] = node.call(self, child)
+                        value = node.call(self, child)
+                        if type(value) not in SOUND:
+                            self._check(number, child, value)
+                        mine[child] = value
                     except self.interrupts:
                         raise
                     except BaseException as caught:  # noqa: BLE001 - whatever a task raises is its own state
                         error = caught
-                    if error is not None:  # out here, so that no attempt's exception becomes the next one's context
-                        self._failed(number, node, child, error)
-                    elif behind and (number, child) in behind:
-                        self._note(number, child, State.SUCCESS, behind[number, child] + 1)
+                    if error is not None or behind:  # out here, so that no exception becomes the next one's context
+                        self._not_plain(number, node, child, error)
                     control.running = None
                     seconds.append(perf_counter() - began)
                     if node.measures:
@@ -189,6 +186,14 @@ class Execution:
             known = self._flat[key] = [element for part in value for element in part]
         return known
 
+    def _check(self, number: int, child: int, value: Any) -> None:
+        """Let an attempt fail whose value could not travel, if it had to."""
+        sound.check(value, f"the value of task {self._label(number, child)!r}")
+
+    def _label(self, number: int, child: int) -> str:
+        spec = self.plan.plan.nodes[number]
+        return f"{spec.name}[{child}]" if spec.mapped else spec.name
+
     def _measure(self, number: int, node: LoadedNode, child: int) -> None:
         if self.odd.get((number, child), State.SUCCESS) is not State.SUCCESS:
             return
@@ -225,8 +230,8 @@ class Execution:
         whole, by_child, gates = Upstream(0, 0, 0), [], node.spec.gates
         gate_states = [state for (source, _), state in self.odd.items() if source in gates] if gates else []
         for edge in node.inputs:
-            if edge.source in gates:
-                by_child += [state for state in gate_states if not state.is_final]
+            if edge.source in gates or edge.kind is EdgeKind.AFTER:  # asked elsewhere, or only whether it is over
+                by_child += [s for (source, _), s in self.odd.items() if source == edge.source and not s.is_final]
                 continue
             total = self._width(edge.source)
             if edge.kind is not EdgeKind.NODE and (waited := edge_children(edge, child, total)):
@@ -255,7 +260,7 @@ class Execution:
         return abs(self.order.widths.get(node, ANY)) if self.plan.plan.nodes[node].mapped else 1
 
     def _note(self, number: int, child: int, state: State, attempts: int | None = None) -> None:
-        if state is not State.SUCCESS:
+        if not state.is_good:
             self.odd[number, child] = state
         if attempts is None:
             attempts = self.order.attempts.get((number, child), 0)
@@ -271,6 +276,13 @@ class Execution:
             if index not in self.values.get(edge.source, {})
         ]
 
+    def _not_plain(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
+        """Deal with an attempt that failed, or that others went before."""
+        if error is not None:
+            self._failed(number, node, child, error)
+        elif before := self.order.attempts.get((number, child)):
+            self._note(number, child, State.SUCCESS, before + 1)
+
     def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
         """Try again at once, or later, or record the failure."""
         if isinstance(error, KeyError) and (missing := self._missing(node, child)):
@@ -279,10 +291,13 @@ class Execution:
             return
         attempts = self.order.attempts.get((number, child), 0) + 1
         judged = verdict(node.policy, attempts, error)
-        while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole):
+        while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole) and not self.control.stopped:
             attempts += 1
+            self.again = self.control.position - 1, attempts
             try:
-                self.values[number][child] = node.call(self, child)
+                value = node.call(self, child)
+                self._check(number, child, value)
+                self.values[number][child] = value
             except self.interrupts:
                 raise
             except BaseException as again:  # noqa: BLE001 - as above
@@ -301,8 +316,16 @@ class Execution:
     def _give_in(
         self, number: int, child: int, error: BaseException, attempts: int, state: State = State.FAILED
     ) -> None:
-        """Record an end that is final, and no success."""
-        failure, value = capture(error) if state is not State.SKIPPED else (None, None)
+        """Record an end that is final, and not that of a call that returned."""
+        if isinstance(error, Found):
+            self.values[number][child] = error.value
+            self._note(number, child, State.CACHED, attempts)
+            return
+        if isinstance(error, Signal):  # it skipped itself, or was cancelled: neither is an error
+            value = _stand_in(self.plan.plan, number, state)
+            failure = Failure(f"hr.{type(error).__name__}", error.message) if error.message else None
+        else:
+            failure, value = capture(error)
         self.values[number][child] = value
         self.odd[number, child] = state
         self.exceptional.append(Exceptional(self.control.position - 1, state, attempts, failure))
@@ -317,6 +340,17 @@ class Execution:
         return None
 
     # -- the end -------------------------------------------------------------------------------------------------
+
+    def cut_short(self) -> Ended:
+        """Report what was done when a stop arrived outside of a task; that task run counts as stopped."""
+        control = self.control
+        last = max(control.position - 1, 0)
+        if control.position:
+            self.exceptional = [entry for entry in self.exceptional if entry.position < last]
+            self.exceptional.append(Exceptional(last, State.CANCELLED))
+            del control.seconds[last:]
+            control.seconds.extend([0.0] * (control.position - len(control.seconds)))
+        return self._report()
 
     def _report(self) -> Ended:
         control = self.control
@@ -364,6 +398,10 @@ def _stand_in(plan: Plan, number: int, state: State) -> Any:
             return None
         case State.CRASHED:
             return TaskCrashed(f"task {name!r} was lost with the process that ran it", task=name)
+        case State.TIMED_OUT:
+            return TaskTimedOut(f"task {name!r} took longer than its timeout", task=name)
+        case State.CANCELLED:
+            return RunCancelled(f"task {name!r} was cancelled", task=name)
         case State.FAILED:
             return FlowError(f"node {name!r} could not be mapped: what it maps over has no common length")
         case _:

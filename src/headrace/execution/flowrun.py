@@ -20,6 +20,7 @@ from headrace.core.widths import why_not
 from headrace.errors import RunCancelled, RunError, TriggerFailed, ValueReleased
 from headrace.execution.base import Executor
 from headrace.execution.failure import restore
+from headrace.execution.hooks import HookError
 from headrace.report.html import run_html
 
 
@@ -36,12 +37,15 @@ class FlowRun:
         Which flow.
     elapsed : float
         Seconds from start to end.
+    hook_errors : list of HookError
+        Hooks that raised.
     """
 
     def __init__(self, run_id: str, flow_name: str, machine: RunMachine, executor: Executor, elapsed: float) -> None:
         self.run_id = run_id
         self.flow_name = flow_name
         self.elapsed = elapsed
+        self.hook_errors: list[HookError] = []
         self._machine = machine
         self._executor = executor
         self._tracebacks: dict[str, TracebackType | None] = {}
@@ -69,13 +73,21 @@ class FlowRun:
         RunCancelled
             If it was cancelled.
         """
-        if self.state is State.CANCELLED:
-            raise RunCancelled(f"run {self.run_id} of flow {self.flow_name!r} was cancelled, so it has no result")
         if self.state is not State.SUCCESS:
-            raise self._first_error()
+            raise self._why_no_result()
         found = self._result(None)
         assert found is not None
         return found[0]
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ``result()`` raises because of how the run ended; None if it succeeded."""
+        return None if self.state is State.SUCCESS else self._why_no_result()
+
+    def _why_no_result(self) -> BaseException:
+        if self.state is State.CANCELLED:
+            return RunCancelled(f"run {self.run_id} of flow {self.flow_name!r} was cancelled, so it has no result")
+        return self._first_error()
 
     def result_if_small(self, most: int) -> tuple[Any] | None:
         """The result in a tuple, or None if it is larger than so many bytes."""
@@ -193,6 +205,8 @@ class FlowRun:
     def _error(self, run: NodeRun, child: int) -> BaseException:
         """The exception of a task run that failed, with a note on where."""
         failure = run.failures.get(child)
+        if failure is None and run.states[child] == State.CANCELLED:
+            return RunCancelled(f"task {_label(run, child)!r} was cancelled with run {self.run_id}", task=run.spec.name)
         if failure is None:
             why = why_not(run, self._machine.nodes, child)
             return TriggerFailed(f"task {_label(run, child)!r} did not run: {why}", task=run.spec.name)
@@ -316,6 +330,12 @@ class TaskRunView:
         """The exception that it ended with, if it failed."""
         return self._run._error(self._node, self._child) if self.state.is_failure else None
 
+    @property
+    def message(self) -> str:
+        """Why it ended as it did, in words: of an error its text, of a task run that skipped itself its reason."""
+        told = self._node.failures.get(self._child) or self._node.reasons.get(self._child)
+        return told.message if told is not None else str(self.error or "")
+
     def result(self) -> Any:
         """Fetch the value.
 
@@ -332,7 +352,8 @@ class TaskRunView:
         return values[key]
 
     def __repr__(self) -> str:
-        return f"<{_label(self._node, self._child)}: {self.state}>"
+        why = f", {self.message.splitlines()[0]}" if self.message else ""
+        return f"<{_label(self._node, self._child)}: {self.state}{why}>"
 
 
 def _label(run: NodeRun, child: int) -> str:

@@ -5,24 +5,46 @@ Slots are turned into functions once, at a node's first use, so that executing a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 from headrace.core.plan import Edge, EdgeKind, Measure, Plan, PlanNode, plain
 from headrace.core.policy import Policy
 from headrace.core.rules import runs_after_success
-from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, build, element, follow
+from headrace.core.slots import (
+    Const,
+    ConstSent,
+    EachConst,
+    EachOf,
+    EachSent,
+    How,
+    Ref,
+    Slot,
+    Slotted,
+    build,
+    element,
+    follow,
+)
 from headrace.core.state import State
 from headrace.core.task import Task
+from headrace.execution.children import Children
+from headrace.execution.context import named
+from headrace.execution.interrupt import Control
+from headrace.execution.kept import kept
+from headrace.execution.limits import limited
+from headrace.execution.prints import printing
 from headrace.execution.values import PASSING, Values
 
 
 class Source(Protocol):
     """Where arguments come from: the execution of a batch."""
 
+    plan: LoadedPlan
     values: Values
+    control: Control
     odd: dict[tuple[int, int], State]
     slices: dict[tuple[int, int | str], dict[int, Any]]
+    constants: Mapping[int, Any]
 
     def children(self, node: int) -> list[Any]:
         """The list of all children's values of a mapped node."""
@@ -43,13 +65,15 @@ class Source(Protocol):
 Getter = Callable[[Source, int], Any]
 
 #: What calls of tasks are wrapped in, the innermost first; each returns the call as it is if a task does not need it.
-GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = ()
+GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = (limited, printing, named)
 
 
 class LoadedNode:
     """A node of the plan, ready to be called."""
 
-    __slots__ = ("args", "call", "function", "index", "kwargs", "measures", "picky", "plain", "plan", "policy")
+    __slots__ = (
+        "args", "call", "function", "index", "kwargs", "measures", "number", "picky", "plain", "plan", "policy",
+    )  # fmt: skip
 
     def __init__(self, plan: Plan, index: int) -> None:
         self.plan = plan
@@ -59,7 +83,8 @@ class LoadedNode:
         self.measures: tuple[Measure, ...] = ()
         row = plain(plan.nodes, index)
         self.plain = row.args if row is not None else None
-        task = plan.tasks[row.task if row is not None else self.spec.task]
+        self.number = row.task if row is not None else self.spec.task
+        task = plan.tasks[self.number]
         self.function: Callable[..., Any] = task.function
         self.policy: Policy = task.policy
         self.picky = not runs_after_success(task.policy.trigger)
@@ -69,9 +94,10 @@ class LoadedNode:
             self.kwargs = {key: _getter(plan, slot, spec.inputs) for key, slot in spec.kwargs.items()}
             self.measures = spec.measures
         #: fetches the arguments of a task run and calls the function, with all that its policy asks for
-        self.call: Getter = self._call
+        self.call: Getter = self._call_apart if task.policy.isolated else self._call
         for guard in GUARDS:
             self.call = guard(task, self.call)
+        self.call = kept(self, self.call)
 
     @property
     def spec(self) -> PlanNode:
@@ -90,6 +116,19 @@ class LoadedNode:
             return [arg for arg in self.plain if type(arg) is int]
         return [edge.source for edge in self.inputs]
 
+    def _call_apart(self, source: Source, child: int) -> Any:
+        args, kwargs = self.arguments(source, child)
+        task = self.plan.tasks[self.number]
+        return source.plan.children.call(source.control, self.number, task, args, kwargs)
+
+    def arguments(self, source: Source, child: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What a task run is called with."""
+        if self.plain is not None:
+            values = source.values
+            return tuple([values[arg][0] if type(arg) is int else arg[0] for arg in self.plain]), {}
+        args = tuple([get(source, child) for get in self.args])
+        return args, {key: get(source, child) for key, get in self.kwargs.items()}
+
     def _call(self, source: Source, child: int) -> Any:
         if self.plain is not None:
             values = source.values
@@ -107,6 +146,7 @@ class LoadedPlan:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.children = Children()
         self._nodes: list[LoadedNode | None] = [None] * len(plan.nodes)
 
     def name_of(self, index: int) -> str:
@@ -127,6 +167,8 @@ def _getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
             return _ref_getter(plan, slot, inputs)
         case Const(value):
             return lambda execution, child: value
+        case ConstSent(number):
+            return lambda execution, child: execution.constants[number]
         case EachSent():
             key = slot.node, slot.argument
             return lambda execution, child: execution.slices[key][child]
