@@ -396,6 +396,11 @@ def a_generator_that_breaks() -> Any:
     return add.map(counting_until_it_breaks(2))
 
 
+@row(result=[0, 1, 2])
+def an_isolated_generator_gives_a_list() -> Any:
+    return counting.with_options(isolated=True)(3)
+
+
 @row(result=[0, 2, 4])
 def a_generator_expression_gives_a_list() -> Any:
     return generator_expression(3)
