@@ -20,6 +20,7 @@ from typing import Any
 
 from headrace import pickling
 from headrace.execution.failure import capture
+from headrace.execution.values import PASSING
 
 #: What a frame is: the task has begun, what it printed, and how it ended.
 BEGAN, STDOUT, STDERR, VALUE, ERROR = b"b", b"o", b"e", b"v", b"x"
@@ -112,6 +113,7 @@ class _Child:
             self._send(BEGAN)
             # What shall surround a task in its own process, too, belongs around this call.
             value = self._functions[number](*args, **kwargs)
+            value = value if type(value) not in PASSING else list(value)
             return VALUE, pickling.dumps(value, "the value of an isolated task")
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its own state
             return ERROR, pickle.dumps(capture(error)[0])
