@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from headrace.core.graph import Graph, GraphDrawing
 from headrace.core.node import Ended, Node, flatten, unmapped
-from headrace.core.policy import Policy
+from headrace.core.policy import Policy, options_of
 from headrace.core.rules import CLEANUP
 from headrace.core.task import Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NodePlan:
     """A node to draw; sources are counted from the newest node backwards, modulo what there is.
 
@@ -28,6 +28,14 @@ class NodePlan:
     gates: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     holds: int = 0
+
+    def __repr__(self) -> str:
+        """What differs from the defaults only, because examples hold many of them."""
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "policy"}
+        defaults = {one.name: one.default for one in fields(self)}
+        options = {"name": self.policy.name, **options_of(self.policy)}
+        parts = [f"{name}={value!r}" for name, value in told.items() if value != defaults[name]]
+        return f"NodePlan({', '.join(parts)}, policy=Policy(**{options}))"
 
 
 def noop(*args: Any) -> None:
