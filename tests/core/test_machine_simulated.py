@@ -42,7 +42,6 @@ nodes = st.builds(
     policy=policies,
     strict=st.sampled_from((True, False)),
     gates=st.sampled_from(((), (), (), (0,), (1,), (0, 3))),
-    after=st.lists(picks, max_size=2).map(tuple),
 )
 graphs = st.lists(nodes, min_size=1, max_size=10)
 # Each node takes values of some nodes that are 4 to 9 places back, so that about four can run at the same time.
