@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from headrace.execution.inside import get_client
     from headrace.flows import Flow, flow
     from headrace.store import Storage
+    from headrace.targets import Target
 
 #: public name → (module, name there)
 _FACE = {
@@ -66,6 +67,7 @@ _FACE = {
     "Environment": ("headrace.environments.base", "Environment"),
     "LocalEnvironment": ("headrace.environments.local", "LocalEnvironment"),
     "DaskEnvironment": ("headrace.environments.dask", "DaskEnvironment"),
+    "Target": ("headrace.targets", "Target"),
     "errors": ("headrace.errors", None),
 }
 
@@ -85,6 +87,7 @@ __all__ = [
     "Skip",
     "State",
     "Storage",
+    "Target",
     "Task",
     "__version__",
     "case",

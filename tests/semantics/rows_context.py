@@ -246,8 +246,11 @@ def in_thread(function: Callable[[], Any]) -> Any:
 
 @hr.task
 def from_thread(copies: bool) -> Any:
-    ask = lambda: getattr(hr.context(None), "task_name", None)  # noqa: E731
-    return in_thread(lambda copy=contextvars.copy_context(): copy.run(ask)) if copies else in_thread(ask)
+    def ask() -> str | None:
+        return getattr(hr.context(None), "task_name", None)
+
+    copy = contextvars.copy_context()
+    return in_thread(lambda: copy.run(ask) if copies else ask())
 
 
 @hr.task

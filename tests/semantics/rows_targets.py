@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import headrace as hr
@@ -32,7 +33,7 @@ def executed(folder: str) -> int:
 
 @hr.task
 def unpicklable(folder: str) -> Any:
-    return (each for each in [folder])
+    return threading.Lock()
 
 
 @row({"folder": "?"}, result=[1, 1, 1], keep=[S], **{"keep-2": [CACHED]})

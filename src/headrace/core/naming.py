@@ -68,10 +68,23 @@ def name_run(
     """
     if not isinstance(name, str):
         return str(name(*args, **kwargs))
+    return name.format(**arguments_by_name(function, args, kwargs))
+
+
+def arguments_by_name(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a call's arguments by the names of the function's parameters, with defaults.
+
+    Parameters
+    ----------
+    function : callable
+        What is called.
+    args, kwargs : sequence and mapping
+        With what.
+    """
     bound = inspect.signature(function).bind(*args, **kwargs)
     bound.apply_defaults()
     named = dict(bound.arguments)
     for parameter in bound.signature.parameters.values():
         if parameter.kind is parameter.VAR_KEYWORD:
             named.update(named.pop(parameter.name))
-    return name.format(**named)
+    return named

@@ -95,6 +95,8 @@ class Policy:
         Words that it is found and limited by.
     max_running : int, optional
         How many of its task runs may run at the same time, across the run.
+    target : str, callable or Target, optional
+        Where values are kept; see ``headrace.targets``.
     run_name : str or callable, optional
         Names each task run for people.
     log_prints : bool, default False
@@ -119,11 +121,16 @@ class Policy:
     priority: int = 0
     tags: Sequence[str] = ()
     max_running: int | None = None
+    target: Any = None
     run_name: str | Callable[..., str] | None = None
     log_prints: bool = False
     on_state: Callable[..., object] | None = None
     on_failure: Callable[..., object] | None = None
     dynamic: bool = False
+
+    def __repr__(self) -> str:
+        given = "".join(f", {option}={value!r}" for option, value in options_of(self).items())
+        return f"Policy(name={self.name!r}{given})"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

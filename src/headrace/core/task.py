@@ -196,6 +196,7 @@ def task(
     priority: int = 0,
     tags: Sequence[str] = (),
     max_running: int | None = None,
+    target: Any = None,
     run_name: str | Callable[..., str] | None = None,
     log_prints: bool = False,
     on_state: Callable[..., object] | None = None,
@@ -248,6 +249,9 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         Words that it is found and limited by.
     max_running : int, optional
         How many of its task runs may run at the same time, across the run. For limits by tag, see ``hr.flow``.
+    target : str, callable or Target, optional
+        Where the value is kept beyond the run: a path or URL such as ``"rows/{day}.json"``, see ``hr.Target``. If it
+        is there already, the task is not executed, and the task run ends as Cached.
     run_name : str or callable, optional
         Names each task run in logs and errors: a text with the names of parameters, ``"load-{day}"``, or a function
         of the task's arguments.

@@ -12,7 +12,7 @@ from typing import Any
 class Aside:
     """A thread that calls functions one after the other; it begins with the first one.
 
-    It has the context variables of who began it, so that a run inside of a task is seen as such.
+    It has the context variables of who made it, so that a run inside of a task is seen as such.
 
     Parameters
     ----------
@@ -22,6 +22,7 @@ class Aside:
 
     def __init__(self, name: str) -> None:
         self._name = name
+        self._context = contextvars.copy_context()
         self._calls: queue.SimpleQueue[tuple[Callable[..., object], tuple[Any, ...]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
 
@@ -34,8 +35,7 @@ class Aside:
         """Call a function, after all that were put before; it must not raise."""
         self._calls.put((function, args))
         if self._thread is None:
-            context = contextvars.copy_context()
-            self._thread = threading.Thread(target=context.run, args=(self._run,), name=self._name, daemon=True)
+            self._thread = threading.Thread(target=self._context.run, args=(self._run,), name=self._name, daemon=True)
             self._thread.start()
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ class Child:
         self._answers, write = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-c", BOOT, json.dumps(sys.path), str(write)],
+                [sys.executable, "-c", BOOT, json.dumps(list(map(str, sys.path))), str(write)],
                 stdin=subprocess.PIPE,
                 bufsize=0,
                 pass_fds=(write,),
@@ -120,8 +120,14 @@ class Child:
                 self._buffer += chunk
             elif rest <= LOOK:
                 raise Late
-            elif os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            elif self._is_dead():
                 raise Gone  # and something that it has forked keeps the pipe open
+
+    def _is_dead(self) -> bool:
+        """Whether it has ended, without burying it: that would free its number, by which its group is killed."""
+        if not hasattr(os, "waitid"):  # macOS has none; there, the pipe alone tells
+            return False
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def kill(self) -> None:
         """Kill it, and all that it has started; from any thread, and at any time."""
@@ -210,10 +216,9 @@ class Children:
             try:
                 answer = child.ask(pickle.dumps((number, function, arguments)), timeout)
             except Late:
-                assert timeout is not None
                 assert child.began is not None
                 self._drop(child)
-                raise timed_out(timeout, perf_counter() - child.began, prompt=True) from None
+                raise timed_out(task, perf_counter() - child.began, prompt=True) from None
             except Gone:
                 status = self._drop(child)
                 if attempt.killed or self._closed:
@@ -225,7 +230,7 @@ class Children:
                 self._drop(child)
                 raise
             child.known.add(number)
-            self._idle.append(child)
+            self._keep(child)
             return answer
 
     def _take(self) -> tuple[Child, bool]:
@@ -239,6 +244,13 @@ class Children:
                 child.kill()
         return child, True
 
+    def _keep(self, child: Child) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(child)
+                return
+        self._drop(child)
+
     def _drop(self, child: Child) -> int:
         with self._lock:
             self._all.discard(child)
@@ -248,11 +260,12 @@ class Children:
         """End all children, those that run tasks, too."""
         with self._lock:
             self._closed = True
-            children = list(self._all)
+            children, idle = list(self._all), list(self._idle)
+            self._idle.clear()
         for child in children:
             child.kill()
-        while self._idle:
-            self._drop(self._idle.pop())
+        for child in idle:
+            self._drop(child)
 
 
 def _how_it_died(name: str, status: int) -> str:

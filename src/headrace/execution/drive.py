@@ -84,7 +84,7 @@ class Drive:
         elapsed = time.monotonic() - self.began
         run = FlowRun(self.record.run_id, self.flow_name, self.machine, self.executor, elapsed)
         self.record.finish(*outcome_of(run), means_of(self.plan.tasks, self.machine.nodes))
-        self._end()
+        self._end(run.state)
         return run
 
     def _drive(self) -> None:
@@ -120,23 +120,23 @@ class Drive:
         for observer in self.observers if moves else ():
             observer.on_moves(moves)
 
-    def _end(self) -> None:
+    def _end(self, state: State) -> None:
         self.reading.close()
         if not self.observers:
             return
         summaries, elapsed = self.machine.summaries(), time.monotonic() - self.began
         for observer in self.observers:
-            observer.on_end(summaries, self.machine.state, elapsed)
+            observer.on_end(summaries, state, elapsed)
 
     def _abort(self, error: BaseException) -> None:
         """Leave nothing running and no run without an outcome, whatever broke."""
         if self.machine.state is State.PENDING:
             self.machine.state = State.RUNNING
         commands = self.machine.handle(time.monotonic(), [CancelRequested()])
-        self._tell()
         try:
             self.executor.send(commands)
             self.executor.finish()
+            self._tell()
         finally:
             self.executor.release()
             failure, _ = capture(error)
@@ -157,4 +157,4 @@ class Drive:
                 },
                 None,
             )
-            self._end()
+            self._end(state)

@@ -73,10 +73,8 @@ class FlowRun:
         RunCancelled
             If it was cancelled.
         """
-        if self.state is State.CANCELLED:
-            raise RunCancelled(f"run {self.run_id} of flow {self.flow_name!r} was cancelled, so it has no result")
         if self.state is not State.SUCCESS:
-            raise self._first_error()
+            raise self._why_no_result()
         found = self._result(None)
         assert found is not None
         return found[0]
@@ -84,13 +82,12 @@ class FlowRun:
     @property
     def error(self) -> BaseException | None:
         """What ``result()`` raises because of how the run ended; None if it succeeded."""
-        if self.state is State.SUCCESS:
-            return None
-        try:
-            self.result()
-        except BaseException as error:  # noqa: BLE001 - a task's error may be of any kind
-            return error
-        return None
+        return None if self.state is State.SUCCESS else self._why_no_result()
+
+    def _why_no_result(self) -> BaseException:
+        if self.state is State.CANCELLED:
+            return RunCancelled(f"run {self.run_id} of flow {self.flow_name!r} was cancelled, so it has no result")
+        return self._first_error()
 
     def result_if_small(self, most: int) -> tuple[Any] | None:
         """The result in a tuple, or None if it is larger than so many bytes."""

@@ -56,27 +56,29 @@ def limited(task: Task[..., Any], call: Call) -> Call:
                 raise error
             return value
         if isinstance(error, TimedOut):  # its traceback says where the task was
-            raise timed_out(seconds, took, prompt=took < seconds + PROMPT).with_traceback(error.__traceback__) from None
-        raise timed_out(seconds, took, prompt=False) from error
+            told = timed_out(task, took, prompt=took < seconds + PROMPT)
+            raise told.with_traceback(error.__traceback__) from None
+        raise timed_out(task, took, prompt=False) from error
 
     return attempt
 
 
-def timed_out(seconds: float, took: float, *, prompt: bool) -> TimedOut:
+def timed_out(task: Task[..., Any], took: float, *, prompt: bool) -> TimedOut:
     """Return the signal that says that an attempt took too long.
 
     Parameters
     ----------
-    seconds : float
-        What it was allowed.
+    task : Task
+        Which has a timeout.
     took : float
-        What it took.
+        Seconds that the attempt took.
     prompt : bool
         Whether it ended when it was told to.
     """
+    text = f"task {task.name!r} took longer than its timeout of {task.policy.timeout:g} s, and "
     if prompt:
-        return TimedOut(f"it took longer than its timeout of {seconds:g} s, and was stopped after {took:.3g} s")
+        return TimedOut(f"{text}was stopped after {took:.3g} s")
     return TimedOut(
-        f"it took longer than its timeout of {seconds:g} s, and did not stop until {took:.3g} s (it was inside a C "
-        "function, or caught the exception); isolated=True ends such tasks, too"
+        f"{text}did not stop until {took:.3g} s (it was inside a C function, or caught the exception); isolated=True "
+        "ends such tasks, too"
     )

@@ -30,6 +30,7 @@ from headrace.core.task import Task
 from headrace.execution.children import Children
 from headrace.execution.context import named
 from headrace.execution.interrupt import Control
+from headrace.execution.kept import kept
 from headrace.execution.limits import limited
 from headrace.execution.prints import printing
 from headrace.execution.values import PASSING, Values
@@ -96,6 +97,7 @@ class LoadedNode:
         self.call: Getter = self._call_apart if task.policy.isolated else self._call
         for guard in GUARDS:
             self.call = guard(task, self.call)
+        self.call = kept(self, self.call)
 
     @property
     def spec(self) -> PlanNode:

@@ -49,6 +49,8 @@ class LogSettings:
     ----------
     driver : str
         In which process it is driven.
+    process : int
+        That process's number, on its machine.
     levels : dict of str to int
         By logger, "" for the root: levels that were set there.
     lines : int
@@ -56,6 +58,7 @@ class LogSettings:
     """
 
     driver: str
+    process: int = 0
     levels: Mapping[str, int] = field(default_factory=dict)
     lines: int = MOST_LINES
 
@@ -92,7 +95,7 @@ def settings(processes: int) -> LogSettings:
     for name, logger in list(root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and logger.level and _reaches_root(logger):
             levels[name] = logger.level
-    return LogSettings(this_process(), levels, max(10, MOST_LINES * SHARED // max(SHARED, processes)))
+    return LogSettings(this_process(), os.getpid(), levels, max(10, MOST_LINES * SHARED // max(SHARED, processes)))
 
 
 def _reaches_root(logger: logging.Logger) -> bool:
@@ -254,6 +257,7 @@ class Logs(logging.Handler):
         self._levels: dict[str, Mapping[str, int]] = {}
         self._before: dict[str, int] = {}  # levels as they were
         self._factory: tuple[Any, Any] | None = None  # the one before, and ours
+        self._muted: list[logging.Handler] = []
         self._change = threading.RLock()
 
     # -- runs ------------------------------------------------------------------------------------------------------
@@ -286,6 +290,21 @@ class Logs(logging.Handler):
             self._set_levels()
             self.take(run_id, Outlet(send, at, wanted.lines))
 
+    def mute(self, wanted: LogSettings) -> None:
+        """Keep what is sent to the driver from this process's own handlers, if they write to where the driver's do.
+
+        That is so in a child process: it has run the driver's script, and imported its modules, so it has their
+        handlers, and each record would be seen twice.
+        """
+        if wanted.process != os.getppid():
+            return
+        with self._change:
+            for logger in (logging.root, *list(logging.root.manager.loggerDict.values())):
+                for handler in logger.handlers if isinstance(logger, logging.Logger) else ():
+                    if handler is not self and handler not in self._muted:
+                        handler.addFilter(_stays)
+                        self._muted.append(handler)
+
     def close_run(self, run_id: str) -> None:
         """Leave a run's tasks alone, and logging as it was found."""
         with self._change:
@@ -297,6 +316,8 @@ class Logs(logging.Handler):
             self.take(run_id, None)
             if self._levels.pop(run_id, None) is not None:
                 self._set_levels()
+            while self._muted and not self._levels:
+                self._muted.pop().removeFilter(_stays)
             if not self._open and self._factory is not None:
                 before, ours = self._factory
                 if logging.getLogRecordFactory() is ours:  # else somebody built upon it, and it does no harm there
@@ -360,3 +381,8 @@ class Logs(logging.Handler):
 
 
 LOGS = Logs()
+
+
+def _stays(record: logging.LogRecord) -> bool:
+    """Filter: whether a record is for this process's own handlers."""
+    return not LOGS.ships()

@@ -94,6 +94,7 @@ class PlanPlugin(WorkerPlugin):
             plan = await asyncio.to_thread(pickling.loads, self.plan, f"the plan of run {self.run_id}")
             if self.run_id in PROCESS.users:  # else it was taken away meanwhile
                 PROCESS.plans.setdefault(self.run_id, LoadedPlan(plan))
+                LOGS.mute(self.logs)  # only now is all imported that sets up logging
 
     def teardown(self, worker: Any) -> None:
         """Drop the plan."""
