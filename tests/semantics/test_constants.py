@@ -115,6 +115,7 @@ class Kills(hr.Observer):
                 os.kill(pids[address], signal.SIGKILL)
                 self.killed += 1
 
+
 @hr.task
 def slowly(array, number):
     time.sleep(0.05)
