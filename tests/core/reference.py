@@ -94,7 +94,7 @@ def decision(graph: Graph, spec: NodeSpec, child: int, came: list[Came]) -> Deci
     states = []
     for source in spec.sources():
         waited = items(graph, spec, source)
-        if source in spec.gates:
+        if source in spec.gates or source in spec.after:
             continue
         if by_child(graph, spec, source):
             states += came[source].states[child : child + 1]

@@ -66,7 +66,7 @@ def write_order(
                     takes = takes and not beyond
                 if takes:
                     inputs.update(source.holders[first:last])
-                if not source.clean:
+                if not source.clean and (takes or edge.kind is not EdgeKind.AFTER):
                     outside.update(_odd(edge.source, source, first, last))
     inputs -= {NO_BATCH, number}
     if links is not None:

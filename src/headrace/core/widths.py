@@ -94,7 +94,7 @@ def whole_upstream(run: NodeRun, nodes: Sequence[NodeRun]) -> Upstream:
     """Count what a node waits for beside its gates, and not child by child."""
     found = Upstream(0, 0, 0)
     for edge in run.spec.inputs:
-        if edge.kind is not EdgeKind.CHILD and edge.source not in run.spec.gates:
+        if edge.kind not in (EdgeKind.CHILD, EdgeKind.AFTER) and edge.source not in run.spec.gates:
             source = nodes[edge.source]
             part = source.upstream() if edge.kind is EdgeKind.NODE else source.upstream_of_item(edge.item)
             found = Upstream(*map(sum, zip(found, part, strict=True)))
