@@ -21,9 +21,8 @@ log = logging.getLogger("tests.logs")
 def opened():
     """A run of another driver, in this process; yields what is sent to it."""
     sent = []
-    LOGS.open(
-        "run-1", logs.LogSettings("elsewhere", 0, {"": logging.ERROR, "tests.logs": logging.INFO}), sent.append, "w"
-    )
+    levels = {"": logging.ERROR, "tests.logs": logging.INFO}
+    LOGS.open("run-1", logs.LogSettings("elsewhere", 0, levels), Outlet(sent.append, "w", 1000))
     yield sent
     LOGS.close_run("run-1")
 

@@ -90,12 +90,17 @@ def settings(processes: int) -> LogSettings:
     processes : int
         How many workers there are.
     """
+    return LogSettings(this_process(), os.getpid(), levels(), max(10, MOST_LINES * SHARED // max(SHARED, processes)))
+
+
+def levels() -> dict[str, int]:
+    """By logger, "" for the root: the levels that were set in this process."""
     root = logging.getLogger()
-    levels = {"": root.level}
+    found = {"": root.level}
     for name, logger in list(root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and logger.level and _reaches_root(logger):
-            levels[name] = logger.level
-    return LogSettings(this_process(), os.getpid(), levels, max(10, MOST_LINES * SHARED // max(SHARED, processes)))
+            found[name] = logger.level
+    return found
 
 
 def _reaches_root(logger: logging.Logger) -> bool:
@@ -343,13 +348,6 @@ class Logs(logging.Handler):
     def ships(self) -> bool:
         """Whether what this thread logs is sent to another process."""
         return isinstance(self._taker(), Outlet)
-
-    def forward(self, row: dict[str, Any]) -> bool:
-        """Send a row to where what this thread logs is sent; False, if that is this process."""
-        taker = self._taker()
-        if isinstance(taker, Outlet):
-            taker.add(row)
-        return isinstance(taker, Outlet)
 
     def _taker(self) -> Outlet | Callable[[logging.LogRecord], None] | None:
         post = POST.get()
