@@ -22,7 +22,7 @@ ALLOWED = {
     "report": {"errors", "core"},
     "storage": {"errors", "_version", "core", "pickling", "parameters"},
     "execution": {"errors", "_version", "core", "pickling", "parameters", "report"},
-    "store": {"errors", "storage", "execution"},
+    "store": {"errors", "core", "storage", "execution"},
     "environments": {"errors", "_version", "core", "execution", "store"},
     "flows": {"errors", "core", "parameters", "report", "storage", "store", "execution", "environments"},
     "loading": {"errors", "core", "flows"},

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headrace import errors
     from headrace.core.flow import parameter as Parameter  # noqa: N812 - reads as a noun in a flow
     from headrace.core.node import flatten, unmapped
+    from headrace.core.secret import Secret
     from headrace.core.signals import Fail, Retry, Skip
     from headrace.core.state import State
     from headrace.core.task import Task, task
@@ -34,6 +35,7 @@ _FACE = {
     "Parameter": ("headrace.core.flow", "parameter"),
     "unmapped": ("headrace.core.node", "unmapped"),
     "flatten": ("headrace.core.node", "flatten"),
+    "Secret": ("headrace.execution.secrets", "Secret"),  # with what looks it up
     "Skip": ("headrace.core.signals", "Skip"),
     "Fail": ("headrace.core.signals", "Fail"),
     "Retry": ("headrace.core.signals", "Retry"),
@@ -55,6 +57,7 @@ __all__ = [
     "LocalEnvironment",
     "Parameter",
     "Retry",
+    "Secret",
     "Skip",
     "State",
     "Storage",

@@ -8,6 +8,7 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── NodeUsedAsValue(TypeError)        `if node:`, `node + 1`, `for x in node` while drawing
     │   └── UnstableFlow                      one flow function, the same parameters, two graphs
     ├── ParameterError(ValueError)            a parameter is unknown, missing or of the wrong type
+    ├── SecretNotFound(LookupError)           a secret is not where the task runs; says where was looked
     ├── NotPicklable(TypeError)               something cannot travel; names the path to it
     ├── MissingPackage(ImportError)           an optional package is needed; names the pip line
     ├── MissingModule(ImportError)            code of the flow cannot be imported where it must run
@@ -25,6 +26,7 @@ survives a pickle, and the standard class is a base where one fits::
     ├── SetupError(RuntimeError)              an environment could not be brought up
     ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
     │   ├── TaskFailed                        stands in where the original exception could not travel
+    │   ├── SecretReturned                    a task returned the text of a secret
     │   ├── TriggerFailed                     upstream states did not satisfy the task's trigger
     │   ├── TaskCrashed                       the process that ran the task died, again and again
     │   ├── RunCancelled
@@ -81,6 +83,10 @@ class UnstableFlow(FlowError):
 
 class ParameterError(HeadraceError, ValueError):
     """A parameter is unknown, missing, or of the wrong type."""
+
+
+class SecretNotFound(HeadraceError, LookupError):
+    """A secret is not known where it was asked for."""
 
 
 class NotPicklable(HeadraceError, TypeError):
@@ -149,6 +155,10 @@ class RunError(HeadraceError, RuntimeError):
 
 class TaskFailed(RunError):
     """Stands in for a task's exception that could not travel."""
+
+
+class SecretReturned(RunError):
+    """A task returned the text of a secret, which must not leave its worker."""
 
 
 class TriggerFailed(RunError):

@@ -19,7 +19,10 @@ def test_rows_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_row(row: Row, place: hr.Environment, tmp_path: Path) -> None:
-    parameters = {name: str(tmp_path / "count") if value == "?" else value for name, value in row.parameters.items()}
+    parameters = {
+        name: str(tmp_path / "count") if isinstance(value, str) and value == "?" else value
+        for name, value in row.parameters.items()
+    }
     run = row.flow.run(environment=place, **parameters)
     assert {name: [state.label for state in run[name].states] for name in row.states} == row.states
     assert {name: [one.attempts for one in run[name]] for name in row.attempts} == row.attempts

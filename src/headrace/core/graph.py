@@ -12,6 +12,7 @@ from typing import Any
 
 from headrace.core.drawing import CURRENT
 from headrace.core.node import Node, ParameterNode, flatten, unmapped
+from headrace.core.secret import Secret
 from headrace.core.slots import (
     PLAIN,
     Const,
@@ -19,20 +20,19 @@ from headrace.core.slots import (
     EachOf,
     How,
     ParameterRef,
-    Placeholder,
     Ref,
+    SecretRef,
     Slot,
     Slotted,
     bind_parameter,
     build,
     constant,
-    contains_placeholder,
-    follow,
-    mapped_constant,
     placeholders,
     refs,
     replace,
+    secrets,
     slot_of,
+    spread,
 )
 from headrace.core.task import Task
 from headrace.errors import FlowError
@@ -90,6 +90,13 @@ class Graph:
 
     nodes: list[NodeSpec] = field(default_factory=list)
     result: Slot = field(default=Const(None))
+
+    def __post_init__(self) -> None:
+        """Refuse a result that must not leave a worker."""
+        for secret in secrets(self.result):
+            raise FlowError(
+                f"the flow returns hr.Secret({secret.name!r}), whose text is for tasks only; return something else"
+            )
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -253,6 +260,9 @@ class GraphDrawing:
         """Add the node of a call and return it."""
         upstream = kwargs.pop("upstream", None)
         task.check_call(args, kwargs)
+        if task.secrets:
+            left_out = task.secrets_left_out(args, kwargs)
+            kwargs.update({name: unmapped(secret) if mapped else secret for name, secret in left_out.items()})
         to_slot = self._mapped_slot if mapped else self._plain_slot
         spec = NodeSpec(
             self.unique_name(task.policy.name),
@@ -288,18 +298,9 @@ class GraphDrawing:
         if isinstance(value, unmapped):
             return self._plain_slot(task, where, value.value)
         how = How.FLAT if isinstance(value, flatten) else How.EACH
-        return self.spread(value.value if isinstance(value, flatten) else value, what, how)
-
-    def spread(self, value: Any, what: str, how: How) -> Slot:
-        """Make the slot of a value that is mapped over."""
+        value = value.value if isinstance(value, flatten) else value
         self._check_own(what, value)
-        if isinstance(value, Placeholder):
-            return value._slot(how)
-        if not contains_placeholder(value):
-            return mapped_constant(value, what, how)
-        if how is How.FLAT or not isinstance(value, (list, tuple)):
-            raise FlowError(f"cannot map over {what}, a {type(value).__name__} with nodes inside; give a list of nodes")
-        return EachOf(tuple(map(slot_of, value)))
+        return spread(value, what, how)
 
     def _check_own(self, what: str, value: Any) -> None:
         """Refuse nodes and parameters of another flow: their numbers and names mean something else there."""
@@ -340,12 +341,7 @@ class GraphDrawing:
             self._check_own(f"parameter {name!r}", value)
 
         def change(ref: Ref | ParameterRef) -> Slot:
-            if isinstance(ref, Ref):
-                return ref._replace(node=ref.node + shift)
-            if not contains_placeholder(arguments[ref.name]):
-                return bind_parameter(ref, arguments)
-            value = follow(arguments[ref.name], ref.path)
-            return slot_of(value) if ref.how is How.WHOLE else self.spread(value, f"parameter {ref.name!r}", ref.how)
+            return ref._replace(node=ref.node + shift) if isinstance(ref, Ref) else bind_parameter(ref, arguments)
 
         for node in graph.nodes:
             args = tuple(constant(replace(slot, change)) for slot in node.args)
@@ -363,6 +359,8 @@ class GraphDrawing:
                 return Node(self, node, path)
             case ParameterRef(name, path):
                 return ParameterNode(self, name, path)
+            case SecretRef(name):
+                return Secret(name)
             case Slotted(items=items):
                 return build(slot, [self.unslot(item) for item in items])
             case _:

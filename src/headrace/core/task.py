@@ -10,6 +10,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
 from headrace.core.drawing import current_drawing
 from headrace.core.policy import OPTIONS, Delay, Policy, RetryOn, Trigger
+from headrace.core.secret import Secret
 from headrace.errors import FlowError
 
 P = ParamSpec("P")
@@ -40,7 +41,10 @@ class Task(Generic[P, R]):
             self.signature: inspect.Signature | None = inspect.signature(function)
         except (TypeError, ValueError):  # some builtins have none; then arguments are checked when it runs
             self.signature = None
-        if self.signature is not None and "upstream" in self.signature.parameters:
+        declared = self.signature.parameters if self.signature is not None else {}
+        #: parameters whose default is a secret
+        self.secrets = {name: each.default for name, each in declared.items() if isinstance(each.default, Secret)}
+        if "upstream" in declared:
             raise FlowError(
                 f"task {policy.name!r} has a parameter named 'upstream', which is the keyword that orders tasks "
                 "without passing a value; rename the parameter"
@@ -102,6 +106,12 @@ class Task(Generic[P, R]):
                 f"its signature is {self.name}{self.signature}"
             ) from None
         self._taken.add(form)
+
+    def secrets_left_out(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Secret]:
+        """Return the parameters that a call leaves to their default, where that is a secret."""
+        assert self.signature is not None
+        given = self.signature.bind_partial(*args, **kwargs).arguments
+        return {name: secret for name, secret in self.secrets.items() if name not in given}
 
     def map(self, *args: Any, upstream: Any = (), **kwargs: Any) -> list[R]:
         """Add a mapped node: one child per element.

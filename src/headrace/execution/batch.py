@@ -14,6 +14,7 @@ import threading
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
+from types import CoroutineType
 from typing import Any
 
 from headrace.core.attempts import verdict
@@ -24,6 +25,7 @@ from headrace.core.slots import follow
 from headrace.core.state import State
 from headrace.core.strips import count, cut
 from headrace.errors import FlowError, TaskCrashed, TriggerFailed
+from headrace.execution import secrets
 from headrace.execution.bulk import BULKY, Bulk, inside, takers
 from headrace.execution.failure import capture, restore
 from headrace.execution.loaded import LoadedNode, LoadedPlan
@@ -99,6 +101,7 @@ class Execution:
         self.interrupts = interrupts
         self.refused = refused
         self.watchful = bool(refused)  # whether each task run is looked at before it runs
+        self.confided = False  # whether the task run was given a secret
         self.exceptional: list[Exceptional] = []
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
@@ -119,8 +122,12 @@ class Execution:
 
     def run(self) -> Ended:
         """Execute the batch, and report."""
+        with secrets.confiding(self):
+            return self._run()
+
+    def _run(self) -> Ended:
         control, lock, behind = self.control, self.control.lock, self.order.attempts
-        seconds = control.seconds
+        seconds, weighs = control.seconds, self.size_of is not None and not self.order.whole
         for nodes, low, high in self.order.strips:
             column = self._column(nodes, high - low)
             for child in range(low, high):
@@ -135,20 +142,23 @@ class Execution:
                     began, error = perf_counter(), None
                     control.running = began
                     try:
-                        mine[child] = node.call(self, child)
+                        value = mine[child] = node.call(self, child)
                     except self.interrupts:
                         raise
                     except BaseException as caught:  # noqa: BLE001 - whatever a task raises is its own state
-                        error = caught
+                        value, error = None, caught
                     if error is not None:  # out here, so that no attempt's exception becomes the next one's context
                         self._failed(number, node, child, error)
+                        value = mine.get(child)
                     elif behind and (number, child) in behind:
                         self._note(number, child, State.SUCCESS, behind[number, child] + 1)
                     control.running = None
                     seconds.append(perf_counter() - began)
+                    if self.confided or type(value) is CoroutineType:
+                        self._inspect(number, child)
                     if node.measures:
                         self._measure(number, node, child)
-                    if self.size_of is not None and not self.order.whole:
+                    if weighs:
                         self._weigh(number, child, mine)
         return self._report()
 
@@ -192,7 +202,7 @@ class Execution:
                 size = -1 if isinstance(value, NO_SEQUENCE) else sum(map(len, value)) if flat else len(value)
             except Exception:  # noqa: BLE001 - a user's type may refuse in any way
                 size = -1
-            self.sizes.append(Size(self.control.position - 1, measure, size))
+            self.sizes.append(Size(self._position(), measure, size))
 
     def _weigh(self, number: int, child: int, mine: dict[int, Any]) -> None:
         """Count a value's bytes, drop what it was made of, and end the batch if it holds too much."""
@@ -209,6 +219,10 @@ class Execution:
         if self.small + bulk.needed > LARGE or bulk.temporary > TEMPORARY:
             with self.control.lock:
                 self.control.stop = min(self.control.stop, self.control.position)
+
+    def _position(self) -> int:
+        """Of the task run that is looked at."""
+        return self.control.position - 1
 
     # -- what is not a plain success -----------------------------------------------------------------------------
 
@@ -250,7 +264,7 @@ class Execution:
             self.odd[number, child] = state
         if attempts is None:
             attempts = self.order.attempts.get((number, child), 0)
-        self.exceptional.append(Exceptional(self.control.position - 1, state, attempts))
+        self.exceptional.append(Exceptional(self._position(), state, attempts))
 
     def _missing(self, node: LoadedNode, child: int) -> list[tuple[int, int]]:
         """Values that a task run takes and that are not here, because they were lost on their way."""
@@ -264,30 +278,52 @@ class Execution:
 
     def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
         """Try again at once, or later, or record the failure."""
-        if isinstance(error, KeyError) and (missing := self._missing(node, child)):
-            self.missing += missing
-            self._note(number, child, State.PENDING)
-            return
         attempts = self.order.attempts.get((number, child), 0) + 1
-        judged = verdict(node.policy, attempts, error)
-        while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole):
+        while self._again(number, node, child, error, attempts):
             attempts += 1
             try:
                 self.values[number][child] = node.call(self, child)
             except self.interrupts:
                 raise
-            except BaseException as again:  # noqa: BLE001 - as above
-                judged = verdict(node.policy, attempts, again)
+            except BaseException as caught:  # noqa: BLE001 - as above
+                error = caught
             else:
                 self._note(number, child, State.SUCCESS, attempts)
                 return
+
+    def _again(self, number: int, node: LoadedNode, child: int, error: BaseException, attempts: int) -> bool:
+        """Whether to try again at once; if not, what becomes of the task run is recorded."""
+        if isinstance(error, KeyError) and (missing := self._missing(node, child)):
+            self.missing += missing
+            self._note(number, child, State.PENDING)
+            return False
+        judged = verdict(node.policy, attempts, error)
+        if judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole):
+            return True
         if judged.state is State.RETRYING:
             failure, _ = capture(judged.error)
             self.odd[number, child] = State.RETRYING
-            position = self.control.position - 1
-            self.exceptional.append(Exceptional(position, State.RETRYING, attempts, failure, judged.delay))
+            self.exceptional.append(Exceptional(self._position(), State.RETRYING, attempts, failure, judged.delay))
         else:
             self._give_in(number, child, judged.error, attempts, judged.state)
+        return False
+
+    def _inspect(self, number: int, child: int) -> None:
+        """Refuse a value that must not leave: the text of a secret, or a coroutine that nobody awaits."""
+        self.confided = False
+        value = self.values[number].get(child)
+        if (number, child) in self.odd:
+            return
+        spec = self.plan.plan.nodes[number]
+        label = f"{spec.name}[{child}]" if spec.mapped else spec.name
+        error: BaseException | None = None
+        if type(value) is CoroutineType:
+            value.close()
+            error = not_awaited(label, value.__qualname__)
+        elif secrets.reveals(value):
+            error = secrets.refusal(label)
+        if error is not None:
+            self._give_in(number, child, error, self.order.attempts.get((number, child), 0) + 1)
 
     def _give_in(
         self, number: int, child: int, error: BaseException, attempts: int, state: State = State.FAILED
@@ -296,7 +332,7 @@ class Execution:
         failure, value = capture(error) if state is not State.SKIPPED else (None, None)
         self.values[number][child] = value
         self.odd[number, child] = state
-        self.exceptional.append(Exceptional(self.control.position - 1, state, attempts, failure))
+        self.exceptional.append(Exceptional(self._position(), state, attempts, failure))
 
     def _refused(self, node: LoadedNode, child: int) -> BaseException | None:
         """Why the first of a task run's inputs that could not come along could not."""
@@ -341,6 +377,14 @@ class Execution:
                         room -= size
                         target[child] = mine[child]
         return kept
+
+
+def not_awaited(label: str, coroutine: str) -> FlowError:
+    """Return the error for a task that returned a coroutine."""
+    return FlowError(
+        f"task {label} returned a coroutine of {coroutine}, which nothing awaits, because its own function is not "
+        f"`async def`; write `async def` and `return await {coroutine}(...)`, and headrace awaits it"
+    )
 
 
 def _has_items(plan: Plan, number: int) -> bool:

@@ -11,8 +11,9 @@ from typing import Any, Protocol
 from headrace.core.plan import Edge, EdgeKind, Measure, Plan, PlanNode, plain
 from headrace.core.policy import Policy
 from headrace.core.rules import runs_after_success
-from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, build, follow
+from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, SecretRef, Slot, Slotted, build, follow
 from headrace.core.task import Task
+from headrace.execution.secrets import resolve
 from headrace.execution.values import Values
 
 
@@ -124,6 +125,8 @@ def _getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
         case EachOf(items):
             getters = [_getter(plan, item, inputs) for item in items]
             return lambda execution, child: getters[child](execution, 0)
+        case SecretRef(name):
+            return lambda execution, child: resolve(name)
         case Slotted(items=items):
             inner = [_getter(plan, item, inputs) for item in items]
             return lambda execution, child: build(slot, [get(execution, child) for get in inner])

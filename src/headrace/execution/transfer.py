@@ -13,6 +13,7 @@ import cloudpickle
 from distributed.protocol.serialize import dask_deserialize, dask_serialize, pickle_dumps, pickle_loads
 
 from headrace.errors import NotPicklable
+from headrace.execution.secrets import redact
 from headrace.execution.values import Values
 
 
@@ -62,7 +63,7 @@ def refusal(label: str, value: Any, error: Exception) -> NotPicklable:
     """Return the error for a task's value that cannot travel."""
     return NotPicklable(
         f"the value of task {label}, a {type(value).__qualname__}, is needed in another process and cannot be pickled "
-        f"({type(error).__name__}: {error}); return plain data, or make the object in the task that uses it",
+        f"({redact(f'{type(error).__name__}: {error}')}); return plain data, or make the object in the task that uses it",
         task=label,
     )
 
