@@ -147,11 +147,10 @@ class Execution:
                         raise
                     except BaseException as caught:  # noqa: BLE001 - whatever a task raises is its own state
                         value, error = None, caught
-                    if error is not None:  # out here, so that no attempt's exception becomes the next one's context
-                        self._failed(number, node, child, error)
+                    # Out here, so that no attempt's exception becomes the next one's context.
+                    if error is not None or (behind and (number, child) in behind):
+                        self._attempted(number, node, child, error)
                         value = mine.get(child)
-                    elif behind and (number, child) in behind:
-                        self._note(number, child, State.SUCCESS, behind[number, child] + 1)
                     control.running = None
                     seconds.append(perf_counter() - began)
                     if self.confided or type(value) is CoroutineType:
@@ -276,20 +275,20 @@ class Execution:
             if index not in self.values.get(edge.source, {})
         ]
 
-    def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
-        """Try again at once, or later, or record the failure."""
+    def _attempted(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
+        """After an attempt that failed, or was not the first: try again at once, or later, or record the end."""
         attempts = self.order.attempts.get((number, child), 0) + 1
-        while self._again(number, node, child, error, attempts):
-            attempts += 1
+        while error is not None:
+            if not self._again(number, node, child, error, attempts):
+                return
+            attempts, error = attempts + 1, None
             try:
                 self.values[number][child] = node.call(self, child)
             except self.interrupts:
                 raise
             except BaseException as caught:  # noqa: BLE001 - as above
                 error = caught
-            else:
-                self._note(number, child, State.SUCCESS, attempts)
-                return
+        self._note(number, child, State.SUCCESS, attempts)
 
     def _again(self, number: int, node: LoadedNode, child: int, error: BaseException, attempts: int) -> bool:
         """Whether to try again at once; if not, what becomes of the task run is recorded."""

@@ -2,8 +2,9 @@
 
 Pickle drops an exception's traceback, so it travels beside it, by ``tblib``, which Dask uses for the same purpose.
 An exception that cannot be pickled, or not be unpickled again, arrives as ``TaskFailed`` with its type's name, its
-message and the text of its traceback; so does one that holds a secret, with ``***`` in its place. Many exceptions cannot be unpickled only because their constructor takes other
-arguments than their ``args``; these are put together again without calling it.
+message and the text of its traceback; so does one that holds a secret, with ``***`` in its place. Many exceptions
+cannot be unpickled only because their constructor takes other arguments than their ``args``; these are put together
+again without calling it.
 """
 
 from __future__ import annotations

@@ -213,7 +213,7 @@ def refusal(label: str) -> SecretReturned:
         Of the task run.
     """
     return SecretReturned(
-        f"task {label} returned the text of a secret, alone or inside of what it returned, and values of tasks are "
-        "stored and sent; let the task that needs the secret take hr.Secret(...) itself, and return what it made with it",
+        f"task {label} returned the text of a secret, alone or inside of other values, and what tasks return is stored "
+        "and sent; give hr.Secret(...) to each task that needs it, and return only what was made with it",
         task=label,
     )

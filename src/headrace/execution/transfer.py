@@ -61,9 +61,10 @@ def why_not(value: Any) -> Exception | None:
 
 def refusal(label: str, value: Any, error: Exception) -> NotPicklable:
     """Return the error for a task's value that cannot travel."""
+    told = redact(f"{type(error).__name__}: {error}")
     return NotPicklable(
         f"the value of task {label}, a {type(value).__qualname__}, is needed in another process and cannot be pickled "
-        f"({redact(f'{type(error).__name__}: {error}')}); return plain data, or make the object in the task that uses it",
+        f"({told}); return plain data, or make the object in the task that uses it",
         task=label,
     )
 
