@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from headrace.core.policy import Delay, Policy
-from headrace.core.signals import Cancelled, Fail, Retry, Skip, TimedOut
+from headrace.core.signals import Cancelled, Fail, Found, Retry, Skip, TimedOut
 from headrace.core.state import State
 from headrace.errors import FlowError
 
@@ -44,6 +44,8 @@ def verdict(policy: Policy, attempts: int, error: BaseException) -> Verdict:
     """
     if isinstance(error, Skip):
         return Verdict(State.SKIPPED, 0.0, error)
+    if isinstance(error, Found):
+        return Verdict(State.CACHED, 0.0, error)
     if isinstance(error, Cancelled):
         return Verdict(State.CANCELLED, 0.0, error)
     final = State.TIMED_OUT if isinstance(error, TimedOut) else State.FAILED

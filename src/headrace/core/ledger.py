@@ -18,7 +18,7 @@ from headrace.core.costs import Costs
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, edge_children
 from headrace.core.policy import ANYWHERE
-from headrace.core.state import State
+from headrace.core.state import GOOD
 from headrace.core.strips import Strip
 
 
@@ -164,7 +164,7 @@ class Ledger:
     def lose(self, node: int, child: int) -> None:
         """Note that one value is gone."""
         run = self.nodes[node]
-        if run.states[child] != State.SUCCESS:
+        if run.states[child] not in GOOD:
             run.holders[child] = NO_BATCH  # an exception or a stand-in, which is made again where it is needed
         elif self._needed(node, child):
             self.lost.add((node, child))
@@ -225,7 +225,7 @@ class Ledger:
                     early.add((node, child))
                 elif held == NO_BATCH or held in self.stored or held in sound or key in wanted:
                     continue
-                elif source.states[index] != State.SUCCESS:
+                elif source.states[index] not in GOOD:
                     source.holders[index] = NO_BATCH  # as in `lose`
                 else:
                     wanted.add(key)

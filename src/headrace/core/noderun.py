@@ -9,7 +9,7 @@ from headrace.core.plan import EdgeKind, PlanNode
 from headrace.core.policy import Policy
 from headrace.core.rules import Upstream, upstream_of
 from headrace.core.slots import EachSent
-from headrace.core.state import FINAL, State, move
+from headrace.core.state import FINAL, GOOD, State, move
 from headrace.core.summary import NodeSummary
 
 _STATES = tuple(State)
@@ -155,7 +155,7 @@ class NodeRun:
         self.unfinished -= count
         if state is State.SKIPPED:
             self.skipped += count
-        elif state is not State.SUCCESS:
+        elif state not in GOOD:
             self.failed += count
 
     def summary(self) -> NodeSummary:

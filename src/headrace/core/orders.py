@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from headrace.core.events import Dispatch, Input, Links
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind
-from headrace.core.state import State
+from headrace.core.state import GOOD, State
 from headrace.core.strips import Strip
+
+#: states of task runs that ended with an exception of their own
+_RAISED = (State.FAILED, State.TIMED_OUT)
 
 
 def write_order(
@@ -71,7 +74,7 @@ def write_order(
     failures = {
         (node, child): nodes[node].failures[child]
         for node, child, state in outside
-        if state is State.FAILED and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
+        if state in _RAISED and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
     }
     return Dispatch(
         number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit, failures, whole, links
@@ -81,4 +84,4 @@ def write_order(
 def _odd(node: int, run: NodeRun, first: int, last: int) -> list[Input]:
     """Those of a range that ended, and did not succeed."""
     states = enumerate(run.states[first:last], first)
-    return [Input(node, child, State(state)) for child, state in states if state > State.SUCCESS]
+    return [Input(node, child, State(state)) for child, state in states if state > State.SUCCESS and state not in GOOD]

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Sequence
 
 from headrace.core.events import Ended, Loss
 from headrace.core.noderun import NodeRun
-from headrace.core.state import State
 from headrace.core.strips import Strip, cut, locate, runs
 
 #: Into how many parts a batch is split that killed its worker. A worker takes seconds to replace, while a small batch
@@ -95,7 +94,7 @@ class Recovery:
         again: list[TaskRun] = []
         for run in runs(cut(strips, 0, event.stop)):
             entry = odd.get(run)
-            if entry is None or entry.state is State.SUCCESS:
+            if entry is None or entry.state.is_good:
                 continue
             again.append(run)
             if not entry.state.is_final:

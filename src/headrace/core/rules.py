@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable
 from enum import Enum
 from typing import NamedTuple
 
-from headrace.core.state import State
+from headrace.core.state import GOOD, State
 
 
 class Upstream(NamedTuple):
@@ -105,7 +105,7 @@ def upstream_of(whole: Upstream, by_child: Iterable[State]) -> Upstream:
     for state in by_child:
         if state is State.SKIPPED:
             skipped += 1
-        elif state is State.SUCCESS:
+        elif state in GOOD:
             successful += 1
         else:
             failed += 1

@@ -49,6 +49,20 @@ class Retry(Signal):
         self.delay = delay
 
 
+class Found(Signal):
+    """Raised in the place of a call whose value is kept already.
+
+    Parameters
+    ----------
+    value : object
+        The value.
+    """
+
+    def __init__(self, value: object) -> None:
+        super().__init__()
+        self.value = value
+
+
 class TimedOut(Signal):
     """Raised in a task that has taken longer than its ``timeout``."""
 

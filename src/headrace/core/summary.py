@@ -43,7 +43,7 @@ class NodeSummary(NamedTuple):
             (state,) = self.counts
             if state.is_final and self.counts[state] == self.width:
                 return state
-        for state in (State.CRASHED, State.FAILED, State.TRIGGER_FAILED, State.CANCELLED):
+        for state in (State.CRASHED, State.FAILED, State.TIMED_OUT, State.TRIGGER_FAILED, State.CANCELLED):
             if self.counts.get(state):
                 return state
         if self.width is None or self.done < self.width:

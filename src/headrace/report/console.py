@@ -30,11 +30,13 @@ _GLYPHS: dict[State, tuple[str, str]] = {
     State.RUNNING: ("●", "*"),
     State.RETRYING: ("↻", "~"),
     State.SUCCESS: ("✓", "+"),
+    State.CACHED: ("✓", "+"),
     State.FAILED: ("✗", "x"),
     State.TRIGGER_FAILED: ("⊘", "x"),
     State.SKIPPED: ("↷", "-"),
     State.CANCELLED: ("■", "c"),
     State.CRASHED: ("✗", "X"),
+    State.TIMED_OUT: ("✗", "t"),
 }
 _SPIN = ("◐", "◓", "◑", "◒")
 
