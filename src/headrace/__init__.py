@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from headrace.environments.base import Environment
     from headrace.environments.dask import DaskEnvironment
     from headrace.environments.local import LocalEnvironment
+    from headrace.execution.backoff import exponential
     from headrace.execution.flowrun import FlowRun
     from headrace.flows import Flow, flow
     from headrace.store import Storage
@@ -40,6 +41,7 @@ _FACE = {
     "Fail": ("headrace.core.signals", "Fail"),
     "Retry": ("headrace.core.signals", "Retry"),
     "State": ("headrace.core.state", "State"),
+    "exponential": ("headrace.execution.backoff", "exponential"),
     "FlowRun": ("headrace.execution.flowrun", "FlowRun"),
     "Storage": ("headrace.store", "Storage"),
     "Environment": ("headrace.environments.base", "Environment"),
@@ -64,6 +66,7 @@ __all__ = [
     "Task",
     "__version__",
     "errors",
+    "exponential",
     "flatten",
     "flow",
     "task",

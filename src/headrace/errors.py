@@ -25,10 +25,11 @@ survives a pickle, and the standard class is a base where one fits::
     │       └── DamagedObject
     ├── SetupError(RuntimeError)              an environment could not be brought up
     ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
-    │   ├── TaskFailed                        stands in where the original exception could not travel
+    │   ├── TaskFailed                        the task said so, or the original exception could not travel
     │   ├── SecretReturned                    a task returned the text of a secret
+    │   ├── TaskTimedOut(TimeoutError)        an attempt of the task took longer than its timeout
     │   ├── TriggerFailed                     upstream states did not satisfy the task's trigger
-    │   ├── TaskCrashed                       the process that ran the task died, again and again
+    │   ├── TaskCrashed                       the process that ran the task died, and no attempt is left
     │   ├── RunCancelled
     │   ├── ClusterLost                       scheduler gone
     │   └── ValueReleased                     a value was asked for that is no longer kept
@@ -154,7 +155,11 @@ class RunError(HeadraceError, RuntimeError):
 
 
 class TaskFailed(RunError):
-    """Stands in for a task's exception that could not travel."""
+    """A task said that it failed, or its own exception could not travel."""
+
+
+class TaskTimedOut(RunError, TimeoutError):
+    """An attempt of a task took longer than the task's timeout."""
 
 
 class SecretReturned(RunError):
@@ -166,7 +171,7 @@ class TriggerFailed(RunError):
 
 
 class TaskCrashed(RunError):
-    """The process that ran the task died, again and again."""
+    """The process that ran the task died, and no attempt is left."""
 
 
 class RunCancelled(RunError):

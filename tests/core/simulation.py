@@ -43,6 +43,7 @@ from headrace.core.state import State
 from headrace.core.strips import count, cut, locate, runs
 from headrace.execution import batch as batch_module
 from headrace.execution import gang as gang_module
+from headrace.execution import interrupt as interrupt_module
 from headrace.execution.batch import Control, Execution
 from headrace.execution.gang import GangExecution
 from headrace.execution.loaded import LoadedNode, LoadedPlan
@@ -111,7 +112,7 @@ CLOCK = _Clock()
 @contextmanager
 def virtual_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (batch_module, gang_module):
+        for module in (batch_module, gang_module, interrupt_module):
             patch.setattr(module, "perf_counter", lambda: CLOCK.now)
         yield
 
@@ -147,12 +148,12 @@ class Simulated(Execution):
         self.cluster.spans[node, child] = self.order.batch, began, CLOCK.now
         return self.cluster.world.call(self.cluster.lists, node, child, attempt, args)
 
-    def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
+    def _attempted(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
         if isinstance(error, Skip):
             self._note(number, child, State.SKIPPED)
             self.values[number][child] = None
         else:
-            super()._failed(number, node, child, error)
+            super()._attempted(number, node, child, error)
 
 
 class SimulatedGangExecution(Simulated, GangExecution):

@@ -11,12 +11,12 @@ from typing import Any
 
 import headrace as hr
 
-S, F, T, K, C, LATE = "Success", "Failed", "TriggerFailed", "Skipped", "Cancelled", "TimedOut"
+S, F, T, K, C, LATE, X = "Success", "Failed", "TriggerFailed", "Skipped", "Cancelled", "TimedOut", "Crashed"
 
 
 @dataclass
 class Row:
-    """A flow with its parameters, and what must come of it."""
+    """A flow with its parameters, and what must come of it; ``says`` holds patterns of messages by task run."""
 
     name: str
     flow: hr.Flow
@@ -26,6 +26,7 @@ class Row:
     states: dict[str, list[str]] = field(default_factory=dict)
     attempts: dict[str, list[int]] = field(default_factory=dict)
     ends: str | None = None
+    says: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def state(self) -> str:
@@ -43,13 +44,14 @@ def row(
     error: tuple[type[BaseException], str] | None = None,
     attempts: dict[str, list[int]] | None = None,
     ends: str | None = None,
+    says: dict[str, list[str]] | None = None,
     **states: list[str],
 ) -> Callable[[Any], Any]:
     """Add the decorated flow function, or the flow, to the table."""
 
     def decorate(function: Any) -> Any:
         flow = function if isinstance(function, hr.Flow) else hr.flow(function)
-        ROWS.append(Row(flow.name, flow, parameters or {}, result, error, states, attempts or {}, ends))
+        ROWS.append(Row(flow.name, flow, parameters or {}, result, error, states, attempts or {}, ends, says or {}))
         return function
 
     return decorate

@@ -26,6 +26,10 @@ def test_row(row: Row, place: hr.Environment, tmp_path: Path) -> None:
     run = row.flow.run(environment=place, **parameters)
     assert {name: [state.label for state in run[name].states] for name in row.states} == row.states
     assert {name: [one.attempts for one in run[name]] for name in row.attempts} == row.attempts
+    for name, patterns in row.says.items():
+        assert len(run[name]) == len(patterns)
+        for one, pattern in zip(run[name], patterns, strict=True):
+            assert re.search(pattern, one.message) if pattern else one.message == ""
     assert run.state.label == row.state
     if row.error is None:
         assert run.result() == row.result

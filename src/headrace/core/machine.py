@@ -247,7 +247,7 @@ class RunMachine:
             heapq.heappush(self._due, (now + entry.delay, node, child))
             return
         if entry.failure is not None:
-            run.failures[child] = entry.failure
+            (run.reasons if entry.state is State.SKIPPED else run.failures)[child] = entry.failure
         self._conclude(node, child, child + 1, entry.state)
 
     def _handed_back(self, event: HandedBack) -> None:

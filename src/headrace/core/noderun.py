@@ -57,6 +57,8 @@ class NodeRun:
         How many ended so.
     failures : dict of int to Failure
         By child, for those that failed.
+    reasons : dict of int to Failure
+        By child, for those that skipped themselves: why, in the form of a failure.
     attempts : dict of int to int
         By child, for those that took other than one attempt.
     sizes : list of dict of int to int
@@ -64,8 +66,9 @@ class NodeRun:
     """
 
     __slots__ = (
-        "attempts", "brings", "by_child", "failed", "failures", "holders", "opened", "placement", "policy", "seconds",
-        "sizes", "skipped", "spec", "states", "takers", "takes", "unfinished", "waiting", "width", "widthless",
+        "attempts", "brings", "by_child", "failed", "failures", "holders", "opened", "placement", "policy", "reasons",
+        "seconds", "sizes", "skipped", "spec", "states", "takers", "takes", "unfinished", "waiting", "width",
+        "widthless",
     )  # fmt: skip
 
     def __init__(self, spec: PlanNode, policy: Policy) -> None:
@@ -92,6 +95,7 @@ class NodeRun:
         self.holders: array[int] = array("i")
         self.seconds: array[float] = array("f")
         self.failures: dict[int, Failure] = {}
+        self.reasons: dict[int, Failure] = {}
         self.attempts: dict[int, int] = {}
         self.sizes: list[dict[int, int]] = [{} for _ in spec.measures]
 

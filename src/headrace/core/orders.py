@@ -10,9 +10,6 @@ from headrace.core.plan import EdgeKind
 from headrace.core.state import GOOD, State
 from headrace.core.strips import Strip
 
-#: states of task runs that ended with an exception of their own
-_RAISED = (State.FAILED, State.TIMED_OUT)
-
 
 def write_order(
     nodes: Sequence[NodeRun],
@@ -74,7 +71,7 @@ def write_order(
     failures = {
         (node, child): nodes[node].failures[child]
         for node, child, state in outside
-        if state in _RAISED and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
+        if state.is_failure and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
     }
     return Dispatch(
         number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit, failures, whole, links

@@ -5,29 +5,30 @@ How to think about it. A worker loads the plan once per run and turns each argum
 not a plain success goes through ``_Odd``, which costs nothing while there is none.
 
 ``Control`` is shared with the watchdog, which may lower ``stop`` at any time. A position is claimed under its lock,
-so what was given back is never started, and what was started is never given back.
+so what was given back is never started, and what was started is never given back. A stopped batch may be interrupted
+from the time at which a task begins until the next position is claimed, or until the end (``interrupt``).
 """
 
 from __future__ import annotations
 
-import threading
-from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
 from types import CoroutineType
 from typing import Any
 
 from headrace.core.attempts import verdict
-from headrace.core.events import Dispatch, Ended, Event, Exceptional, Size
+from headrace.core.events import Dispatch, Ended, Exceptional, Failure, Size
 from headrace.core.plan import EdgeKind, Plan, PlanNode, edge_children
 from headrace.core.rules import Decision, Upstream, decide, upstream_of
+from headrace.core.signals import Signal
 from headrace.core.slots import follow
 from headrace.core.state import State
-from headrace.core.strips import count, cut
-from headrace.errors import FlowError, TaskCrashed, TriggerFailed
+from headrace.core.strips import cut
+from headrace.errors import FlowError, RunCancelled, TaskCrashed, TaskTimedOut, TriggerFailed
 from headrace.execution import secrets
 from headrace.execution.bulk import BULKY, Bulk, inside, takers
 from headrace.execution.failure import capture, restore
+from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedNode, LoadedPlan
 from headrace.execution.values import Values
 
@@ -43,23 +44,6 @@ LARGE = 1 << 20
 TEMPORARY = 1 << 27
 #: Values that nobody else needs are kept for people to look at while they are no larger than this together.
 KEPT = 1 << 20
-
-
-class Control:
-    """How far a batch is; shared between the thread that runs it and the watchdog."""
-
-    __slots__ = ("batch", "began", "limit", "lock", "position", "running", "seconds", "send", "stop")
-
-    def __init__(self, order: Dispatch, send: Callable[[Event], None]) -> None:
-        self.lock = threading.Lock()
-        self.batch = order.batch
-        self.position = 0  # task runs that have started
-        self.stop = count(order.strips)
-        self.limit = order.limit
-        self.seconds: array[float] = array("f")
-        self.began = perf_counter()
-        self.running: float | None = None  # since when a task is running
-        self.send = send
 
 
 class Execution:
@@ -297,7 +281,7 @@ class Execution:
             self._note(number, child, State.PENDING)
             return False
         judged = verdict(node.policy, attempts, error)
-        if judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole):
+        if judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole) and not self.control.stopped:
             return True
         if judged.state is State.RETRYING:
             failure, _ = capture(judged.error)
@@ -328,7 +312,11 @@ class Execution:
         self, number: int, child: int, error: BaseException, attempts: int, state: State = State.FAILED
     ) -> None:
         """Record an end that is final, and no success."""
-        failure, value = capture(error) if state is not State.SKIPPED else (None, None)
+        if isinstance(error, Signal):  # it skipped itself, or was cancelled: neither is an error
+            value = _stand_in(self.plan.plan.nodes[number], state)
+            failure = Failure(f"hr.{type(error).__name__}", secrets.redact(error.message)) if error.message else None
+        else:
+            failure, value = capture(error)
         self.values[number][child] = value
         self.odd[number, child] = state
         self.exceptional.append(Exceptional(self._position(), state, attempts, failure))
@@ -343,6 +331,17 @@ class Execution:
         return None
 
     # -- the end -------------------------------------------------------------------------------------------------
+
+    def cut_short(self) -> Ended:
+        """Report what was done when a stop arrived outside of a task; that task run counts as stopped."""
+        control = self.control
+        last = max(control.position - 1, 0)
+        if control.position:
+            self.exceptional = [entry for entry in self.exceptional if entry.position < last]
+            self.exceptional.append(Exceptional(last, State.CANCELLED))
+            del control.seconds[last:]
+            control.seconds.extend([0.0] * (control.position - len(control.seconds)))
+        return self._report()
 
     def _report(self) -> Ended:
         control = self.control
@@ -397,6 +396,10 @@ def _stand_in(spec: PlanNode, state: State) -> Any:
             return None
         case State.CRASHED:
             return TaskCrashed(f"task {spec.name!r} was lost with the process that ran it", task=spec.name)
+        case State.TIMED_OUT:
+            return TaskTimedOut(f"task {spec.name!r} took longer than its timeout", task=spec.name)
+        case State.CANCELLED:
+            return RunCancelled(f"task {spec.name!r} was cancelled", task=spec.name)
         case State.FAILED:
             return FlowError(f"node {spec.name!r} could not be mapped: what it maps over has no common length")
         case _:

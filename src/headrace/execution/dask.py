@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,6 +32,7 @@ from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG
 from headrace.execution.failure import capture
 from headrace.execution.scheduler import MARK, OVER, RunsPlugin, forget_plan, topic
+from headrace.execution.stopping import stop_batches
 from headrace.execution.worker import PlanPlugin, cut, pick, pick_kept, run_batch
 
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
@@ -162,8 +164,7 @@ class DaskExecutor(Executor):
             elif isinstance(command, Release):
                 released.extend(command.batches)
             elif isinstance(command, Stop):
-                self.client.cancel([self._futures[b] for b in command.batches if b in self._futures], force=True)
-                self._live.difference_update(command.batches)
+                self._stop(command.batches)
         for (placement, addresses), tasks, parts in groups:
             if addresses:
                 at = {task.key: [addresses[batch]] for batch, task in tasks.items()}
@@ -173,6 +174,16 @@ class DaskExecutor(Executor):
                 self._submit(placement, tasks, parts)
         for batch in released:  # only now: what was just sent may need them
             self._futures.pop(batch, None)
+
+    def _stop(self, batches: tuple[int, ...]) -> None:
+        """Have the workers stop batches, not waiting for it, and the scheduler forget them."""
+        self._later(partial(self._tell_workers, batches))
+        self._live.difference_update(batches)
+        self.client.cancel([self._futures.pop(batch) for batch in batches if batch in self._futures], force=True)
+
+    async def _tell_workers(self, batches: tuple[int, ...]) -> None:
+        with suppress(OSError):  # the cluster is going down, and takes all with it
+            await self.client._run(stop_batches, self._run_id, batches, on_error="ignore")
 
     def _submit(self, placement: Placement, tasks: dict[int, DaskTask], parts: list[DaskTask]) -> None:
         """Give batches to the scheduler that may all run at the same places, and what cuts lists for them."""
@@ -201,6 +212,9 @@ class DaskExecutor(Executor):
         assert self._outline is not None
         name = _safe(self._outline.nodes[order.strips[0].nodes[0]].name)
         return f"{name}{MARK}{self._run_id}-{order.batch}"
+
+    def notify(self, event: Event) -> None:  # noqa: D102 - inherited
+        self._events.put(event)
 
     def wait(self, timeout: float | None) -> list[Event]:
         """Wait for the first event, and return it with all that came meanwhile."""

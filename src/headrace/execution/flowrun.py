@@ -190,6 +190,8 @@ class FlowRun:
     def _error(self, run: NodeRun, child: int) -> BaseException:
         """The exception of a task run that failed, with a note on where."""
         failure = run.failures.get(child)
+        if failure is None and run.states[child] == State.CANCELLED:
+            return RunCancelled(f"task {_label(run, child)!r} was cancelled with run {self.run_id}", task=run.spec.name)
         if failure is None:
             return TriggerFailed(
                 f"task {_label(run, child)!r} did not run: how its upstream ended does not satisfy its trigger "
@@ -316,6 +318,12 @@ class TaskRunView:
         """The exception that it ended with, if it failed."""
         return self._run._error(self._node, self._child) if self.state.is_failure else None
 
+    @property
+    def message(self) -> str:
+        """Why it ended as it did, in words: of an error its text, of a task run that skipped itself its reason."""
+        told = self._node.failures.get(self._child) or self._node.reasons.get(self._child)
+        return told.message if told is not None else str(self.error or "")
+
     def result(self) -> Any:
         """Fetch the value.
 
@@ -332,7 +340,8 @@ class TaskRunView:
         return values[key]
 
     def __repr__(self) -> str:
-        return f"<{_label(self._node, self._child)}: {self.state}>"
+        why = f", {self.message.splitlines()[0]}" if self.message else ""
+        return f"<{_label(self._node, self._child)}: {self.state}{why}>"
 
 
 def _label(run: NodeRun, child: int) -> str:

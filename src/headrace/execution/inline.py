@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import queue
 import sys
-import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from headrace import pickling
-from headrace.core.events import Command, Dispatch, Event, Release, Stop
+from headrace.core.events import CancelRequested, Command, Dispatch, Event, Release, Stop
 from headrace.core.plan import Plan
 from headrace.execution.base import Executor, Wanted
-from headrace.execution.batch import Control, Execution
+from headrace.execution.batch import Execution
+from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.shelf import Shelf
 from headrace.execution.values import Values, add_values
-from headrace.execution.watchdog import WATCHDOG
+from headrace.execution.watchdog import watched
 
 
 class InlineExecutor(Executor):
@@ -28,6 +30,8 @@ class InlineExecutor(Executor):
         self._plan: LoadedPlan | None = None
         self._queue: deque[Dispatch] = deque()
         self._events: deque[Event] = deque()
+        self._notes: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._running: Control | None = None
         self._values: dict[int, Values] = {}
         self._shelf = Shelf(_at_least)
 
@@ -45,16 +49,26 @@ class InlineExecutor(Executor):
             elif isinstance(command, Stop):
                 self._queue = deque(order for order in self._queue if order.batch not in command.batches)
 
+    def notify(self, event: Event) -> None:  # noqa: D102 - inherited
+        self._notes.put(event)
+        if isinstance(event, CancelRequested) and (running := self._running) is not None:
+            running.end()
+
     def wait(self, timeout: float | None) -> list[Event]:
-        """Execute the next batch, if there is one; else wait for the time to pass."""
-        if not self._events and self._queue:
-            self._execute(self._queue.popleft())
-        elif not self._events and timeout:
-            time.sleep(timeout)  # a retry is due later
+        """Execute the next batch, if there is one; else wait for the time to pass, or for a note."""
+        notes: list[Event] = []
+        if not self._events and self._notes.empty():
+            if self._queue:
+                self._execute(self._queue.popleft())
+            elif timeout:
+                with suppress(queue.Empty):  # a retry is due later
+                    notes.append(self._notes.get(timeout=timeout))
         events = []
         while self._events:
             events.append(self._events.popleft())
-        return events
+        while not self._notes.empty():
+            notes.append(self._notes.get())
+        return events + notes
 
     def _execute(self, order: Dispatch) -> None:
         assert self._plan is not None
@@ -63,11 +77,13 @@ class InlineExecutor(Executor):
             add_values(values, self._values[batch])
         control = Control(order, self._events.append)
         execution = Execution(self._plan, order, values, control, interrupts=(KeyboardInterrupt,))
-        WATCHDOG.watch(control)
+        self._running = control
+        if not self._notes.empty():  # whoever wrote it did not see what runs, or is about to stop it
+            control.end()
         try:
-            ended = execution.run()
+            ended = watched(execution)
         finally:
-            WATCHDOG.unwatch(control)
+            self._running = None
         self._values[order.batch] = execution.kept()
         self._events.append(ended)
 

@@ -13,6 +13,8 @@ from headrace.core.policy import Policy
 from headrace.core.rules import runs_after_success
 from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, SecretRef, Slot, Slotted, build, follow
 from headrace.core.task import Task
+from headrace.execution.interrupt import Control
+from headrace.execution.limits import limited
 from headrace.execution.secrets import resolve
 from headrace.execution.values import Values
 
@@ -21,6 +23,7 @@ class Source(Protocol):
     """Where arguments come from: the execution of a batch."""
 
     values: Values
+    control: Control
     slices: dict[tuple[int, int | str], dict[int, Any]]
 
     def children(self, node: int) -> list[Any]:
@@ -36,7 +39,7 @@ class Source(Protocol):
 Getter = Callable[[Source, int], Any]
 
 #: What calls of tasks are wrapped in, the innermost first; each returns the call as it is if a task does not need it.
-GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = ()
+GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = (limited,)
 
 
 class LoadedNode:

@@ -1,4 +1,4 @@
-"""The watchdog: gives back what a slow batch has not started, and says how far batches are.
+"""The watchdog: gives back what a slow batch has not started, interrupts tasks, and says how far batches are.
 
 One daemon thread per process, started at the first batch. Nobody waits behind a slow neighbour: when a batch has
 run longer than the limit that came with it, the unstarted rest goes back to the machine, which dispatches it
@@ -12,8 +12,10 @@ import threading
 from array import array
 from time import perf_counter
 
-from headrace.core.events import HandedBack, Progressed
-from headrace.execution.batch import Control
+from headrace.core.events import Ended, HandedBack, Progressed
+from headrace.core.signals import Cancelled
+from headrace.execution.batch import Execution
+from headrace.execution.interrupt import Control, forget
 
 #: Seconds between two looks; a batch is noticed at most this much after its limit.
 LOOK = 0.02
@@ -70,6 +72,7 @@ class Watchdog:
             with self._lock:
                 controls = list(self._controls)
             for control in controls:
+                control.look()
                 if perf_counter() - control.began > control.limit:
                     give_back(control)
                 if look % looks_per_note(control.limit) == 0 and noted.get(control) != control.position:
@@ -92,3 +95,29 @@ def give_back(control: Control) -> None:
 
 
 WATCHDOG = Watchdog()
+
+
+def watched(execution: Execution) -> Ended:
+    """Execute a batch under the eyes of the watchdog, and where it can be stopped.
+
+    Parameters
+    ----------
+    execution : Execution
+        Of the batch.
+    """
+    control = execution.control
+    WATCHDOG.watch(control)
+    try:
+        try:
+            control.thread = threading.get_ident()
+            ended = execution.run()
+        finally:
+            control.thread = None
+            with control.lock:
+                pass
+            forget(threading.get_ident())
+    except Cancelled:
+        ended = execution.cut_short()
+    finally:
+        WATCHDOG.unwatch(control)
+    return ended

@@ -20,15 +20,17 @@ from headrace import pickling
 from headrace.core.events import Dispatch, Ended, Event
 from headrace.core.plan import plain
 from headrace.errors import NotPicklable, RunError
-from headrace.execution.batch import Control, Execution
+from headrace.execution.batch import Execution
 from headrace.execution.gang import GangExecution
+from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.mail import OFFICE, Outbox, serve
 from headrace.execution.scheduler import topic
 from headrace.execution.shelf import Shelf
+from headrace.execution.stopping import RUNNING, place_of_this_thread
 from headrace.execution.transfer import BatchValues, refusal, why_not
 from headrace.execution.values import Part, Values, add_values
-from headrace.execution.watchdog import WATCHDOG
+from headrace.execution.watchdog import watched
 
 #: Largest pickled value that travels with the report of the batch that made it.
 SMALL = 1 << 14
@@ -92,6 +94,7 @@ class PlanPlugin(WorkerPlugin):
             PROCESS.plans.pop(self.run_id, None)
             PROCESS.kept.clear(self.run_id)
             OFFICE.remove(self.run_id)
+            RUNNING.clear(self.run_id)
 
 
 def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchValues:
@@ -124,16 +127,17 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     worker = get_worker()
     send = partial(_send, worker, topic(run_id))
     control = Control(order, send)
+    control.leave = place_of_this_thread(worker)
     if order.links is None:
         execution = Execution(plan, order, values, control, size_of=size_of, refused=refused)
-        ended = _watched(execution)
+        ended = _watched(run_id, execution)
     else:
         box, outbox = OFFICE.box(run_id, order.batch), Outbox(worker, run_id, order.batch, addresses)
         execution = GangExecution(
             plan, order, values, control, size_of=size_of, refused=refused, mailbox=box, outbox=outbox
         )
         try:
-            ended = _watched(execution)
+            ended = _watched(run_id, execution)
         finally:
             outbox.flush(closed=not execution.complete)
             OFFICE.remove(run_id, order.batch)
@@ -167,12 +171,9 @@ def cut(node: int, low: int, high: int, values: BatchValues) -> BatchValues:
     return BatchValues({node: {0: part}}, values.name_of)
 
 
-def _watched(execution: Execution) -> Ended:
-    WATCHDOG.watch(execution.control)
-    try:
-        return execution.run()
-    finally:
-        WATCHDOG.unwatch(execution.control)
+def _watched(run_id: str, execution: Execution) -> Ended:
+    with RUNNING.noted(run_id, execution.control):
+        return watched(execution)
 
 
 def _send(worker: Any, name: str, event: Event) -> None:

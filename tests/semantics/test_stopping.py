@@ -1,0 +1,123 @@
+"""What stopping a run leaves behind: nothing that runs, and a cluster that is of use."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+import headrace as hr
+from headrace import pickling
+from headrace.core.events import CancelRequested, Dispatch, Stop
+from headrace.core.graph import draw
+from headrace.core.plan import make_plan
+from headrace.core.strips import Strip
+from headrace.execution.dask import DaskExecutor
+from headrace.execution.stopping import RUNNING
+
+
+@hr.task
+def sleep_long(path: str) -> None:
+    Path(path).touch()
+    time.sleep(30)  # inside a C function: it cannot be interrupted
+
+
+@hr.task
+def spin_long(path: str) -> None:
+    try:
+        Path(path).touch()
+        while True:
+            time.sleep(0.001)
+    finally:
+        Path(path + ".over").touch()
+
+
+@hr.task
+def double(x: int) -> int:
+    return 2 * x
+
+
+@hr.flow
+def doubled(n: int):
+    return double.map(list(range(n)))
+
+
+@pytest.fixture(scope="module", params=["threads", "processes"])
+def single(request):
+    """A cluster with one worker with one thread."""
+    processes = request.param == "processes"
+    with hr.DaskEnvironment("local", n_workers=1, threads_per_worker=1, processes=processes) as environment:
+        environment.setup(None)
+        yield environment
+
+
+def until(condition) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)
+
+
+class Sent:
+    """One batch, sent to a cluster."""
+
+    def __init__(self, environment, task, path) -> None:
+        plan = make_plan(draw("f", lambda: task(str(path)), {}))
+        self.executor = DaskExecutor(environment.client)
+        self.executor.start(f"run-{path.name}", pickling.dumps(plan, "it"), plan)
+        self.executor.send([Dispatch(0, (Strip((0,), 0, 1),))])
+        until(path.exists)
+
+    def over(self) -> None:
+        self.executor.finish()
+        self.executor.release()
+
+
+def test_a_task_that_cannot_be_interrupted_does_not_keep_its_place(single, tmp_path):
+    sent = Sent(single, sleep_long, tmp_path / "began")
+    began = time.monotonic()
+    sent.executor.send([Stop((0,))])
+    assert doubled.run(n=10, environment=single).result() == [2 * x for x in range(10)]
+    assert time.monotonic() - began < 10  # and not the 30 s that the task sleeps
+    sent.over()
+
+
+def test_a_running_task_is_interrupted(single, tmp_path):
+    sent = Sent(single, spin_long, tmp_path / "began")
+    sent.executor.send([Stop((0,))])
+    until((tmp_path / "began.over").exists)
+    sent.over()
+
+
+def test_a_run_whose_plan_is_taken_away_is_interrupted(single, tmp_path):
+    sent = Sent(single, spin_long, tmp_path / "began")
+    sent.over()
+    until((tmp_path / "began.over").exists)
+
+
+def test_a_batch_that_is_stopped_before_it_arrives_does_not_start(tmp_path):
+    RUNNING.stop("run", (3,))
+    seen = []
+
+    class Late:
+        batch = 3
+
+        def end(self):
+            seen.append(self)
+
+    with RUNNING.noted("run", Late()):
+        assert seen
+    RUNNING.clear("run")
+    with RUNNING.noted("run", Late()):
+        assert len(seen) == 1
+    RUNNING.clear("run")
+
+
+def test_notes_wake_who_waits(single, tmp_path):
+    sent = Sent(single, spin_long, tmp_path / "began")
+    threading.Timer(0.05, sent.executor.notify, [CancelRequested()]).start()
+    events = []
+    until(lambda: events.extend(sent.executor.wait(60)) or CancelRequested() in events)
+    sent.over()
