@@ -70,7 +70,7 @@ class RunMachine:
         self.costs = Costs(len(plan.tasks))
         self.nodes: list[NodeRun] = []
         for spec in plan.nodes:
-            run = NodeRun(spec, plan.policy(spec.index))
+            run = NodeRun(spec, plan.policy(spec.index), awaits=plan.tasks[spec.task].is_async)
             if spec.widths and not spec.widths_from:
                 run.resize(spec.widths[0])
             self.nodes.append(run)

@@ -25,7 +25,7 @@ class Task(Generic[P, R]):
     Parameters
     ----------
     function : callable
-        What to run. Not a coroutine function, and without parameters named ``upstream``.
+        What to run: a function or an ``async def`` function, without parameters named ``upstream``.
     policy : Policy
         How to treat it.
     """
@@ -49,9 +49,18 @@ class Task(Generic[P, R]):
                 f"task {policy.name!r} has a parameter named 'upstream', which is the keyword that orders tasks "
                 "without passing a value; rename the parameter"
             )
-        if inspect.iscoroutinefunction(function):
+        #: whether calls give coroutines, which headrace awaits
+        self.is_async = any(map(inspect.iscoroutinefunction, _forms(function)))
+        if any(map(inspect.isasyncgenfunction, _forms(function))):
             raise FlowError(
-                f"task {policy.name!r} is an async function, which tasks cannot be yet: call asyncio.run(...) inside it"
+                f"task {policy.name!r} is an async generator, which has no one value; collect its items in an "
+                "`async def` function that returns a list: [item async for item in ...]"
+            )
+        if self.is_async and (policy.isolated or policy.dynamic):
+            option = "isolated" if policy.isolated else "dynamic"
+            raise FlowError(
+                f"task {policy.name!r} is `async def`, and {option}=True is for plain functions, because there is "
+                "nobody that it could wait beside; leave the option out, or call asyncio.run(...) in a plain function"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -153,6 +162,13 @@ class Task(Generic[P, R]):
         """
         check_options(self.policy.name, options)
         return Task(self.function, replace(self.policy, **options))
+
+
+def _forms(function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """Where it may stand that a function is ``async def``: in itself, or in the ``__call__`` of its type."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function, getattr(type(function), "__call__", function)  # noqa: B004 - what it is, not whether it is there
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:

@@ -185,7 +185,7 @@ class Execution:
                 size = -1 if isinstance(value, NO_SEQUENCE) else sum(map(len, value)) if flat else len(value)
             except Exception:  # noqa: BLE001 - a user's type may refuse in any way
                 size = -1
-            self.sizes.append(Size(self._position(), measure, size))
+            self.sizes.append(Size(self.at, measure, size))
 
     def _weigh(self, number: int, child: int, mine: dict[int, Any]) -> None:
         """Count a value's bytes, drop what it was made of, and end the batch if it holds too much."""
@@ -200,11 +200,16 @@ class Execution:
             for node, index in bulk.spent(number, child):
                 del self.values[node][index]
         if self.small + bulk.needed > LARGE or bulk.temporary > TEMPORARY:
-            with self.control.lock:
-                self.control.stop = min(self.control.stop, self.control.position)
+            self._end_early()
 
-    def _position(self) -> int:
-        """Of the task run that is looked at."""
+    def _end_early(self) -> None:
+        """Start nothing more, and let the machine have the rest back."""
+        with self.control.lock:
+            self.control.stop = min(self.control.stop, self.control.position)
+
+    @property
+    def at(self) -> int:
+        """The position of the task run that is looked at."""
         return self.control.position - 1
 
     # -- what is not a plain success -----------------------------------------------------------------------------
@@ -247,7 +252,7 @@ class Execution:
             self.odd[number, child] = state
         if attempts is None:
             attempts = self.order.attempts.get((number, child), 0)
-        self.exceptional.append(Exceptional(self._position(), state, attempts))
+        self.exceptional.append(Exceptional(self.at, state, attempts))
 
     def _missing(self, node: LoadedNode, child: int) -> list[tuple[int, int]]:
         """Values that a task run takes and that are not here, because they were lost on their way."""
@@ -286,7 +291,7 @@ class Execution:
         if judged.state is State.RETRYING:
             failure, _ = capture(judged.error)
             self.odd[number, child] = State.RETRYING
-            self.exceptional.append(Exceptional(self._position(), State.RETRYING, attempts, failure, judged.delay))
+            self.exceptional.append(Exceptional(self.at, State.RETRYING, attempts, failure, judged.delay))
         else:
             self._give_in(number, child, judged.error, attempts, judged.state)
         return False
@@ -319,7 +324,7 @@ class Execution:
             failure, value = capture(error)
         self.values[number][child] = value
         self.odd[number, child] = state
-        self.exceptional.append(Exceptional(self._position(), state, attempts, failure))
+        self.exceptional.append(Exceptional(self.at, state, attempts, failure))
 
     def _refused(self, node: LoadedNode, child: int) -> BaseException | None:
         """Why the first of a task run's inputs that could not come along could not."""

@@ -12,8 +12,8 @@ from typing import Any
 from headrace import pickling
 from headrace.core.events import CancelRequested, Command, Dispatch, Event, Release, Stop
 from headrace.core.plan import Plan
+from headrace.execution.asynchronous import execution_of
 from headrace.execution.base import Executor, Wanted
-from headrace.execution.batch import Execution
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.shelf import Shelf
@@ -76,7 +76,7 @@ class InlineExecutor(Executor):
         for batch in order.inputs:
             add_values(values, self._values[batch])
         control = Control(order, self._events.append)
-        execution = Execution(self._plan, order, values, control, interrupts=(KeyboardInterrupt,))
+        execution = execution_of(self._plan, order)(self._plan, order, values, control, interrupts=(KeyboardInterrupt,))
         self._running = control
         if not self._notes.empty():  # whoever wrote it did not see what runs, or is about to stop it
             control.end()

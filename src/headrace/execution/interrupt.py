@@ -59,7 +59,7 @@ class Control:
     """How far a batch is; shared between the thread that runs it, the watchdog, and those who may stop it."""
 
     __slots__ = (
-        "batch", "began", "deadline", "interrupt_at", "kill", "leave", "limit", "lock", "position", "running",
+        "batch", "began", "busy", "deadline", "interrupt_at", "kill", "leave", "limit", "lock", "position", "running",
         "seconds", "send", "stop", "stopped", "thread",
     )  # fmt: skip
 
@@ -72,6 +72,7 @@ class Control:
         self.seconds: array[float] = array("f")
         self.began = perf_counter()
         self.running: float | None = None  # since when a task is running
+        self.busy = 0.0  # seconds that a coroutine has computed which was under way last
         self.send = send
         self.thread: int | None = None  # who runs it, while it may be interrupted
         self.deadline: float | None = None  # when the attempt that is running has taken too long

@@ -31,7 +31,7 @@ def limited(task: Task[..., Any], call: Call) -> Call:
         ``call(source, child)``; where the source is an ``Execution``.
     """
     seconds = task.policy.timeout
-    if seconds is None or task.policy.isolated:  # `Children` looks after those that are isolated
+    if seconds is None or task.is_async or task.policy.isolated:  # `Children` looks after those that are isolated
         return call
 
     def attempt(source: Any, child: int) -> Any:

@@ -45,7 +45,9 @@ GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = (limited,)
 class LoadedNode:
     """A node of the plan, ready to be called."""
 
-    __slots__ = ("args", "call", "function", "index", "kwargs", "measures", "picky", "plain", "plan", "policy")
+    __slots__ = (
+        "args", "awaits", "call", "function", "index", "kwargs", "measures", "picky", "plain", "plan", "policy",
+    )  # fmt: skip
 
     def __init__(self, plan: Plan, index: int) -> None:
         self.plan = plan
@@ -58,6 +60,7 @@ class LoadedNode:
         task = plan.tasks[row.task if row is not None else self.spec.task]
         self.function: Callable[..., Any] = task.function
         self.policy: Policy = task.policy
+        self.awaits = task.is_async
         self.picky = not runs_after_success(task.policy.trigger)
         if row is None:
             spec = self.spec
@@ -100,6 +103,7 @@ class LoadedPlan:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.awaits = any(task.is_async for task in plan.tasks)  # whether there are coroutines in it
         self._nodes: list[LoadedNode | None] = [None] * len(plan.nodes)
 
     def name_of(self, index: int) -> str:

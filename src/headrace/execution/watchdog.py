@@ -90,7 +90,7 @@ def give_back(control: Control) -> None:
         stop = control.stop = control.position
         seconds: array[float] = control.seconds[:stop]
     running = control.running
-    current = perf_counter() - running if running is not None else 0.0
+    current = perf_counter() - running if running is not None else control.busy
     control.send(HandedBack(control.batch, stop, seconds, current))
 
 

@@ -20,6 +20,7 @@ from headrace import pickling
 from headrace.core.events import Dispatch, Ended, Event
 from headrace.core.plan import plain
 from headrace.errors import NotPicklable, RunError
+from headrace.execution.asynchronous import execution_of
 from headrace.execution.batch import Execution
 from headrace.execution.gang import GangExecution
 from headrace.execution.interrupt import Control
@@ -129,7 +130,7 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     control = Control(order, send)
     control.leave = place_of_this_thread(worker)
     if order.links is None:
-        execution = Execution(plan, order, values, control, size_of=size_of, refused=refused)
+        execution = execution_of(plan, order)(plan, order, values, control, size_of=size_of, refused=refused)
         ended = _watched(run_id, execution)
     else:
         box, outbox = OFFICE.box(run_id, order.batch), Outbox(worker, run_id, order.batch, addresses)
