@@ -88,7 +88,9 @@ def test_what_needs_a_value_waits_for_it():
     def total(xs):
         return sum(xs)
 
-    run = execution(lambda: nap(total(nap.map(range(3), 0.01)), 0), ((0,), 0, 3), ((1, 2), 0, 1), widths={0: 3})
+    run = execution(
+        lambda: nap(total(nap.map(range(3), hr.unmapped(0.01))), 0), ((0,), 0, 3), ((1, 2), 0, 1), widths={0: 3}
+    )
     run.run()
     assert run.kept()[2] == {0: 3}
 
@@ -109,6 +111,7 @@ def test_no_more_at_once_than_is_allowed(monkeypatch):
 
 
 def test_what_is_claimed_is_not_given_back_and_the_rest_is(monkeypatch):
+    monkeypatch.setattr(asynchronous, "MOST_AT_ONCE", 2)
     monkeypatch.setattr(asynchronous, "AHEAD", 5)
     events = []
 
@@ -128,14 +131,11 @@ def test_what_is_claimed_is_not_given_back_and_the_rest_is(monkeypatch):
     assert sorted(run.kept()[0]) == list(range(ended.stop))
 
 
-def test_a_hand_back_tells_of_time_that_was_spent_and_not_of_waiting():
+def test_a_hand_back_tells_of_time_that_was_spent_and_not_of_waiting(monkeypatch):
+    monkeypatch.setattr(asynchronous, "MOST_AT_ONCE", 1)
+    monkeypatch.setattr(asynchronous, "AHEAD", 1)
     events = []
     run = execution(lambda: nap.map(range(5)), ((0,), 0, 5), send=events.append)
-    run.control.stop = 9  # as if there were more
-
-    async def main():
-        await asyncio.sleep(0.05)
-
     thread = threading.Thread(target=run.run)
     thread.start()
     while not run.control.busy:
@@ -159,7 +159,7 @@ def test_a_batch_of_large_values_ends_early_and_gives_back_what_it_had_claimed()
 
 def test_a_stopped_batch_cancels_its_coroutines():
     started = []
-    run = execution(lambda: forever.map([hr.unmapped] * 3 and [started] * 3), ((0,), 0, 3))
+    run = execution(lambda: forever.map([started] * 3), ((0,), 0, 3))
     ended = []
     thread = threading.Thread(target=lambda: ended.append(watched(run)))
     thread.start()
@@ -181,7 +181,7 @@ def test_a_batch_that_is_stopped_before_it_starts_starts_nothing():
 
 
 def test_it_runs_where_a_loop_runs_already():
-    run = execution(lambda: nap.map([1, 2], 0.001), ((0,), 0, 2))
+    run = execution(lambda: nap.map([1, 2], hr.unmapped(0.001)), ((0,), 0, 2))
 
     async def main():
         return run.run()
