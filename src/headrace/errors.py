@@ -24,6 +24,7 @@ survives a pickle, and the standard class is a base where one fits::
     │       ├── TruncatedObject
     │       └── DamagedObject
     ├── SetupError(RuntimeError)              an environment could not be brought up
+    │   └── NoSuchWorker                      no worker of the cluster offers what a task asks for
     ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
     │   ├── TaskFailed                        the task said so, or the original exception could not travel
     │   ├── SecretReturned                    a task returned the text of a secret
@@ -33,6 +34,7 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── RunCancelled
     │   ├── ClusterLost                       scheduler gone
     │   └── ValueReleased                     a value was asked for that is no longer kept
+    ├── NotInTask(RuntimeError)               hr.context() where no task is being executed
     └── IllegalMove(AssertionError)           a bug of headrace itself; please report it
 """
 
@@ -150,6 +152,10 @@ class SetupError(HeadraceError, RuntimeError):
     """An environment could not be brought up."""
 
 
+class NoSuchWorker(SetupError):
+    """A task asks for resources or workers that the cluster does not have."""
+
+
 class RunError(HeadraceError, RuntimeError):
     """A run, or one of its task runs, did not succeed."""
 
@@ -184,6 +190,10 @@ class ClusterLost(RunError):
 
 class ValueReleased(RunError):
     """A value was asked for that is no longer kept."""
+
+
+class NotInTask(HeadraceError, RuntimeError):
+    """The context of a task was asked for where none is being executed."""
 
 
 class IllegalMove(HeadraceError, AssertionError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.core.graph import Graph, GraphDrawing
-from headrace.core.node import Node, flatten, unmapped
+from headrace.core.node import Ended, Node, flatten, unmapped
 from headrace.core.policy import Policy
 from headrace.core.task import Task
 
@@ -20,6 +20,8 @@ class NodePlan:
     returns_list: bool = False
     width: int = 3
     policy: Policy = field(default_factory=lambda: Policy(name="t"))
+    strict: bool = True
+    gates: tuple[int, ...] = ()
 
 
 def noop(*args: Any) -> None:
@@ -47,9 +49,10 @@ def draw_graph(nodes: list[NodePlan], *, shared: bool = False) -> tuple[Graph, s
             upstream = [made[-1 - pick % len(made)] for pick in spec.upstream] if made else []
             if mapped:
                 values = [value if spreads else unmapped(value) for value, spreads in args]
-                node = task.map(*values, upstream=upstream)
+                node = task.map(*values, upstream=upstream, strict=spec.strict)
             else:
                 node = task(*(value for value, _ in args), upstream=upstream)
+            drawing.nodes[-1].gates = tuple(sorted({len(made) - 1 - pick % len(made) for pick in spec.gates if made}))
             if spec.returns_list:
                 lists.add(len(made))
             made.append(node)
@@ -69,6 +72,8 @@ def argument(
             return pick, False
         case "whole":
             return source, False
+        case "state":
+            return Ended(source), False
         case "nested":
             return [pick, (source, 1)], False
         case "item":

@@ -68,21 +68,14 @@ def interpret(graph: Graph, call: Callable[[int, int, int, tuple[Any, ...]], Any
         spec, mine = graph.nodes[index], came[index]
         try:
             width = width_of(graph, spec, came) if spec.mapped else 1
+            if width == 0:
+                nothing(graph, spec, came)
         except Problem as problem:
             mine.widthless = True
             mine.add(problem.state, problem.value)
             continue
         for child in range(width):
-            states = []
-            for source in spec.sources():
-                waited = items(graph, spec, source)
-                if by_child(graph, spec, source):
-                    states.append(came[source].states[child])
-                elif waited and not came[source].widthless and max(waited) < len(came[source].states):
-                    states += [came[source].states[item] for item in waited]
-                else:
-                    states += came[source].states
-            match decide(spec.task.policy.trigger, spec.task.policy.skip_on_upstream_skip, counts(states)):
+            match decision(graph, spec, child, came):
                 case Decision.SKIP:
                     mine.add(State.SKIPPED, None)
                 case Decision.TRIGGER_FAIL:
@@ -90,6 +83,36 @@ def interpret(graph: Graph, call: Callable[[int, int, int, tuple[Any, ...]], Any
                 case Decision.RUN:
                     mine.add(*attempted(graph, spec, index, child, came, call))
     return came
+
+
+def decision(graph: Graph, spec: NodeSpec, child: int, came: list[Came]) -> Decision:
+    gates = [state for gate in spec.gates for state in came[gate].states]
+    if State.SKIPPED in gates:
+        return Decision.SKIP
+    if any(state is not State.SUCCESS for state in gates):
+        return Decision.TRIGGER_FAIL
+    states = []
+    for source in spec.sources():
+        waited = items(graph, spec, source)
+        if source in spec.gates:
+            continue
+        if by_child(graph, spec, source):
+            states += came[source].states[child : child + 1]
+        elif waited and not came[source].widthless and max(waited) < len(came[source].states):
+            states += [came[source].states[item] for item in waited]
+        else:
+            states += came[source].states
+    return decide(spec.task.policy.trigger, spec.task.policy.skip_on_upstream_skip, counts(states))
+
+
+def nothing(graph: Graph, spec: NodeSpec, came: list[Came]) -> None:
+    """A map without elements: what it waits for as a whole may still refuse it; no child of a map does."""
+    beyond = 1 << 40
+    match decision(graph, spec, beyond, came):
+        case Decision.SKIP:
+            raise Problem(State.SKIPPED)
+        case Decision.TRIGGER_FAIL:
+            raise Problem(State.TRIGGER_FAILED, TriggerFailed(""))
 
 
 def attempted(graph: Graph, spec: NodeSpec, index: int, child: int, came: list[Came], call: Any) -> tuple[Any, ...]:
@@ -109,17 +132,17 @@ def attempted(graph: Graph, spec: NodeSpec, index: int, child: int, came: list[C
 
 
 def by_child(graph: Graph, spec: NodeSpec, source: int) -> bool:
-    if source in spec.upstream or not graph.nodes[source].mapped:
+    if source in (*spec.upstream, *spec.gates) or not graph.nodes[source].mapped:
         return False
     return all(ref.how is How.EACH for slot in spec.slots() for ref in refs(slot) if ref.node == source)
 
 
 def items(graph: Graph, spec: NodeSpec, source: int) -> set[Any]:
     """Which children of a mapped node another takes, if it takes no more than these."""
-    if source in spec.upstream or not graph.nodes[source].mapped:
+    if source in (*spec.upstream, *spec.gates) or not graph.nodes[source].mapped:
         return set()
     uses = [ref for slot in spec.slots() for ref in refs(slot) if ref.node == source]
-    single = all(ref.how is How.WHOLE and ref.path and ref.path[0] >= 0 for ref in uses)
+    single = all(ref.how in (How.WHOLE, How.STATE) and ref.path and ref.path[0] >= 0 for ref in uses)
     return {ref.path[0] for ref in uses} if single else set()
 
 
@@ -133,9 +156,9 @@ def width_of(graph: Graph, spec: NodeSpec, came: list[Came]) -> int:
                 widths.append(len(items))
             case Ref(how=How.EACH | How.FLAT):
                 widths.append(width_of_ref(graph, spec, slot, came[slot.node]))
-    if len(set(widths)) > 1:
+    if len(set(widths)) > 1 and spec.strict:
         raise Problem(State.FAILED, FlowError(""))
-    return widths[0]
+    return min(widths)
 
 
 def width_of_ref(graph: Graph, spec: NodeSpec, ref: Ref, source: Came) -> int:
@@ -170,12 +193,22 @@ def resolve(graph: Graph, slot: Slot, child: int, came: list[Came]) -> Any:
             if how is How.EACH and mapped:
                 return values[child]
             value = values if mapped else values[0]
+            if how is How.STATE:
+                return state_of(came[node], path, mapped)
+            if how is How.WHOLE and not mapped and not came[node].clean:
+                return value  # of what stands in for a value there are no parts
             if how is How.WHOLE:
                 return item(value, path)
             if how is How.EACH:
                 return item(value, path)[child]
             return [part for group in item(value, path) for part in group][child]
     raise AssertionError(slot)
+
+
+def state_of(came: Came, path: tuple[Any, ...], mapped: bool) -> Any:
+    if not mapped or came.widthless:
+        return came.states[0]
+    return came.states[path[0]] if path else came.states
 
 
 def item(value: Any, path: tuple[Any, ...]) -> Any:

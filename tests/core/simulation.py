@@ -146,6 +146,7 @@ class Simulated(Execution):
         began = CLOCK.now
         CLOCK.now += self.cluster.world.seconds(node, child)
         self.cluster.spans[node, child] = self.order.batch, began, CLOCK.now
+        self.cluster.history.append((node, began, CLOCK.now))
         return self.cluster.world.call(self.cluster.lists, node, child, attempt, args)
 
     def _attempted(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
@@ -200,6 +201,7 @@ class Cluster:
         self.random = random.Random(seed)
         self.threads = self.free = self.capacity = threads
         self.spans: dict[tuple[int, int], tuple[int, float, float]] = {}  # in which batch, from when until when
+        self.history: list[tuple[int, float, float]] = []  # node, from when until when, each time that it ran
         self.told: dict[int, float] = {}  # when the machine heard of a batch's end
         self.idle: list[list[float]] = []  # from when until when a thread had nothing to do
         self.machine = RunMachine(self.plan, threads)
@@ -303,7 +305,7 @@ class Cluster:
                         assert run not in self.live, f"{run} is in batch {batch} and still live in {self.live[run]}"
                         self.live[run] = batch
                     self.orders[batch] = command
-                    self.queue.append(command)
+                    (self.queue.appendleft if command.urgent else self.queue.append)(command)
                 case Stop(batches):
                     self.queue = deque(order for order in self.queue if order.batch not in batches)
                 case Release(batches):

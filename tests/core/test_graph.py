@@ -139,7 +139,7 @@ def test_parameters_of_another_flow_are_refused():
         (lambda: exact.map(x=5), "argument 'x' of task 'exact' of type int"),
         (lambda: exact.map({"k": one()}), "a dict with nodes or secrets inside; give a list of them"),
         (lambda: exact.map(hr.flatten([one()])), "with nodes or secrets inside; give a list of them"),
-        (lambda: exact.map(hr.flatten(hr.flatten([1]))), "flatten one level in a task"),
+        (lambda: exact.map(hr.flatten(hr.flatten([1]))), "cannot flatten a int; only lists"),
         (lambda: exact(1, upstream=5), "upstream must be nodes of the same flow, got int"),
         (lambda: exact(1, upstream=[[one()]]), "upstream must be nodes of the same flow, got list"),
     ],

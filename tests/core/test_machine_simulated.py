@@ -30,7 +30,9 @@ policies = st.builds(
     trigger=st.one_of(st.just("all_successful"), st.sampled_from(sorted(TRIGGERS))),
     skip_on_upstream_skip=st.sampled_from((True, True, False)),
 )
-kinds = st.sampled_from(("each", "each", "each", "whole", "each_const", "nested", "item", "flat", "each_of", "const"))
+kinds = st.sampled_from(
+    ("each", "each", "each", "whole", "each_const", "nested", "item", "flat", "each_of", "const", "state")
+)
 picks = st.integers(0, 4)
 nodes = st.builds(
     NodePlan,
@@ -39,8 +41,28 @@ nodes = st.builds(
     returns_list=st.booleans(),
     width=st.sampled_from((3, 3, 3, 1, 0, 40)),
     policy=policies,
+    strict=st.sampled_from((True, False)),
+    gates=st.sampled_from(((), (), (), (0,), (1,), (0, 3))),
 )
 graphs = st.lists(nodes, min_size=1, max_size=10)
+# Maps of several widths, and maps over several of them that stop at the shortest.
+maps = st.builds(
+    NodePlan,
+    args=st.just((("each_const", 0),)),
+    returns_list=st.booleans(),
+    width=st.sampled_from((0, 1, 2, 5, 40)),
+    policy=policies,
+)
+zips = st.builds(
+    NodePlan,
+    args=st.lists(
+        st.tuples(st.sampled_from(("each", "each", "each_const", "flat")), picks), min_size=2, max_size=3
+    ).map(tuple),
+    width=st.sampled_from((1, 2, 5)),
+    policy=policies,
+    strict=st.just(False),
+)
+zipped = st.lists(st.one_of(maps, zips, zips, nodes), min_size=4, max_size=10)
 # Each node takes values of some nodes that are 4 to 9 places back, so that about four can run at the same time.
 singles = st.builds(
     NodePlan,
@@ -99,6 +121,7 @@ def check(cluster: Cluster, expected: list) -> None:
             if state is State.SUCCESS or (state is State.FAILED and holder != NO_BATCH):
                 assert run.attempts.get(child, 1) == came.attempts[child]
             assert state is not State.CRASHED or holder == NO_BATCH, "what crashed holds no value"
+    assert all(stored.kept for stored in machine.ledger.stored.values()), "a value that nobody needs was kept"
     assert machine.state is (
         State.FAILED
         if any(
@@ -112,14 +135,14 @@ def check(cluster: Cluster, expected: list) -> None:
 
 
 @thorough
-@given(graphs, worlds, st.integers(1, 4))
+@given(st.one_of(graphs, zipped), worlds, st.integers(1, 4))
 def test_a_calm_cluster_gives_what_the_interpreter_gives(plans: list[NodePlan], world: World, threads: int) -> None:
     if (pair := cluster_of(plans, world, threads=threads)) is not None:
         check(*pair)
 
 
 @thorough
-@given(graphs, worlds, st.integers(0, 10_000))
+@given(st.one_of(graphs, zipped), worlds, st.integers(0, 10_000))
 def test_trouble_changes_nothing_but_the_time(plans: list[NodePlan], world: World, seed: int) -> None:
     if (pair := cluster_of(plans, world, seed=seed, trouble=True)) is not None:
         check(*pair)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -107,6 +108,21 @@ def say_from(text: str) -> None:
         raise KeyError(text)
     except KeyError as error:
         raise ValueError("cannot log in") from error
+
+
+@hr.task
+def log(text: str) -> None:
+    logging.getLogger("rows.secrets").warning("logging in with %s", text)
+
+
+@hr.task(log_prints=True)
+def prints(text: str) -> None:
+    print("logging in with", text)
+
+
+@hr.task(run_name="login-{text}")
+def name(text: str) -> str:
+    return hr.context().run_name
 
 
 @hr.task
@@ -335,3 +351,18 @@ def errors_without_the_secret_stay_what_they_are():
 @row(result=["TaskFailed", False], say=[F], told=[S])
 def secret_in_a_message_is_not_told_to_others():
     return told(say(SECRET))
+
+
+@row(logged=["logging in with ***"])
+def secret_in_a_log():
+    return log(SECRET)
+
+
+@row(logged=["logging in with ***"])
+def secret_in_a_print():
+    return prints(SECRET)
+
+
+@row(result="login-***")
+def secret_in_the_name_of_a_task_run():
+    return name(SECRET)

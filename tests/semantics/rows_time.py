@@ -1,16 +1,17 @@
-"""Rows: timeouts of tasks."""
+"""Rows: timeouts of tasks, and tasks that run in processes of their own."""
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from typing import Any
 
 import headrace as hr
-from headrace.errors import TaskTimedOut
-from tests.semantics.rows_basic import Broken, add, always, rescue, same
+from headrace.errors import TaskCrashed, TaskFailed, TaskTimedOut
+from tests.semantics.rows_basic import Awkward, Broken, add, always, rescue, same
 from tests.semantics.rows_failures import attempt_of
-from tests.semantics.table import LATE, F, S, T, row
+from tests.semantics.table import LATE, F, K, S, T, X, row
 
 #: Longer than any row may take: what is not stopped makes the row fail.
 LONG = 30.0
@@ -198,3 +199,159 @@ def a_timeout_need_not_be_worth_a_retry(path: str) -> Any:
 @row({"path": "?"}, error=(TaskTimedOut, ""), slow=[LATE], attempts={"slow": [2]})
 def attempts_that_all_take_too_long(path: str) -> Any:
     return slow_before(9, retries=1)(path)
+
+
+# -- isolated tasks ------------------------------------------------------------------------------------------------
+
+
+@hr.task(isolated=True)
+def apart(x: int) -> int:
+    return x + 1
+
+
+@hr.task(isolated=True)
+def other_process(pid: int) -> bool:
+    return os.getpid() != pid
+
+
+@hr.task
+def own_process() -> int:
+    return os.getpid()
+
+
+@hr.task(isolated=True, timeout=0.1)
+def sleep_apart() -> None:
+    time.sleep(LONG)
+
+
+@hr.task(isolated=True, timeout=0.1)
+def shell_apart() -> None:
+    os.system("sleep 30")
+
+
+@hr.task(isolated=True, timeout=0.1)
+def catch_all_apart() -> None:
+    while True:
+        with suppress(BaseException):
+            time.sleep(LONG)
+
+
+@hr.task(isolated=True)
+def fail_apart(x: int) -> int:
+    if x % 2:
+        raise Broken(f"{x} is odd")
+    return x
+
+
+@hr.task(isolated=True)
+def awkward_apart() -> None:
+    raise Awkward(7, "far away")
+
+
+@hr.task(isolated=True, retries=1)
+def signal_apart(kind: Any) -> None:
+    raise kind("from afar")
+
+
+@hr.task(isolated=True, nout=2)
+def both_apart(x: int) -> tuple[int, int]:
+    return x, -x
+
+
+@hr.task(isolated=True)
+def second_apart(_: Any, *, value: Any) -> Any:
+    return value
+
+
+def dying_before(times: int, **policy: Any) -> hr.Task[..., int]:
+    """A task whose process dies so often."""
+
+    @hr.task(isolated=True, **policy)
+    def deadly(path: str) -> int:
+        attempt = attempt_of(path)
+        if attempt <= times:
+            os._exit(7)
+        return attempt
+
+    return deadly
+
+
+@row(result=3, apart=[S])
+def isolated_tasks_take_and_give_values() -> Any:
+    return apart(apart(1))
+
+
+@row(result=True)
+def isolated_tasks_run_in_another_process() -> Any:
+    return other_process(own_process())
+
+
+@row(result=[2, 3, 4], apart=[S, S, S])
+def isolated_children() -> Any:
+    return apart.map([1, 2, 3])
+
+
+@row(result=[[1, -1], "x"])
+def isolated_tasks_with_outputs_and_keywords() -> Any:
+    first, second = both_apart(1)
+    return [[first, second], second_apart(first, value=same("x"))]
+
+
+@row(error=(TaskTimedOut, "was stopped after 0.1"), sleep_apart=[LATE])
+def an_isolated_sleep_ends_in_time() -> Any:
+    return sleep_apart()
+
+
+@row(error=(TaskTimedOut, "was stopped after 0.1"), shell_apart=[LATE])
+def an_isolated_command_ends_in_time() -> Any:
+    return shell_apart()
+
+
+@row(error=(TaskTimedOut, "was stopped after 0.1"), catch_all_apart=[LATE])
+def who_catches_all_apart_ends_in_time() -> Any:
+    return catch_all_apart()
+
+
+@row(error=(Broken, "1 is odd"), fail_apart=[S, F], same=[S, T])
+def isolated_tasks_fail_as_others_do() -> Any:
+    return same.map(fail_apart.map([0, 1]))
+
+
+@row(error=(Awkward, "code 7 at far away"))
+def awkward_exceptions_come_back_from_another_process() -> Any:
+    return awkward_apart()
+
+
+@row(result=None, signal_apart=[K], says={"signal_apart": ["from afar"]})
+def isolated_tasks_may_skip() -> Any:
+    return signal_apart(hr.Skip)
+
+
+@row(error=(TaskFailed, "^from afar$"), signal_apart=[F], attempts={"signal_apart": [1]})
+def isolated_tasks_may_fail_for_good() -> Any:
+    return signal_apart(hr.Fail)
+
+
+@row(error=(TaskFailed, r"another attempt \(from afar\)"), signal_apart=[F], attempts={"signal_apart": [2]})
+def isolated_tasks_may_ask_for_another_attempt() -> Any:
+    return signal_apart(hr.Retry)
+
+
+@row({"path": "?"}, error=(TaskCrashed, "exit code 7"), deadly=[X], same=[T], attempts={"deadly": [1]})
+def a_process_that_dies_is_a_crash(path: str) -> Any:
+    return same(dying_before(9)(path))
+
+
+@row({"path": "?"}, result=2, deadly=[S], attempts={"deadly": [2]})
+def a_process_that_dies_is_worth_a_retry(path: str) -> Any:
+    return dying_before(1, retries=1, retry_on=TaskCrashed)(path)
+
+
+@row({"path": "?"}, error=(TaskCrashed, ""), deadly=[X], attempts={"deadly": [1]})
+def a_process_that_dies_need_not_be_worth_a_retry(path: str) -> Any:
+    return dying_before(1, retries=1, retry_on=OSError)(path)
+
+
+@row({"path": "?"}, result=["TaskCrashed"], deadly=[X], always=[S])
+def what_follows_a_crash_receives_an_ordinary_exception(path: str) -> Any:
+    return always(dying_before(1)(path))

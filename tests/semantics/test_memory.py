@@ -68,18 +68,12 @@ def long(n: int = 40):
     return total(nap.map(range(n)))
 
 
-class Interrupt:
+class Interrupt(hr.Observer):
     """An observer with whom somebody presses Ctrl-C as soon as tasks run."""
-
-    def on_start(self, run_id, flow_name, summaries):
-        pass
 
     def on_progress(self, summaries, elapsed):
         if any(summary.counts.get(hr.State.RUNNING) for summary in summaries):
             raise KeyboardInterrupt
-
-    def on_end(self, summaries, state, elapsed):
-        pass
 
 
 def on_scheduler(dask_scheduler):

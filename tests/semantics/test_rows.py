@@ -8,6 +8,7 @@ import pytest
 
 import headrace as hr
 from tests.semantics.table import ROWS, Row
+from tests.semantics.witness import witness
 
 for path in sorted(Path(__file__).parent.glob("rows_*.py")):
     importlib.import_module(f"tests.semantics.{path.stem}")
@@ -23,7 +24,12 @@ def test_row(row: Row, place: hr.Environment, tmp_path: Path) -> None:
         name: str(tmp_path / "count") if isinstance(value, str) and value == "?" else value
         for name, value in row.parameters.items()
     }
-    run = row.flow.run(environment=place, **parameters)
+    with witness() as seen:
+        run = row.flow.run(environment=place, **parameters)
+    if row.told is not None:
+        assert seen.told == row.told
+    if row.logged is not None:
+        assert seen.logged == row.logged
     assert {name: [state.label for state in run[name].states] for name in row.states} == row.states
     assert {name: [one.attempts for one in run[name]] for name in row.attempts} == row.attempts
     for name, patterns in row.says.items():

@@ -106,8 +106,16 @@ class Ledger:
             return 0
         holders = self.nodes[node].holders
         if holders[low:high].count(batch) == high - low:
-            return (high - low) - target.final_in(low, high)
-        return sum(holders[child] == batch and not target.final_in(child, child + 1) for child in range(low, high))
+            return target.unfinished_in(low, high)
+        return sum(holders[child] == batch and target.unfinished_in(child, child + 1) for child in range(low, high))
+
+    def narrowed(self, node: int) -> None:
+        """Note that a node got its width, so the children of wider sources beyond that have no taker."""
+        run = self.nodes[node]
+        for edge in run.spec.inputs:
+            if edge.data and edge.kind is EdgeKind.CHILD:
+                for batch, number in Counter(self.nodes[edge.source].holders[run.width :]).items():
+                    self._pay(batch, number)
 
     def settled(self, node: int, low: int, high: int, finished: bool) -> None:
         """Note that task runs became final, so they need no values any more.
@@ -187,7 +195,7 @@ class Ledger:
         for edge in spec.outputs:
             target = self.nodes[edge.target]
             by_child = edge.kind is EdgeKind.CHILD and not target.widthless
-            done = target.final_in(child, child + 1) if by_child else target.finished
+            done = not target.unfinished_in(child, child + 1) if by_child else target.finished
             if edge.data and not done and (edge.kind is not EdgeKind.ITEM or edge.item == child):
                 return True
         return False

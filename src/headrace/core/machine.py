@@ -19,8 +19,9 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from headrace.core.constants import numbers_by_node
 from headrace.core.costs import Costs
 from headrace.core.dispatcher import Batch, Dispatcher
 from headrace.core.events import (
@@ -41,15 +42,16 @@ from headrace.core.events import (
     Wake,
 )
 from headrace.core.ledger import Ledger
+from headrace.core.limits import placements_of
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, Plan
 from headrace.core.ready import Backlog, Segment
 from headrace.core.recovery import Recovery
-from headrace.core.rules import Decision, Upstream, decide, runs_after_success, upstream_of
+from headrace.core.rules import Decision, Upstream, behind_gates, decide, runs_after_success, upstream_of
 from headrace.core.state import State, move, move_run
 from headrace.core.strips import cut, locate, runs
 from headrace.core.summary import NodeSummary
-from headrace.core.widths import Problem, width_of
+from headrace.core.widths import Problem, empty, gate_states, whole_upstream, width_of
 from headrace.errors import TaskCrashed
 
 
@@ -62,15 +64,19 @@ class RunMachine:
         What to run.
     threads : int
         How many threads the executor has.
+    limits : mapping of str to int, optional
+        By tag: how many task runs may run at the same time.
     """
 
-    def __init__(self, plan: Plan, threads: int = 1) -> None:
+    def __init__(self, plan: Plan, threads: int = 1, limits: Mapping[str, int] | None = None) -> None:
         self.plan = plan
         self.state = State.PENDING
         self.costs = Costs(len(plan.tasks))
         self.nodes: list[NodeRun] = []
+        placements = placements_of(plan, limits or {})
         for spec in plan.nodes:
-            run = NodeRun(spec, plan.policy(spec.index), awaits=plan.tasks[spec.task].is_async)
+            task = plan.tasks[spec.task]
+            run = NodeRun(spec, task.policy, placements[spec.task], awaits=task.is_async)
             if spec.widths and not spec.widths_from:
                 run.resize(spec.widths[0])
             self.nodes.append(run)
@@ -80,6 +86,8 @@ class RunMachine:
         self._unfinished_nodes = len(self.nodes)
         self.recovery = Recovery()
         self.dispatcher = Dispatcher(self.nodes, self.costs, self.ledger, self.recovery, max(1, threads))
+        if plan.constants:
+            self.dispatcher.constants = numbers_by_node(plan)
         self._due: list[tuple[float, int, int]] = []
         self._to_open: deque[int] = deque()
         self._to_offer: deque[Segment] = deque()
@@ -180,6 +188,12 @@ class RunMachine:
         """Where each node stands."""
         return [node.summary() for node in self.nodes]
 
+    def deciding(self) -> list[NodeRun]:
+        """The nodes whose failures are the run's."""
+        if self.plan.deciding is not None:
+            return [self.nodes[index] for index in self.plan.deciding]
+        return [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
+
     # -- events --------------------------------------------------------------------------------------------------
 
     def _ended(self, event: Ended, now: float) -> None:
@@ -240,6 +254,8 @@ class RunMachine:
             run.give_back(child, child + 1)
             self._to_offer.append((node, child, child + 1))
             return
+        if run.teller is not None:
+            run.teller.attempted(child, run.attempts.get(child, 0), entry)
         run.attempts[child] = entry.attempts
         if entry.state is State.RETRYING:
             move(run.states, child, child + 1, State.RETRYING)
@@ -408,8 +424,14 @@ class RunMachine:
             if found is None:
                 return
             problem = found if isinstance(found, Problem) else None
-            run.widthless = problem is not None
-            run.resize(found if isinstance(found, int) else 1)
+            run.resize(found if isinstance(found, int) else 0)
+        if not run.width and problem is None:
+            problem = empty(run, self.nodes)
+        if problem is not None:
+            run.widthless = True
+            run.resize(1)
+        elif not run.spec.strict:
+            self.ledger.narrowed(node)
         run.opened = True
         for edge in run.spec.outputs:
             if edge.kind is EdgeKind.CHILD:
@@ -442,19 +464,16 @@ class RunMachine:
         ):
             self.dispatcher.offer(node, low, high)
             return
-        whole = Upstream(0, 0, 0)
-        for edge, source in sources:
-            if edge.kind is not EdgeKind.CHILD:
-                part = source.upstream() if edge.kind is EdgeKind.NODE else source.upstream_of_item(edge.item)
-                whole = Upstream(*map(sum, zip(whole, part, strict=True)))
+        gates = behind_gates(gate_states(run, self.nodes))
+        whole = whole_upstream(run, self.nodes)
         for child in range(low, high):
             if run.states[child] == State.PENDING and all(State(source.states[child]).is_final for source in by_child):
-                self._offer_one(node, child, whole, by_child)
+                self._offer_one(node, child, gates, whole, by_child)
 
-    def _offer_one(self, node: int, child: int, whole: Upstream, by_child: list[NodeRun]) -> None:
+    def _offer_one(self, node: int, child: int, gates: Decision, whole: Upstream, by_child: list[NodeRun]) -> None:
         policy = self.nodes[node].policy
         up = upstream_of(whole, [State(source.states[child]) for source in by_child])
-        match decide(policy.trigger, policy.skip_on_upstream_skip, up):
+        match decide(policy.trigger, policy.skip_on_upstream_skip, up) if gates is Decision.RUN else gates:
             case Decision.RUN:
                 self.dispatcher.offer(node, child, child + 1)
             case Decision.SKIP:
@@ -467,6 +486,5 @@ class RunMachine:
             return
         if self.ledger.lost or any(batch.replay for batch in self.dispatcher.batches.values()):
             return
-        deciding = [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
-        failed = any(run.failed for run in deciding)
+        failed = any(run.failed for run in self.deciding())
         self.state = move_run(self.state, State.FAILED if failed else State.SUCCESS)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from array import array
 
 from headrace.core.events import Failure
+from headrace.core.moves import Teller
 from headrace.core.plan import EdgeKind, PlanNode
-from headrace.core.policy import Policy
+from headrace.core.policy import Placement, Policy
 from headrace.core.rules import Upstream, upstream_of
 from headrace.core.slots import EachSent
 from headrace.core.state import FINAL, GOOD, State, move
@@ -65,19 +66,21 @@ class NodeRun:
         By child, for those that took other than one attempt.
     sizes : list of dict of int to int
         For each measure of the plan: length by child.
+    teller : Teller or None
+        Tells its moves, if somebody wants to hear of them.
     """
 
     __slots__ = (
         "attempts", "awaits", "brings", "by_child", "failed", "failures", "holders", "opened", "placement", "policy",
-        "reasons", "seconds", "sizes", "skipped", "spec", "states", "takers", "takes", "unfinished", "waiting", "width",
-        "widthless",
+        "reasons", "seconds", "sizes", "skipped", "spec", "states", "takers", "takes", "teller", "unfinished",
+        "waiting", "width", "widthless",
     )  # fmt: skip
 
-    def __init__(self, spec: PlanNode, policy: Policy, *, awaits: bool = False) -> None:
+    def __init__(self, spec: PlanNode, policy: Policy, placement: Placement, *, awaits: bool = False) -> None:
         self.spec = spec
         self.awaits = awaits
         self.policy = policy
-        self.placement = policy.placement
+        self.placement = placement
         kinds = [edge.kind for edge in spec.inputs]
         self.by_child = EdgeKind.CHILD in kinds
         self.brings = sum(slot.size for slot in spec.slots() if type(slot) is EachSent) if spec.mapped else 0.0
@@ -101,6 +104,7 @@ class NodeRun:
         self.reasons: dict[int, Failure] = {}
         self.attempts: dict[int, int] = {}
         self.sizes: list[dict[int, int]] = [{} for _ in spec.measures]
+        self.teller: Teller | None = None
 
     def resize(self, width: int) -> None:
         """Fix the width."""
@@ -143,6 +147,10 @@ class NodeRun:
         part = self.states[low:high]
         return len(part) - len(part.translate(None, _FINAL))
 
+    def unfinished_in(self, low: int, high: int) -> int:
+        """How many of the task runs ``[low, high)`` there are, or may be, that are not final."""
+        return high - low if self.width is None else len(self.states[low:high].translate(None, _FINAL))
+
     def give_back(self, low: int, high: int) -> None:
         """Move ``[low, high)`` back to PENDING: no batch holds, or will hold, their values."""
         move(self.states, low, high, State.PENDING)
@@ -157,7 +165,12 @@ class NodeRun:
 
     def settle(self, low: int, high: int, state: State) -> None:
         """Move ``[low, high)`` to a final state and count them."""
+        ran = self.teller is not None and low < high and self.states[low] == State.RUNNING
         move(self.states, low, high, state)
+        if self.teller is not None:
+            attempts = self.attempts.get(low, int(ran)) if high - low == 1 else int(ran)
+            failure = self.failures.get(low) if high - low == 1 else None
+            self.teller.tell(low, high, state, attempts, self.seconds[low:high], failure)
         count = high - low
         self.unfinished -= count
         if state is State.SKIPPED:

@@ -14,8 +14,8 @@ or is measured by the worker that computes the value that is mapped over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, overload
 
@@ -107,6 +107,10 @@ class PlanNode:
         What its task runs report the length of.
     returned : bool
         Whether the flow returns (a part of) its value.
+    strict : bool
+        Whether all widths must agree; else the least one counts.
+    gates : tuple of int
+        Nodes that must have succeeded for it to run, whatever its trigger says.
     """
 
     index: int
@@ -121,6 +125,8 @@ class PlanNode:
     widths_from: tuple[WidthFrom, ...]
     measures: tuple[Measure, ...]
     returned: bool
+    strict: bool = True
+    gates: tuple[int, ...] = ()
 
     def slots(self) -> Iterator[Slot]:
         """All arguments."""
@@ -140,11 +146,23 @@ class Plan:
         In the order of the graph's nodes.
     result : Slot
         What the flow returns.
+    constants : sequence of object
+        Large ones, by number; they do not travel with it (``core.constants``).
+    flow : str
+        The flow's name.
+    parameters : mapping
+        The run's parameters, for tasks that ask for them.
+    deciding : tuple of int, optional
+        Which nodes decide how the run ends. Default: those that are returned, and those that no other waits for.
     """
 
     tasks: list[Task[..., Any]]
     nodes: Sequence[PlanNode]
     result: Slot
+    constants: Sequence[Any] = ()
+    flow: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    deciding: tuple[int, ...] | None = None
 
     def policy(self, node: int) -> Policy:
         """The policy of a node's task."""
@@ -154,9 +172,11 @@ class Plan:
         """Travel as rows of plain data, of which nodes are made when they are asked for.
 
         Every run pays for pickling and loading, on each worker, and a worker needs those nodes only that its batches
-        touch.
+        touch. Hooks stay behind: what they import need not be where tasks run.
         """
-        return _from_rows, (self.tasks, [_row(node) for node in self.nodes], self.result)
+        tasks = [task.without_hooks() for task in self.tasks]
+        more = {"deciding": self.deciding, "flow": self.flow, "parameters": self.parameters}
+        return _from_rows, (tasks, [_row(node) for node in self.nodes], self.result, more)
 
 
 class _Rows(Sequence[PlanNode]):
@@ -234,7 +254,7 @@ def plain(nodes: Sequence[PlanNode], index: int) -> Plain | None:
     return Plain(task, args, outputs, returned)
 
 
-#: Entries of the row of a node that is not mapped, and has neither keyword arguments nor measures.
+#: Entries of the row of a node that is not mapped, and has neither keyword arguments, nor measures, nor gates.
 _SHORT = 6
 
 
@@ -252,10 +272,10 @@ def _row(node: PlanNode) -> tuple[Any, ...]:
         for source, target, kind, data, item in node.outputs
     ]
     row = (node.name, node.task, args, inputs, outputs, node.returned)
-    if not (node.mapped or node.kwargs or node.measures):
+    if not (node.mapped or node.kwargs or node.measures or node.gates):
         return row
     kwargs = {key: _short(slot) for key, slot in node.kwargs.items()}
-    return (*row, node.mapped, kwargs, node.widths, node.widths_from, node.measures)
+    return (*row, node.mapped, kwargs, node.widths, node.widths_from, node.measures, node.strict, node.gates)
 
 
 def _long_edge(short: Any) -> Edge:
@@ -294,20 +314,21 @@ def _long(short: Any) -> Slot:
 
 def _from_row(index: int, row: tuple[Any, ...]) -> PlanNode:
     name, task, args, inputs, outputs, returned, *rest = row
-    mapped, kwargs, widths, widths_from, measures = rest or (False, {}, (1,), (), ())
+    mapped, kwargs, widths, widths_from, measures, strict, gates = rest or (False, {}, (1,), (), (), True, ())
     node = EdgeKind.NODE
     sources = tuple([Edge(edge, index, node, True) if type(edge) is int else _long_edge(edge) for edge in inputs])
     targets = tuple([Edge(index, edge, node, True) if type(edge) is int else _long_edge(edge) for edge in outputs])
     slots = tuple(map(_long, args))
     named = {key: _long(slot) for key, slot in kwargs.items()}
     return PlanNode(
-        index, name, task, mapped, slots, named, sources, targets, widths, widths_from, measures, returned
+        index, name, task, mapped, slots, named, sources, targets, widths, widths_from, measures, returned, strict,
+        gates,
     )  # fmt: skip
 
 
-def _from_rows(tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot) -> Plan:
+def _from_rows(tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot, more: dict[str, Any]) -> Plan:
     """Make the plan again."""
-    return Plan(tasks, _Rows(rows), result)
+    return Plan(tasks, _Rows(rows), result, **more)
 
 
 def make_plan(graph: Graph) -> Plan:
@@ -341,13 +362,13 @@ def make_plan(graph: Graph) -> Plan:
         nodes.append(
             PlanNode(
                 index, spec.name, number, spec.mapped, spec.args, spec.kwargs,
-                edges, (), widths, widths_from, (), index in returned,
+                edges, (), widths, widths_from, (), index in returned, spec.strict, spec.gates,
             )
         )  # fmt: skip
     for node, out, measured in zip(nodes, outputs, measures, strict=True):
         node.outputs = tuple(out)
         node.measures = tuple(measured)
-    return Plan(tasks, nodes, graph.result)
+    return Plan(tasks, nodes, graph.result, deciding=graph.deciding)
 
 
 def _edges(mapped: Set[int], index: int, spec: NodeSpec) -> tuple[Edge, ...]:
@@ -356,9 +377,9 @@ def _edges(mapped: Set[int], index: int, spec: NodeSpec) -> tuple[Edge, ...]:
     for slot in (*spec.args, *spec.kwargs.values()):
         used += (slot,) if isinstance(slot, Ref) else refs(slot)
     sources = {ref.node for ref in used}
-    if not spec.upstream and mapped.isdisjoint(sources):
+    if not (spec.upstream or spec.gates) and mapped.isdisjoint(sources):
         return tuple([Edge(source, index, EdgeKind.NODE, True) for source in sorted(sources)])
-    kinds: dict[int, EdgeKind] = dict.fromkeys(spec.upstream, EdgeKind.NODE)
+    kinds: dict[int, EdgeKind] = dict.fromkeys((*spec.upstream, *spec.gates), EdgeKind.NODE)
     items: dict[int, set[int]] = {}
     for ref in used:
         kind = _kind_of(ref, ref.node in mapped)
@@ -379,7 +400,7 @@ def _kind_of(ref: Ref, mapped: bool) -> EdgeKind:
         return EdgeKind.NODE
     if ref.how is How.EACH:
         return EdgeKind.CHILD
-    one = ref.how is How.WHOLE and bool(ref.path) and type(ref.path[0]) is int and ref.path[0] >= 0
+    one = ref.how in (How.WHOLE, How.STATE) and bool(ref.path) and type(ref.path[0]) is int and ref.path[0] >= 0
     return EdgeKind.ITEM if one else EdgeKind.NODE
 
 
@@ -417,9 +438,17 @@ def _widths(
                 later.append(measured(slot, flat=not graph.nodes[node].mapped))
             case _:
                 pass
+    return _agreed(spec, known), tuple(later)
+
+
+def _agreed(spec: NodeSpec, known: list[int]) -> tuple[int, ...]:
+    """The widths that are known, if they agree or need not."""
+    if known and not spec.strict:
+        return (min(known),)
     if len(set(known)) > 1:
         raise FlowError(
             f"node {spec.name!r} maps over sequences of different lengths: {', '.join(map(str, known))}; "
-            "give sequences of one length, or wrap what every child shall receive in hr.unmapped(...)"
+            "give sequences of one length, or strict=False to stop at the shortest, or wrap what every child shall "
+            "receive in hr.unmapped(...)"
         )
-    return tuple(known), tuple(later)
+    return tuple(known)

@@ -19,8 +19,12 @@ RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Base
 Trigger = str | Callable[[Upstream], bool]
 
 
+#: More task runs than ever run at the same time.
+NO_LIMIT = 1 << 30
+
+
 class Placement(NamedTuple):
-    """Where a task's runs may be executed, and before which others.
+    """Where a task's runs may be executed, before which others, and beside how many.
 
     Attributes
     ----------
@@ -30,11 +34,24 @@ class Placement(NamedTuple):
         Names, addresses or hosts of the workers that may execute it; empty for all.
     priority : int
         Higher goes first.
+    limits : tuple of (str or int, int)
+        What may run at the same time only so often: tags, and numbers of tasks; see ``core.limits``.
     """
 
     resources: tuple[tuple[str, float], ...] = ()
     workers: tuple[str, ...] = ()
     priority: int = 0
+    limits: tuple[tuple[str | int, int], ...] = ()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether any worker may execute it."""
+        return not (self.resources or self.workers)
+
+    @property
+    def most(self) -> int:
+        """How many may run at the same time, whatever else runs."""
+        return min((most for _, most in self.limits), default=NO_LIMIT)
 
 
 ANYWHERE = Placement()
@@ -74,6 +91,8 @@ class Policy:
         Words that it is found and limited by.
     max_running : int, optional
         How many of its task runs may run at the same time, across the run.
+    target : str, callable or Target, optional
+        Where values are kept; see ``headrace.targets``.
     run_name : str or callable, optional
         Names each task run for people.
     log_prints : bool, default False
@@ -98,6 +117,7 @@ class Policy:
     priority: int = 0
     tags: Sequence[str] = ()
     max_running: int | None = None
+    target: Any = None
     run_name: str | Callable[..., str] | None = None
     log_prints: bool = False
     on_state: Callable[..., object] | None = None

@@ -31,7 +31,7 @@ def split(plan: Plan, size_of: Callable[[Sequence[Any]], int], most: int) -> Pla
         args = tuple(_sent(node, position, slot, size_of, most) for position, slot in enumerate(node.args))
         kwargs = {name: _sent(node, name, slot, size_of, most) for name, slot in node.kwargs.items()}
         nodes[node.index] = replace(node, args=args, kwargs=kwargs)
-    return Plan(plan.tasks, nodes, plan.result)
+    return replace(plan, nodes=nodes)
 
 
 def _sent(node: PlanNode, argument: int | str, slot: Slot, size_of: Callable[[Sequence[Any]], int], most: int) -> Slot:

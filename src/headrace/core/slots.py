@@ -5,9 +5,11 @@ tuples, sets, dicts and dataclasses. ``slot_of`` turns such an argument into a *
 without walking anything again:
 
 * ``Const``: a plain value, kept as it is.
+* ``ConstSent``: a plain value that travels by itself, because it is large.
 * ``Ref``: the value of a node. ``how`` says which: the ``WHOLE`` value (of a mapped node: the list of all its
   children's values), ``EACH`` (for a mapped call: the own child of a mapped node, the own element of a single
-  value), or ``FLAT`` (the own element of the concatenated elements).
+  value), ``FLAT`` (the own element of the concatenated elements), or, in place of the value, the ``STATE`` in which
+  the node ended (of a mapped node: the list of its children's states).
 * ``EachConst``: a constant sequence that is mapped over; ``EachOf``: a list with nodes inside that is mapped over.
 * ``Slotted``: a container with other slots inside.
 * ``SecretRef``: a text that is looked up where the task runs.
@@ -17,10 +19,13 @@ without walking anything again:
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from typing import Any, NamedTuple
 
+from headrace.core.state import State
 from headrace.errors import FlowError
 
 
@@ -30,6 +35,7 @@ class How(IntEnum):
     WHOLE = 0
     EACH = 1
     FLAT = 2
+    STATE = 3
 
 
 class Const(NamedTuple):
@@ -71,6 +77,12 @@ class EachSent:
         return EachSent, (self.node, self.argument)
 
 
+class ConstSent(NamedTuple):
+    """A plain value that is large, so that it does not travel with the plan (``core.constants``)."""
+
+    number: int
+
+
 class Ref(NamedTuple):
     """The value of a node, then ``[key]`` for each key of the path."""
 
@@ -110,7 +122,7 @@ class Slotted(NamedTuple):
     keys: tuple[Any, ...] | None = None
 
 
-Slot = Const | EachConst | EachOf | EachSent | Ref | ParameterRef | SecretRef | Slotted
+Slot = Const | ConstSent | EachConst | EachOf | EachSent | Ref | ParameterRef | SecretRef | Slotted
 
 #: Types without parts. Most arguments are of these, and long constant lists hold nothing else: told by exact type,
 #: a million of them are passed by in milliseconds.
@@ -176,6 +188,7 @@ def slot_of(value: object) -> Slot:
             _refuse_subclass(kind, list, tuple, set, frozenset)
         return Slotted(kind, tuple(map(slot_of, value)))
     fields = [f for f in dataclasses.fields(value) if f.init]  # type: ignore[arg-type]
+    _refuse_forgetful(kind, {f.name for f in fields})
     items = tuple(slot_of(getattr(value, f.name)) for f in fields)
     return Slotted(type(value), items, tuple(f.name for f in fields))
 
@@ -186,6 +199,17 @@ def _refuse_subclass(kind: type, *plain: type) -> None:
         raise FlowError(
             f"a node stands inside a container of type {kind.__name__}, which cannot be filled in later; use a plain "
             f"{' or '.join(cls.__name__ for cls in plain if issubclass(kind, cls))}, or make it in a task"
+        )
+
+
+def _refuse_forgetful(kind: type, kept: set[str]) -> None:
+    """Refuse a dataclass whose constructor takes what its instances do not keep (``InitVar``)."""
+    taken = inspect.signature(kind).parameters.values()
+    lost = [each.name for each in taken if each.default is each.empty and each.name not in kept]
+    if lost:
+        raise FlowError(
+            f"a node stands inside a dataclass {kind.__name__}, which must be made again when the node's value is "
+            f"known, and does not keep {', '.join(map(repr, lost))} that it was made with; make it in a task"
         )
 
 
@@ -259,6 +283,8 @@ def bind_parameter(ref: ParameterRef, values: Mapping[str, Any]) -> Slot:
             f"the flow uses {ref.name}{keys}, which the given parameter {ref.name!r} does not have: "
             f"{type(error).__name__}: {error}"
         ) from error
+    if ref.how is How.STATE:
+        return value._slot(How.STATE) if isinstance(value, Placeholder) else Const(State.SUCCESS)
     return slot_of(value) if ref.how is How.WHOLE else spread(value, f"parameter {ref.name!r}", ref.how)
 
 
@@ -281,6 +307,72 @@ def spread(value: Any, what: str, how: How) -> Slot:
     return EachOf(tuple(map(slot_of, value)))
 
 
+#: Types whose elements have no order, or that count as one value; and what to write instead.
+NO_SEQUENCE: dict[type, str] = {
+    str: "a string counts as one value; wrap it in a list, or in hr.unmapped(...) to give it to every child",
+    bytes: "bytes count as one value; wrap them in a list, or in hr.unmapped(...)",
+    set: "a set has no order; map over sorted(...)",
+    frozenset: "a set has no order; map over sorted(...)",
+    Mapping: "map over list(d.items()), or wrap it in hr.unmapped(...)",
+    itertools.count: "it never ends; give a range",
+    itertools.cycle: "it never ends; give a list",
+    itertools.repeat: "wrap what it repeats in hr.unmapped(...)",
+}
+_NO_SEQUENCE = tuple(NO_SEQUENCE)
+
+
+def is_sequence(value: Any) -> bool:
+    """Whether a value can be mapped over; its elements then have an order, and ``element`` returns each."""
+    if isinstance(value, (list, tuple)):
+        return True
+    # Of a table, iteration gives columns, an index gives a column, and the length is that of the rows.
+    table = hasattr(value, "columns") and not hasattr(value, "to_list")
+    return not isinstance(value, _NO_SEQUENCE) and not table and getattr(value, "ndim", 1) != 0
+
+
+def length(value: Any, *, flat: bool = False) -> int:
+    """Return how many elements a value has that is mapped over; with ``flat``, how many its elements have together.
+
+    Raises
+    ------
+    TypeError
+        If it cannot be mapped over.
+    """
+    if not is_sequence(value):
+        raise TypeError(f"a {type(value).__name__} cannot be mapped over")
+    return sum(map(length, value)) if flat else len(value)
+
+
+def elements(value: Any, low: int, high: int) -> list[Any]:
+    """Return some elements of a value that is mapped over, by their positions."""
+    if hasattr(value, "to_list"):  # a column of a table: indexed by labels, and iteration gives Python's own numbers
+        return list(getattr(value, "iloc", value)[low:high].to_list())
+    return [value[position] for position in range(low, high)]
+
+
+def element(value: Any, position: int) -> Any:
+    """Return one element of a value that is mapped over."""
+    if type(value) is not list and hasattr(value, "to_list"):
+        return elements(value, position, position + 1)[0]
+    return value[position]
+
+
+def concatenated(parts: Iterable[Any]) -> list[Any]:
+    """Return the elements of the elements.
+
+    Raises
+    ------
+    FlowError
+        If one of the parts cannot be mapped over.
+    """
+    found: list[Any] = []
+    for part in parts:
+        if not is_sequence(part) or not hasattr(part, "__iter__"):
+            raise FlowError(f"cannot flatten a {type(part).__name__}; only lists and the like have elements")
+        found.extend(part)
+    return found
+
+
 def mapped_constant(value: Any, what: str, how: How = How.EACH) -> EachConst:
     """Make the slot of a constant that is mapped over.
 
@@ -289,15 +381,10 @@ def mapped_constant(value: Any, what: str, how: How = How.EACH) -> EachConst:
     FlowError
         If the value is not something whose elements have an order.
     """
-    if isinstance(value, (str, bytes, Mapping, set, frozenset)) or not hasattr(value, "__iter__"):
-        hint = {
-            "str": "a string counts as one value; wrap it in a list, or in hr.unmapped(...) to give it to every child",
-            "bytes": "bytes count as one value; wrap them in a list, or in hr.unmapped(...)",
-            "set": "a set has no order; map over sorted(...)",
-            "frozenset": "a set has no order; map over sorted(...)",
-            "dict": "map over list(d.items()), or wrap it in hr.unmapped(...)",
-        }.get(type(value).__name__, "give a list, or wrap it in hr.unmapped(...) to give it to every child")
+    if not hasattr(value, "__iter__") or not is_sequence(value):
+        hints = (hint for kind, hint in NO_SEQUENCE.items() if isinstance(value, kind))
+        hint = next(hints, "give a list, or wrap it in hr.unmapped(...) to give it to every child")
         raise FlowError(f"cannot map over {what} of type {type(value).__name__}: {hint}")
     if how is How.FLAT:
-        value = [element for part in value for element in part]
+        return EachConst(concatenated(value))
     return EachConst(value if isinstance(value, (list, tuple, range)) else list(value))

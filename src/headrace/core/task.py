@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
 
+from headrace.core.annotations import outputs_of
 from headrace.core.drawing import current_drawing
+from headrace.core.naming import check_run_name
 from headrace.core.policy import OPTIONS, Delay, Policy, RetryOn, Trigger
 from headrace.core.secret import Secret
 from headrace.errors import FlowError
@@ -49,6 +51,7 @@ class Task(Generic[P, R]):
                 f"task {policy.name!r} has a parameter named 'upstream', which is the keyword that orders tasks "
                 "without passing a value; rename the parameter"
             )
+        check_run_name(policy, self.signature)
         #: whether calls give coroutines, which headrace awaits
         self.is_async = any(map(inspect.iscoroutinefunction, _forms(function)))
         if any(map(inspect.isasyncgenfunction, _forms(function))):
@@ -122,7 +125,7 @@ class Task(Generic[P, R]):
         given = self.signature.bind_partial(*args, **kwargs).arguments
         return {name: secret for name, secret in self.secrets.items() if name not in given}
 
-    def map(self, *args: Any, upstream: Any = (), **kwargs: Any) -> list[R]:
+    def map(self, *args: Any, upstream: Any = (), strict: bool | None = None, **kwargs: Any) -> list[R]:
         """Add a mapped node: one child per element.
 
         Parameters
@@ -132,6 +135,9 @@ class Task(Generic[P, R]):
             whole stands in ``hr.unmapped(...)``; ``hr.flatten(...)`` maps over the elements of the elements.
         upstream : node or list of nodes, optional
             Nodes that must be done first, without giving a value.
+        strict : bool, default True
+            Whether unequal lengths are an error. With ``strict=False``, the shortest one tells how many children there
+            are, as for Python's ``zip``.
 
         Returns
         -------
@@ -144,8 +150,21 @@ class Task(Generic[P, R]):
                 f"task {self.name!r}.map(...) was called outside of a flow; call it inside a function decorated "
                 "with @hr.flow, or use a list comprehension"
             )
+        if strict is not None:
+            self._check_strict(strict)
+            kwargs["strict"] = strict
         kwargs["upstream"] = upstream
         return cast("list[R]", drawing.add_call(self, args, kwargs, mapped=True))
+
+    def _check_strict(self, strict: object) -> None:
+        """Refuse what was meant for the function, and not for ``map``."""
+        own = self.signature is not None and "strict" in self.signature.parameters
+        if own or not isinstance(strict, bool):
+            hint = "its function has a parameter of that name, too: give that by position, or rename it"
+            raise FlowError(
+                f"task {self.name!r}.map(...) got strict={strict!r}, a word of .map that says whether unequal lengths "
+                f"are an error: {hint if own else 'give True or False'}"
+            )
 
     def with_options(self, **options: Any) -> Task[P, R]:
         """Return the same task with another policy.
@@ -162,6 +181,12 @@ class Task(Generic[P, R]):
         """
         check_options(self.policy.name, options)
         return Task(self.function, replace(self.policy, **options))
+
+    def without_hooks(self) -> Task[P, R]:
+        """The same task as it travels to workers: its hooks run where its run was started."""
+        if self.policy.on_state is None and self.policy.on_failure is None:
+            return self
+        return self.with_options(on_state=None, on_failure=None)
 
 
 def _forms(function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
@@ -197,6 +222,7 @@ def task(
     priority: int = 0,
     tags: Sequence[str] = (),
     max_running: int | None = None,
+    target: Any = None,
     run_name: str | Callable[..., str] | None = None,
     log_prints: bool = False,
     on_state: Callable[..., object] | None = None,
@@ -249,6 +275,9 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         Words that it is found and limited by.
     max_running : int, optional
         How many of its task runs may run at the same time, across the run. For limits by tag, see ``hr.flow``.
+    target : str, callable or Target, optional
+        Where the value is kept beyond the run: a path or URL such as ``"rows/{day}.json"``, see ``hr.Target``. If it
+        is there already, the task is not executed, and the task run ends as Cached.
     run_name : str or callable, optional
         Names each task run in logs and errors: a text with the names of parameters, ``"load-{day}"``, or a function
         of the task's arguments.
@@ -281,6 +310,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             return function.with_options(**options)
         name = options.get("name") or getattr(function, "__name__", type(function).__name__).strip("<>")
         check_options(name, options)
-        return Task(function, Policy(**{**options, "name": name}))
+        nout = options["nout"] if "nout" in options else outputs_of(function)
+        return Task(function, Policy(**{**options, "name": name, "nout": nout}))
 
     return decorate if function is None else decorate(function)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from headrace.core.events import Failure
 from headrace.core.noderun import NodeRun
-from headrace.core.plan import WidthFrom
-from headrace.core.rules import Decision, decide
+from headrace.core.plan import EdgeKind, WidthFrom
+from headrace.core.rules import Decision, Upstream, behind_gates, decide, name_of, upstream_of
 from headrace.core.state import State
 from headrace.errors import FlowError
 
@@ -41,9 +41,12 @@ def width_of(run: NodeRun, nodes: Sequence[NodeRun]) -> int | Problem | None:
         if not isinstance(found, int):
             return found
         widths.add(found)
-    if len(widths) > 1:
-        return _refused(f"node {run.spec.name!r} maps over sequences of different lengths: {sorted(widths)}")
-    return widths.pop()
+    if len(widths) > 1 and run.spec.strict:
+        return _refused(
+            f"node {run.spec.name!r} maps over sequences of different lengths: {sorted(widths)}; give sequences of one "
+            "length, or strict=False to stop at the shortest"
+        )
+    return min(widths)
 
 
 def _told_by(run: NodeRun, source: NodeRun, origin: WidthFrom) -> int | Problem | None:
@@ -61,6 +64,70 @@ def _told_by(run: NodeRun, source: NodeRun, origin: WidthFrom) -> int | Problem 
             "return a list from that task"
         )
     return sum(sizes.values())
+
+
+def empty(run: NodeRun, nodes: Sequence[NodeRun]) -> Problem | None:
+    """Return what a mapped node without elements ends as, if its task runs would not have been let run.
+
+    So a failure, or a skip, of what it waits for is not lost with the task runs that there are not.
+
+    Parameters
+    ----------
+    run : NodeRun
+        The node; all that it waits for as a whole is finished.
+    nodes : sequence of NodeRun
+        The run.
+    """
+    decision = behind_gates(gate_states(run, nodes))
+    if decision is Decision.RUN:
+        policy, whole = run.policy, whole_upstream(run, nodes)
+        decision = decide(policy.trigger, policy.skip_on_upstream_skip, whole)
+    return {Decision.SKIP: Problem(State.SKIPPED), Decision.TRIGGER_FAIL: Problem(State.TRIGGER_FAILED)}.get(decision)
+
+
+def gate_states(run: NodeRun, nodes: Sequence[NodeRun]) -> set[State]:
+    """Return the states in which a node's gates ended."""
+    return {State(state) for gate in run.spec.gates for state in nodes[gate].states}
+
+
+def whole_upstream(run: NodeRun, nodes: Sequence[NodeRun]) -> Upstream:
+    """Count what a node waits for beside its gates, and not child by child."""
+    found = Upstream(0, 0, 0)
+    for edge in run.spec.inputs:
+        if edge.kind is not EdgeKind.CHILD and edge.source not in run.spec.gates:
+            source = nodes[edge.source]
+            part = source.upstream() if edge.kind is EdgeKind.NODE else source.upstream_of_item(edge.item)
+            found = Upstream(*map(sum, zip(found, part, strict=True)))
+    return found
+
+
+def why_not(run: NodeRun, nodes: Sequence[NodeRun], child: int) -> str:
+    """Say why a trigger, or a gate, did not let a task run start.
+
+    Parameters
+    ----------
+    run : NodeRun
+        The node, with all that it waits for finished.
+    nodes : sequence of NodeRun
+        The run.
+    child : int
+        Which of its task runs.
+    """
+    closed = [nodes[gate].spec.name for gate in run.spec.gates if nodes[gate].failed]
+    if closed:
+        return f"{closed[0]!r}, on which it depends in any case, failed"
+    by_child = [nodes[edge.source] for edge in run.spec.inputs if edge.kind is EdgeKind.CHILD]
+    up = upstream_of(
+        whole_upstream(run, nodes), [State(source.states[child]) for source in by_child if child < len(source.states)]
+    )
+    told = f"its trigger {name_of(run.policy.trigger)}"
+    if callable(run.policy.trigger):
+        try:
+            run.policy.trigger(up)
+        except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+            told += f", which raised {type(error).__name__}: {error}"
+    counts = f"{up.successful} successful, {up.failed} failed, {up.skipped} skipped"
+    return f"how its upstream ended ({counts}) does not satisfy {told}"
 
 
 def _refused(text: str) -> Problem:

@@ -18,15 +18,14 @@ from collections.abc import Awaitable, Coroutine, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from time import perf_counter
-from types import CoroutineType
 from typing import Any
 
 from headrace.core.events import Dispatch, Ended
 from headrace.core.signals import Cancelled
 from headrace.core.state import State
 from headrace.execution.batch import Execution
+from headrace.execution.context import POST, Post, pinned
 from headrace.execution.interrupt import Control, forget
-from headrace.execution.limits import PROMPT, timed_out
 from headrace.execution.loaded import LoadedNode, LoadedPlan
 
 #: Units that are under way at the same time on one thread: as many as one host is usually asked at once by a program.
@@ -267,7 +266,9 @@ class AsyncExecution(Execution):
             attempts += 1
             error: BaseException | None = None
             try:
-                mine[child] = await self._attempt(node, child, watch)
+                value = await self._attempt(number, node, child, attempts, watch)
+                self._check(number, child, value)
+                mine[child] = value
             except self.interrupts:
                 raise
             except asyncio.CancelledError as caught:
@@ -279,28 +280,18 @@ class AsyncExecution(Execution):
             if error is None and attempts > 1:
                 self._note(number, child, State.SUCCESS, attempts)
 
-    async def _attempt(self, node: LoadedNode, child: int, watch: Stopwatch) -> Any:
+    async def _attempt(self, number: int, node: LoadedNode, child: int, attempts: int, watch: Stopwatch) -> Any:
         """Make one attempt, and return the value."""
+        post = POST.get()
+        if not isinstance(post, Post):
+            return await self._value(node, child, watch)
+        with pinned(post.context_of(number, child, attempts)):
+            return await self._value(node, child, watch)
+
+    async def _value(self, node: LoadedNode, child: int, watch: Stopwatch) -> Any:
         if not node.awaits:
             return self._call(node, child, watch)
-        with watch.running():
-            coroutine = node.call(self, child)
-        seconds = node.policy.timeout
-        if seconds is None:
-            return await Timed(coroutine, watch)
-        began = perf_counter()
-        scope = asyncio.timeout(seconds)
-        try:
-            async with scope:
-                value = await Timed(coroutine, watch)
-        except TimeoutError as error:
-            took = perf_counter() - began
-            if not scope.expired():
-                raise
-            raise timed_out(seconds, took, prompt=took < seconds + PROMPT).with_traceback(error.__traceback__) from None
-        if (took := perf_counter() - began) >= seconds:
-            raise timed_out(seconds, took, prompt=False)
-        return value
+        return await Timed(node.call(self, child), watch)
 
     def _call(self, node: LoadedNode, child: int, watch: Stopwatch) -> Any:
         """Call a plain task; it may be interrupted, and may run a loop of its own."""
@@ -319,16 +310,14 @@ class AsyncExecution(Execution):
 
     def _finish(self, number: int, node: LoadedNode, child: int, mine: dict[int, Any]) -> None:
         """Look at what a task run left behind."""
-        if self.confided or type(mine.get(child)) is CoroutineType:
-            self._inspect(number, child)
         if node.measures:
             self._measure(number, node, child)
         if self.size_of is not None and not self.order.whole:
             self._weigh(number, child, mine)
 
-    def _inspect(self, number: int, child: int) -> None:
+    def _check(self, number: int, child: int, value: Any) -> None:
         confided = self.confided
-        super()._inspect(number, child)
+        super()._check(number, child, value)
         self.confided = confided  # others that were given a secret are still under way
 
     def _done(self, position: int, seconds: float) -> None:

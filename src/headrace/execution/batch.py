@@ -13,27 +13,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
-from types import CoroutineType
+from types import CoroutineType, MappingProxyType
 from typing import Any
 
 from headrace.core.attempts import verdict
-from headrace.core.events import Dispatch, Ended, Exceptional, Failure, Size
-from headrace.core.plan import EdgeKind, Plan, PlanNode, edge_children
-from headrace.core.rules import Decision, Upstream, decide, upstream_of
-from headrace.core.signals import Signal
-from headrace.core.slots import follow
+from headrace.core.events import NO_WIDTH, Dispatch, Ended, Exceptional, Failure, Size
+from headrace.core.plan import EdgeKind, Plan, edge_children
+from headrace.core.rules import Decision, Upstream, behind_gates, decide, name_of, upstream_of
+from headrace.core.signals import Found, Signal
+from headrace.core.slots import ConstSent, follow, length
 from headrace.core.state import State
 from headrace.core.strips import cut
 from headrace.errors import FlowError, RunCancelled, TaskCrashed, TaskTimedOut, TriggerFailed
-from headrace.execution import secrets
+from headrace.execution import secrets, sound
 from headrace.execution.bulk import BULKY, Bulk, inside, takers
 from headrace.execution.failure import capture, restore
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedNode, LoadedPlan
+from headrace.execution.sound import SOUND
 from headrace.execution.values import Values
-
-#: Types that have a length but no elements in order; the same as for constants that are mapped over.
-NO_SEQUENCE = (str, bytes, Mapping, set, frozenset)
 
 #: Stands for the width of a node of which a batch takes single children only.
 ANY = 1 << 62
@@ -63,6 +61,8 @@ class Execution:
         Bytes of a value; without it, no batch ends early for its size, and all values are kept.
     interrupts : tuple of exception types
         What is not a task's failure but meant for the caller.
+    constants : mapping of int to object, optional
+        Large constants that it needs, by number.
     refused : mapping of (node, child) to exception, optional
         Inputs that could not come along; what takes one of them fails with its exception.
     """
@@ -75,6 +75,7 @@ class Execution:
         control: Control,
         size_of: Callable[[Any], int] | None = None,
         interrupts: tuple[type[BaseException], ...] = (),
+        constants: Mapping[int, Any] = MappingProxyType({}),
         refused: Mapping[tuple[int, int], BaseException] | None = None,
     ) -> None:
         self.plan = plan
@@ -90,10 +91,16 @@ class Execution:
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
         self.odd: dict[tuple[int, int], State] = {}
+        self.again = -1, 0  # a position, and which attempt it is at, once it is tried again here
         self.small = 0  # bytes of values that are not bulky
         self.bulk = Bulk(plan.plan, order.strips)
+        self.constants = constants
         self.slices = {
-            key: {child: value for low, values in parts for child, value in enumerate(values, low)}
+            key: {
+                child: constants[value.number] if type(value) is ConstSent else value
+                for low, values in parts
+                for child, value in enumerate(values, low)
+            }
             for key, parts in order.slices.items()
         }
         self._flat: dict[tuple[int, str], list[Any]] = {}
@@ -101,7 +108,7 @@ class Execution:
             self.odd[node, child] = state
             if child not in values.setdefault(node, {}):
                 failure = order.failures.get((node, child))
-                stand_in = restore(failure) if failure is not None else _stand_in(plan.plan.nodes[node], state)
+                stand_in = restore(failure) if failure is not None else _stand_in(plan.plan, node, state)
                 values[node][child] = stand_in
 
     def run(self) -> Ended:
@@ -126,19 +133,18 @@ class Execution:
                     began, error = perf_counter(), None
                     control.running = began
                     try:
-                        value = mine[child] = node.call(self, child)
+                        value = node.call(self, child)
+                        if self.confided or type(value) not in SOUND:
+                            self._check(number, child, value)
+                        mine[child] = value
                     except self.interrupts:
                         raise
                     except BaseException as caught:  # noqa: BLE001 - whatever a task raises is its own state
-                        value, error = None, caught
-                    # Out here, so that no attempt's exception becomes the next one's context.
-                    if error is not None or (behind and (number, child) in behind):
+                        error = caught
+                    if error is not None or behind:  # out here, so that no exception becomes the next one's context
                         self._attempted(number, node, child, error)
-                        value = mine.get(child)
                     control.running = None
                     seconds.append(perf_counter() - began)
-                    if self.confided or type(value) is CoroutineType:
-                        self._inspect(number, child)
                     if node.measures:
                         self._measure(number, node, child)
                     if weighs:
@@ -155,8 +161,17 @@ class Execution:
     def children(self, node: int) -> list[Any]:
         """The list of all children's values of a mapped node."""
         values = self.values.get(node, {})
-        width = self.order.widths.get(node, len(values))
+        width = abs(self.order.widths.get(node, len(values)))
         return [values[child] for child in range(width)]
+
+    def state(self, node: int, child: int) -> State:
+        """In which state a task run ended."""
+        return self.odd.get((node, child), State.SUCCESS)
+
+    def states(self, node: int) -> list[State] | State:
+        """In which states the children of a mapped node ended; one state, if it could not be mapped."""
+        width = self.order.widths.get(node, len(self.values.get(node, ())))
+        return self.state(node, 0) if width == NO_WIDTH else [self.state(node, child) for child in range(width)]
 
     def item(self, node: int, child: int) -> Any:
         """One child's value of a mapped node."""
@@ -176,13 +191,27 @@ class Execution:
             known = self._flat[key] = [element for part in value for element in part]
         return known
 
+    def _check(self, number: int, child: int, value: Any) -> None:
+        """Let an attempt fail whose value could not travel, if it had to, or must not."""
+        if type(value) is CoroutineType:
+            value.close()
+            raise not_awaited(self._label(number, child), value.__qualname__)
+        if self.confided:
+            self.confided = False
+            if secrets.reveals(value):
+                raise secrets.refusal(self._label(number, child))
+        sound.check(value, f"the value of task {self._label(number, child)!r}")
+
+    def _label(self, number: int, child: int) -> str:
+        spec = self.plan.plan.nodes[number]
+        return f"{spec.name}[{child}]" if spec.mapped else spec.name
+
     def _measure(self, number: int, node: LoadedNode, child: int) -> None:
         if self.odd.get((number, child), State.SUCCESS) is not State.SUCCESS:
             return
         for measure, (path, flat) in enumerate(node.measures):
             try:
-                value = follow(self.values[number][child], path)
-                size = -1 if isinstance(value, NO_SEQUENCE) else sum(map(len, value)) if flat else len(value)
+                size = length(follow(self.values[number][child], path), flat=flat)
             except Exception:  # noqa: BLE001 - a user's type may refuse in any way
                 size = -1
             self.sizes.append(Size(self.at, measure, size))
@@ -219,8 +248,12 @@ class Execution:
         if self.refused and (refused := self._refused(node, child)) is not None:
             self._give_in(number, child, refused, 1)
             return False
-        whole, by_child = Upstream(0, 0, 0), []
+        whole, by_child, gates = Upstream(0, 0, 0), [], node.spec.gates
+        gate_states = [state for (source, _), state in self.odd.items() if source in gates] if gates else []
         for edge in node.inputs:
+            if edge.source in gates:
+                by_child += [state for state in gate_states if not state.is_final]
+                continue
             total = self._width(edge.source)
             if edge.kind is not EdgeKind.NODE and (waited := edge_children(edge, child, total)):
                 by_child.append(self.odd.get((edge.source, waited[0]), State.SUCCESS))
@@ -232,23 +265,23 @@ class Execution:
         if any(not state.is_final for state in by_child):
             self._note(number, child, State.PENDING)
             return False
-        match decide(node.policy.trigger, node.policy.skip_on_upstream_skip, upstream_of(whole, by_child)):
-            case Decision.RUN:
-                return True
-            case Decision.SKIP:
-                self._note(number, child, State.SKIPPED)
-                self.values[number][child] = _stand_in(node.spec, State.SKIPPED)
-            case Decision.TRIGGER_FAIL:
-                self._note(number, child, State.TRIGGER_FAILED)
-                self.values[number][child] = _stand_in(node.spec, State.TRIGGER_FAILED)
+        decision = behind_gates(gate_states)
+        if decision is Decision.RUN:
+            up = upstream_of(whole, by_child)
+            decision = decide(node.policy.trigger, node.policy.skip_on_upstream_skip, up)
+        if decision is Decision.RUN:
+            return True
+        state = State.SKIPPED if decision is Decision.SKIP else State.TRIGGER_FAILED
+        self._note(number, child, state)
+        self.values[number][child] = _stand_in(self.plan.plan, number, state)
         return False
 
     def _width(self, node: int) -> int:
         """Width of a node; of a mapped one, a large number where this batch does not need to know."""
-        return self.order.widths.get(node, ANY) if self.plan.plan.nodes[node].mapped else 1
+        return abs(self.order.widths.get(node, ANY)) if self.plan.plan.nodes[node].mapped else 1
 
     def _note(self, number: int, child: int, state: State, attempts: int | None = None) -> None:
-        if state is not State.SUCCESS:
+        if not state.is_good:
             self.odd[number, child] = state
         if attempts is None:
             attempts = self.order.attempts.get((number, child), 0)
@@ -265,19 +298,23 @@ class Execution:
         ]
 
     def _attempted(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
-        """After an attempt that failed, or was not the first: try again at once, or later, or record the end."""
+        """Deal with an attempt that failed, or that others went before: it may be made again at once."""
         attempts = self.order.attempts.get((number, child), 0) + 1
         while error is not None:
             if not self._again(number, node, child, error, attempts):
                 return
             attempts, error = attempts + 1, None
+            self.again = self.at, attempts
             try:
-                self.values[number][child] = node.call(self, child)
+                value = node.call(self, child)
+                self._check(number, child, value)
+                self.values[number][child] = value
             except self.interrupts:
                 raise
             except BaseException as caught:  # noqa: BLE001 - as above
                 error = caught
-        self._note(number, child, State.SUCCESS, attempts)
+        if attempts > 1:
+            self._note(number, child, State.SUCCESS, attempts)
 
     def _again(self, number: int, node: LoadedNode, child: int, error: BaseException, attempts: int) -> bool:
         """Whether to try again at once; if not, what becomes of the task run is recorded."""
@@ -296,29 +333,16 @@ class Execution:
             self._give_in(number, child, judged.error, attempts, judged.state)
         return False
 
-    def _inspect(self, number: int, child: int) -> None:
-        """Refuse a value that must not leave: the text of a secret, or a coroutine that nobody awaits."""
-        self.confided = False
-        value = self.values[number].get(child)
-        if (number, child) in self.odd:
-            return
-        spec = self.plan.plan.nodes[number]
-        label = f"{spec.name}[{child}]" if spec.mapped else spec.name
-        error: BaseException | None = None
-        if type(value) is CoroutineType:
-            value.close()
-            error = not_awaited(label, value.__qualname__)
-        elif secrets.reveals(value):
-            error = secrets.refusal(label)
-        if error is not None:
-            self._give_in(number, child, error, self.order.attempts.get((number, child), 0) + 1)
-
     def _give_in(
         self, number: int, child: int, error: BaseException, attempts: int, state: State = State.FAILED
     ) -> None:
-        """Record an end that is final, and no success."""
+        """Record an end that is final, and not that of a call that returned."""
+        if isinstance(error, Found):
+            self.values[number][child] = error.value
+            self._note(number, child, State.CACHED, attempts)
+            return
         if isinstance(error, Signal):  # it skipped itself, or was cancelled: neither is an error
-            value = _stand_in(self.plan.plan.nodes[number], state)
+            value = _stand_in(self.plan.plan, number, state)
             failure = Failure(f"hr.{type(error).__name__}", secrets.redact(error.message)) if error.message else None
         else:
             failure, value = capture(error)
@@ -394,19 +418,21 @@ def _has_items(plan: Plan, number: int) -> bool:
     return any(edge.kind is EdgeKind.ITEM for edge in plan.nodes[number].outputs)
 
 
-def _stand_in(spec: PlanNode, state: State) -> Any:
+def _stand_in(plan: Plan, number: int, state: State) -> Any:
     """What a task receives in the place of the value of one that did not run to its end."""
+    name = plan.nodes[number].name
     match state:
         case State.SKIPPED:
             return None
         case State.CRASHED:
-            return TaskCrashed(f"task {spec.name!r} was lost with the process that ran it", task=spec.name)
+            return TaskCrashed(f"task {name!r} was lost with the process that ran it", task=name)
         case State.TIMED_OUT:
-            return TaskTimedOut(f"task {spec.name!r} took longer than its timeout", task=spec.name)
+            return TaskTimedOut(f"task {name!r} took longer than its timeout", task=name)
         case State.CANCELLED:
-            return RunCancelled(f"task {spec.name!r} was cancelled", task=spec.name)
+            return RunCancelled(f"task {name!r} was cancelled", task=name)
         case State.FAILED:
-            return FlowError(f"node {spec.name!r} could not be mapped: what it maps over has no common length")
+            return FlowError(f"node {name!r} could not be mapped: what it maps over has no common length")
         case _:
-            text = f"task {spec.name!r} did not run: its upstream did not satisfy its trigger"
-            return TriggerFailed(text, task=spec.name)
+            trigger = name_of(plan.policy(number).trigger)
+            text = f"task {name!r} did not run: its upstream did not satisfy its trigger {trigger}"
+            return TriggerFailed(text, task=name)

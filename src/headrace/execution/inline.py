@@ -14,8 +14,11 @@ from headrace.core.events import CancelRequested, Command, Dispatch, Event, Rele
 from headrace.core.plan import Plan
 from headrace.execution.asynchronous import execution_of
 from headrace.execution.base import Executor, Wanted
+from headrace.execution.constants import copy
+from headrace.execution.context import at_post
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedPlan
+from headrace.execution.logs import LOGS
 from headrace.execution.shelf import Shelf
 from headrace.execution.values import Values, add_values
 from headrace.execution.watchdog import watched
@@ -28,6 +31,8 @@ class InlineExecutor(Executor):
 
     def __init__(self) -> None:
         self._plan: LoadedPlan | None = None
+        self._constants: dict[int, Any] = {}
+        self._run_id = ""
         self._queue: deque[Dispatch] = deque()
         self._events: deque[Event] = deque()
         self._notes: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -36,7 +41,10 @@ class InlineExecutor(Executor):
         self._shelf = Shelf(_at_least)
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
+        self._constants = dict(enumerate(map(copy, outline.constants)))
         self._plan = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"))
+        self._run_id = run_id
+        LOGS.open(run_id)
         return 1
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
@@ -76,12 +84,15 @@ class InlineExecutor(Executor):
         for batch in order.inputs:
             add_values(values, self._values[batch])
         control = Control(order, self._events.append)
-        execution = execution_of(self._plan, order)(self._plan, order, values, control, interrupts=(KeyboardInterrupt,))
+        execution = execution_of(self._plan, order)(
+            self._plan, order, values, control, interrupts=(KeyboardInterrupt,), constants=self._constants
+        )
         self._running = control
         if not self._notes.empty():  # whoever wrote it did not see what runs, or is about to stop it
             control.end()
         try:
-            ended = watched(execution)
+            with at_post(execution, self._run_id, self.kind):
+                ended = watched(execution)
         finally:
             self._running = None
         self._values[order.batch] = execution.kept()
@@ -100,6 +111,10 @@ class InlineExecutor(Executor):
     def finish(self) -> None:  # noqa: D102 - inherited
         self._queue.clear()
         self._events.clear()
+        if self._plan is not None:
+            LOGS.close_run(self._run_id)
+            self._plan.children.close()
+        self._constants.clear()
         self._plan = None
 
     def release(self) -> None:  # noqa: D102 - inherited

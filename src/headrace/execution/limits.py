@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from threading import get_ident
 from time import perf_counter
@@ -33,6 +34,8 @@ def limited(task: Task[..., Any], call: Call) -> Call:
     seconds = task.policy.timeout
     if seconds is None or task.is_async or task.policy.isolated:  # `Children` looks after those that are isolated
         return call
+    if task.is_async:
+        return _limited_coroutines(task, call, seconds)
 
     def attempt(source: Any, child: int) -> Any:
         control = source.control
@@ -56,27 +59,48 @@ def limited(task: Task[..., Any], call: Call) -> Call:
                 raise error
             return value
         if isinstance(error, TimedOut):  # its traceback says where the task was
-            raise timed_out(seconds, took, prompt=took < seconds + PROMPT).with_traceback(error.__traceback__) from None
-        raise timed_out(seconds, took, prompt=False) from error
+            told = timed_out(task, took, prompt=took < seconds + PROMPT)
+            raise told.with_traceback(error.__traceback__) from None
+        raise timed_out(task, took, prompt=False) from error
 
     return attempt
 
 
-def timed_out(seconds: float, took: float, *, prompt: bool) -> TimedOut:
+def _limited_coroutines(task: Task[..., Any], call: Call, seconds: float) -> Call:
+    async def attempt(source: Any, child: int) -> Any:
+        began, scope = perf_counter(), asyncio.timeout(seconds)
+        try:
+            async with scope:
+                value = await call(source, child)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            took = perf_counter() - began
+            told = timed_out(task, took, prompt=took < seconds + PROMPT)
+            raise told.with_traceback(error.__traceback__) from None
+        if (took := perf_counter() - began) >= seconds:
+            raise timed_out(task, took, prompt=False)
+        return value
+
+    return attempt
+
+
+def timed_out(task: Task[..., Any], took: float, *, prompt: bool) -> TimedOut:
     """Return the signal that says that an attempt took too long.
 
     Parameters
     ----------
-    seconds : float
-        What it was allowed.
+    task : Task
+        Which has a timeout.
     took : float
-        What it took.
+        Seconds that the attempt took.
     prompt : bool
         Whether it ended when it was told to.
     """
+    text = f"task {task.name!r} took longer than its timeout of {task.policy.timeout:g} s, and "
     if prompt:
-        return TimedOut(f"it took longer than its timeout of {seconds:g} s, and was stopped after {took:.3g} s")
+        return TimedOut(f"{text}was stopped after {took:.3g} s")
     return TimedOut(
-        f"it took longer than its timeout of {seconds:g} s, and did not stop until {took:.3g} s (it was inside a C "
-        "function, or caught the exception); isolated=True ends such tasks, too"
+        f"{text}did not stop until {took:.3g} s (it was inside a C function, or caught the exception); isolated=True "
+        "ends such tasks, too"
     )

@@ -1,7 +1,9 @@
 """Values on their way between workers: what cannot be pickled arrives as an error that says so.
 
-Dask would try again for ever to send a value that cannot be pickled. So a batch's result has a type of its own, for
-which Dask asks here: it is pickled as it is, and only if that fails, value by value.
+A result could be pickled when it was made (``sound``), but may have changed since: some objects open files or make
+locks when they are first used, in a task that takes them in the same process. Dask would try again for ever to send
+such a value. So a batch's result has a type of its own, for which Dask asks here: it is pickled as it is, and only if
+that fails, value by value.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
+from dask.sizeof import sizeof
 from distributed.protocol.serialize import dask_deserialize, dask_serialize, pickle_dumps, pickle_loads
 
 from headrace.errors import NotPicklable
+from headrace.execution.constants import Constant
 from headrace.execution.secrets import redact
 from headrace.execution.values import Values
 
@@ -83,3 +87,19 @@ def _dump(values: BatchValues) -> tuple[dict[str, Any], list[Any]]:
 def _load(header: dict[str, Any], frames: list[Any]) -> BatchValues:
     values, refused = pickle_loads(header["pickled"], frames)
     return BatchValues(values, None, refused)
+
+
+@dask_serialize.register(Constant)  # type: ignore[untyped-decorator]
+def _dump_constant(constant: Constant) -> tuple[dict[str, Any], list[Any]]:
+    flags, frames = constant.pack()
+    return {"writeable": list(flags)}, list(frames)
+
+
+@dask_deserialize.register(Constant)  # type: ignore[untyped-decorator]
+def _load_constant(header: dict[str, Any], frames: list[Any]) -> Constant:
+    return Constant(packed=(header["writeable"], frames))
+
+
+@sizeof.register(Constant)  # type: ignore[untyped-decorator]
+def _size_of_constant(constant: Constant) -> int:
+    return constant.nbytes or int(sizeof(constant.value))

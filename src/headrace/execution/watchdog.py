@@ -1,4 +1,4 @@
-"""The watchdog: gives back what a slow batch has not started, interrupts tasks, and says how far batches are.
+"""The watchdog: gives back what a slow batch has not started, interrupts tasks, and tells how far batches are.
 
 One daemon thread per process, started at the first batch. Nobody waits behind a slow neighbour: when a batch has
 run longer than the limit that came with it, the unstarted rest goes back to the machine, which dispatches it
@@ -16,6 +16,7 @@ from headrace.core.events import Ended, HandedBack, Progressed
 from headrace.core.signals import Cancelled
 from headrace.execution.batch import Execution
 from headrace.execution.interrupt import Control, forget
+from headrace.execution.logs import LOGS
 
 #: Seconds between two looks; a batch is noticed at most this much after its limit.
 LOOK = 0.02
@@ -79,6 +80,7 @@ class Watchdog:
                     noted[control] = control.position
                     control.send(Progressed(control.batch, control.position))
             if look % NOTE == 0:
+                LOGS.flush()
                 noted = {control: noted[control] for control in controls if control in noted}
 
 
