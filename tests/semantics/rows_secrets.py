@@ -136,7 +136,7 @@ def say_nothing(text: str) -> None:
 
 
 @hr.task(trigger="any_failed")
-def told(error: Any) -> list[Any]:
+def told_of(error: Any) -> list[Any]:
     return [type(error).__name__, os.environ["HEADRACE_ROWS_SECRET"] in str(error)]
 
 
@@ -348,17 +348,17 @@ def errors_without_the_secret_stay_what_they_are():
     return say_nothing(SECRET)
 
 
-@row(result=["TaskFailed", False], say=[F], told=[S])
+@row(result=["TaskFailed", False], say=[F], told_of=[S])
 def secret_in_a_message_is_not_told_to_others():
-    return told(say(SECRET))
+    return told_of(say(SECRET))
 
 
-@row(logged=["logging in with ***"])
+@row(logged={"log": ["WARNING rows.secrets: logging in with ***"]})
 def secret_in_a_log():
     return log(SECRET)
 
 
-@row(logged=["logging in with ***"])
+@row(logged={"prints": ["INFO headrace.prints: logging in with ***"]})
 def secret_in_a_print():
     return prints(SECRET)
 

@@ -32,7 +32,7 @@ def limited(task: Task[..., Any], call: Call) -> Call:
         ``call(source, child)``; where the source is an ``Execution``.
     """
     seconds = task.policy.timeout
-    if seconds is None or task.is_async or task.policy.isolated:  # `Children` looks after those that are isolated
+    if seconds is None or task.policy.isolated:  # `Children` looks after those that are isolated
         return call
     if task.is_async:
         return _limited_coroutines(task, call, seconds)
