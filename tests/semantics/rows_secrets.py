@@ -44,7 +44,7 @@ def lengths(x: int, text: str) -> int:
 
 
 @hr.task
-def with_default(x: int, text: str = SECRET) -> int:  # type: ignore[assignment]
+def with_default(x: int, text: str = SECRET) -> int:
     return x * len(text)
 
 
@@ -159,7 +159,7 @@ def secret_by_keyword():
 
 
 @row(result=TEXT)
-def secret_as_default_of_a_parameter(password: str = SECRET):  # type: ignore[assignment]
+def secret_as_default_of_a_parameter(password: str = SECRET):
     return length(password)
 
 
@@ -231,7 +231,7 @@ def secret_got_by_hand():
 @row(result=TEXT)
 def secret_through_a_flow_in_a_flow():
     @hr.flow(name="secret_inner")
-    def inner(password: str = SECRET):  # type: ignore[assignment]
+    def inner(password: str = SECRET):
         return length(password)
 
     return inner()

@@ -46,7 +46,7 @@ def skips(key: str) -> None:
 
 
 @hr.flow(name="talkative")
-def talkative(key: str = hr.Secret("HEADRACE_BYTES_SECRET")):  # type: ignore[assignment]
+def talkative(key: str = hr.Secret("HEADRACE_BYTES_SECRET")):
     signed = sign.map(["a", "b"], hr.unmapped(key))
     return signed, say(key), say_later(key), give(key), skips(key), sign("c", hr.Secret("HEADRACE_BYTES_SECRET"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from headrace.core.drawing import current_drawing
 from headrace.core.node import Later
@@ -22,7 +22,7 @@ def look_up_by(function: Callable[[str], str]) -> None:
     _LOOK_UP[:] = [function]
 
 
-class Secret(Later):
+class _Secret(Later):
     """The name of a text that must not be written down: a password, a token.
 
     As an argument of a task, a parameter of a flow, or the default of either, it stands for the text; the task
@@ -89,15 +89,31 @@ class Secret(Later):
         self._refuse("`for ... in` or unpacking")
 
     def __eq__(self, other: object) -> bool:
-        if isinstance(other, Secret):
+        if isinstance(other, _Secret):
             return self.name == other.name
         return super().__eq__(other)
 
     def __hash__(self) -> int:
-        return hash((Secret, self.name))
+        return hash((_Secret, self.name))
 
     def __reduce__(self) -> tuple[Any, ...]:  # type: ignore[override]
-        return Secret, (self.name,)
+        return _Secret, (self.name,)
+
+
+_Secret.__name__ = _Secret.__qualname__ = "Secret"
+
+if TYPE_CHECKING:
+
+    class Secret(str):  # to checkers, the text that a task receives, so that it fits parameters of that type
+        """See above."""
+
+        name: str
+
+        def get(self) -> str:
+            """Look the text up, in this process."""
+
+else:
+    Secret = _Secret
 
 
 def secret_json(secret: Secret) -> dict[str, str]:

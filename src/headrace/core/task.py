@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from headrace.core.annotations import outputs_of
 from headrace.core.drawing import current_drawing
@@ -32,7 +32,7 @@ class Task(Generic[P, R]):
         How to treat it.
     """
 
-    def __init__(self, function: Callable[P, R], policy: Policy) -> None:
+    def __init__(self, function: Callable[..., Any], policy: Policy) -> None:
         if not callable(function):
             raise FlowError(f"@task needs a function, got {function!r}")
         self.function = function
@@ -83,14 +83,18 @@ class Task(Generic[P, R]):
         function = self.function
         return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', self.policy.name)}"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(self, *args: Any, upstream: Any, **kwargs: Any) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Add a node to the flow that is being drawn, or, outside of any, call the function."""
         drawing = current_drawing()
         if drawing is None:
             if "upstream" in kwargs:
                 raise FlowError(f"task {self.name!r} got upstream= outside of a flow; it orders nodes of a flow only")
             return self.function(*args, **kwargs)
-        return cast(R, drawing.add_call(self, args, kwargs, mapped=False))
+        return drawing.add_call(self, args, kwargs, mapped=False)
 
     def check_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Refuse arguments that the function's signature does not take.
@@ -203,6 +207,17 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             raise FlowError(f"task {name!r}: unknown option {option!r}; known are {', '.join(OPTIONS)}")
 
 
+class Decorator(Protocol):
+    """What ``task`` with options returns. Checkers see of an ``async def`` function what awaiting it gives."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
@@ -228,7 +243,7 @@ def task(
     on_state: Callable[..., object] | None = None,
     on_failure: Callable[..., object] | None = None,
     dynamic: bool = False,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+) -> Decorator: ...
 
 
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
