@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headrace.core.control import case, decide_by, filter, merge, switch  # noqa: A004 - words of the flow language
     from headrace.core.flow import parameter as Parameter  # noqa: N812 - reads as a noun in a flow
     from headrace.core.node import flatten, unmapped
+    from headrace.core.resource import Resource, resource
     from headrace.core.rules import some_failed, some_successful
     from headrace.core.secret import Secret
     from headrace.core.signals import Fail, Retry, Skip
@@ -54,6 +55,8 @@ _FACE = {
     "Skip": ("headrace.core.signals", "Skip"),
     "Fail": ("headrace.core.signals", "Fail"),
     "Retry": ("headrace.core.signals", "Retry"),
+    "Resource": ("headrace.core.resource", "Resource"),
+    "resource": ("headrace.core.resource", "resource"),
     "State": ("headrace.core.state", "State"),
     "exponential": ("headrace.execution.backoff", "exponential"),
     "Context": ("headrace.execution.context", "Context"),
@@ -81,6 +84,7 @@ __all__ = [
     "LocalEnvironment",
     "Observer",
     "Parameter",
+    "Resource",
     "Retry",
     "Secret",
     "Skip",
@@ -99,6 +103,7 @@ __all__ = [
     "flow",
     "get_client",
     "merge",
+    "resource",
     "some_failed",
     "some_successful",
     "switch",
