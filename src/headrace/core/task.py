@@ -32,10 +32,10 @@ class Task(Generic[P, R]):
         How to treat it.
     """
 
-    def __init__(self, function: Callable[..., Any], policy: Policy) -> None:
+    def __init__(self, function: Callable[P, R], policy: Policy) -> None:
         if not callable(function):
             raise FlowError(f"@task needs a function, got {function!r}")
-        self.function = function
+        self.function: Callable[..., Any] = function
         self.policy = policy
         functools.update_wrapper(self, function)
         self._taken: set[tuple[Any, ...]] = set()
@@ -211,13 +211,13 @@ class Decorator(Protocol):
     """What ``task`` with options returns. Checkers see of an ``async def`` function what awaiting it gives."""
 
     @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
 @overload
-def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...  # type: ignore[overload-overlap]
+def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
