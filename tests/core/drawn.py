@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from headrace.core.graph import Graph, GraphDrawing
@@ -28,6 +28,13 @@ class NodePlan:
     gates: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     holds: int = 0
+
+    def __repr__(self) -> str:
+        """Only what is not usual: hypothesis prints hundreds of them."""
+        usual = NodePlan(())
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        said = ", ".join(f"{name}={value!r}" for name, value in given.items() if value != getattr(usual, name))
+        return f"NodePlan({said if self.args else f'args=(), {said}'})"
 
 
 def noop(*args: Any) -> None:

@@ -42,7 +42,6 @@ nodes = st.builds(
     policy=policies,
     strict=st.sampled_from((True, False)),
     gates=st.sampled_from(((), (), (), (0,), (1,), (0, 3))),
-    after=st.lists(picks, max_size=2).map(tuple),
 )
 graphs = st.lists(nodes, min_size=1, max_size=10)
 # Maps of several widths, and maps over several of them that stop at the shortest.

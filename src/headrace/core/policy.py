@@ -128,6 +128,10 @@ class Policy:
     on_failure: Callable[..., object] | None = None
     dynamic: bool = False
 
+    def __repr__(self) -> str:
+        given = "".join(f", {option}={value!r}" for option, value in options_of(self).items())
+        return f"Policy(name={self.name!r}{given})"
+
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if not isinstance(self.name, str) or not self.name:
