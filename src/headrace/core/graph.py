@@ -320,10 +320,11 @@ class GraphDrawing:
             found.update(spec.upstream if strong else ())
             for slot in spec.slots():
                 for ref in refs(slot):
+                    mapped, item = self.nodes[ref.node].mapped, ref.path and type(ref.path[0]) is int
                     spread = isinstance(slot, Ref) and ref.how is not How.WHOLE
-                    if spread and ref.how is How.EACH and self.nodes[ref.node].mapped:
+                    if spread and ref.how is How.EACH and mapped:
                         todo += [ref.node] if ref.node not in todo else []
-                    elif spread or strong:
+                    elif spread or (strong and not (mapped and item)):  # one child may have failing siblings
                         found.add(ref.node)
         return found
 
