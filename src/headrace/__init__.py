@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headrace.core.control import case, decide_by, filter, merge, switch  # noqa: A004 - words of the flow language
     from headrace.core.flow import parameter as Parameter  # noqa: N812 - reads as a noun in a flow
     from headrace.core.node import flatten, unmapped
+    from headrace.core.resource import Resource, resource
     from headrace.core.rules import some_failed, some_successful
     from headrace.core.signals import Fail, Retry, Skip
     from headrace.core.state import State
@@ -52,6 +53,8 @@ _FACE = {
     "Skip": ("headrace.core.signals", "Skip"),
     "Fail": ("headrace.core.signals", "Fail"),
     "Retry": ("headrace.core.signals", "Retry"),
+    "Resource": ("headrace.core.resource", "Resource"),
+    "resource": ("headrace.core.resource", "resource"),
     "State": ("headrace.core.state", "State"),
     "exponential": ("headrace.execution.backoff", "exponential"),
     "Context": ("headrace.execution.context", "Context"),
@@ -79,6 +82,7 @@ __all__ = [
     "LocalEnvironment",
     "Observer",
     "Parameter",
+    "Resource",
     "Retry",
     "Skip",
     "State",
@@ -96,6 +100,7 @@ __all__ = [
     "flow",
     "get_client",
     "merge",
+    "resource",
     "some_failed",
     "some_successful",
     "switch",

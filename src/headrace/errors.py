@@ -30,6 +30,8 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── TriggerFailed                     upstream states did not satisfy the task's trigger
     │   ├── TaskCrashed                       the process that ran the task died, and no attempt is left
     │   ├── RunCancelled
+    │   ├── RunTimedOut(TimeoutError)
+    │   ├── NotCleanedUp                      a run had to end before its clean-ups were done
     │   ├── ClusterLost                       scheduler gone
     │   └── ValueReleased                     a value was asked for that is no longer kept
     ├── NotInTask(RuntimeError)               hr.context() where no task is being executed
@@ -172,6 +174,14 @@ class TaskCrashed(RunError):
 
 class RunCancelled(RunError):
     """The run was cancelled."""
+
+
+class RunTimedOut(RunError, TimeoutError):
+    """The run took longer than its flow's ``timeout``."""
+
+
+class NotCleanedUp(RunError):
+    """The run had to end before this was cleaned up."""
 
 
 class ClusterLost(RunError):

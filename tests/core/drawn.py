@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from headrace.core.graph import Graph, GraphDrawing
 from headrace.core.node import Ended, Node, flatten, unmapped
 from headrace.core.policy import Policy
+from headrace.core.rules import CLEANUP
 from headrace.core.task import Task
 
 
 @dataclass(frozen=True)
 class NodePlan:
-    """A node to draw; sources are counted from the newest node backwards, modulo what there is."""
+    """A node to draw; sources are counted from the newest node backwards, modulo what there is.
+
+    It is the set-up of a resource if it ``holds`` some nodes that are drawn next.
+    """
 
     args: tuple[tuple[str, int], ...]
     upstream: tuple[int, ...] = ()
@@ -22,6 +26,15 @@ class NodePlan:
     policy: Policy = field(default_factory=lambda: Policy(name="t"))
     strict: bool = True
     gates: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    holds: int = 0
+
+    def __repr__(self) -> str:
+        """Only what is not usual: hypothesis prints hundreds of them."""
+        usual = NodePlan(())
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        said = ", ".join(f"{name}={value!r}" for name, value in given.items() if value != getattr(usual, name))
+        return f"NodePlan({said if self.args else f'args=(), {said}'})"
 
 
 def noop(*args: Any) -> None:
@@ -34,6 +47,7 @@ def draw_graph(nodes: list[NodePlan], *, shared: bool = False) -> tuple[Graph, s
     With ``shared``, nodes of one policy are of one task, so that something is known of their cost when one ran.
     """
     drawing, made, lists = GraphDrawing(), [], set()
+    blocks: list[tuple[Node, int]] = []
     tasks: dict[Policy, Task] = {}
     with drawing.active():
         for spec in nodes:
@@ -53,10 +67,27 @@ def draw_graph(nodes: list[NodePlan], *, shared: bool = False) -> tuple[Graph, s
             else:
                 node = task(*(value for value, _ in args), upstream=upstream)
             drawing.nodes[-1].gates = tuple(sorted({len(made) - 1 - pick % len(made) for pick in spec.gates if made}))
+            after = {made[-1 - pick % len(made)]._index for pick in spec.after} if made else set()
+            drawing.nodes[-1].after = tuple(sorted(after.difference(drawing.nodes[-1].sources())))
             if spec.returns_list:
                 lists.add(len(made))
             made.append(node)
+            blocks = [(block, left - 1) for block, left in blocks]
+            if spec.holds and not mapped:
+                blocks.append((drawing.begin_block(node), spec.holds))
+            while any(left <= 0 for _, left in blocks):
+                close(drawing, blocks, made)
+        while blocks:
+            close(drawing, blocks, made)
     return drawing.finish("simulated", made[-1]), lists
+
+
+def close(drawing: GraphDrawing, blocks: list[tuple[Node, int]], made: list[Node]) -> None:
+    """Draw the clean-up of the innermost resource."""
+    block, _ = blocks.pop()
+    node = Task(noop, Policy(name="c", trigger=CLEANUP, retries=1))(block)
+    drawing.end_block(block, node)
+    made.append(node)
 
 
 def argument(

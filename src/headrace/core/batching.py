@@ -194,7 +194,7 @@ class Growth:
         if count < run.unfinished or self.careful:
             return
         for _, target, kind, _, _ in run.spec.outputs:
-            if kind is EdgeKind.NODE:
+            if kind is EdgeKind.NODE or kind is EdgeKind.AFTER:
                 self._serve(target)
 
     def _serve(self, node: int) -> None:
@@ -287,6 +287,9 @@ def grow(
         Seconds after which the worker gives back the rest.
     """
     node, low, _ = ready.first
+    if nodes[node].placement.apart:
+        ready.take(1)
+        return [Strip((node,), low, low + 1)], math.inf
     if suspects and (most := suspects.get((node, low))) is not None:
         return _grow_suspect(ready, nodes, costs, most, suspects)
     growth = Growth(nodes, costs, MOST, careful or bool(suspects), nodes[node].placement, heavy)

@@ -6,6 +6,7 @@ placements are counted apart, so that work for which there is a worker never wai
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Mapping, Sequence
 
 from headrace.core import batching, gangs
@@ -23,7 +24,7 @@ from headrace.core.recovery import Recovery
 from headrace.core.slices import slices_of
 from headrace.core.slots import EachSent
 from headrace.core.state import State, move
-from headrace.core.strips import Strip, count, runs
+from headrace.core.strips import Strip, count, cut, runs
 
 #: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
 #: round trip.
@@ -124,6 +125,31 @@ class Dispatcher:
             self.ledger.unclaim(batch.inputs)
         return batch
 
+    def learn(self, batch: Batch, seconds: array[float], upto: int) -> None:
+        """Take in durations of a batch that were not seen before.
+
+        Parameters
+        ----------
+        batch : Batch
+            Which.
+        seconds : array of float
+            Durations of its positions.
+        upto : int
+            How many of them are known.
+        """
+        totals: dict[int, list[float]] = {}
+        position = batch.learnt
+        for nodes, low, high in cut(batch.strips, batch.learnt, upto):
+            end = position + len(nodes) * (high - low)
+            for at, node in enumerate(nodes, position):
+                entry = totals.setdefault(self.nodes[node].spec.task, [0.0, 0])
+                entry[0] += seconds[at] if high - low == 1 else sum(seconds[at : end : len(nodes)])
+                entry[1] += high - low
+            position = end
+        for task, (total, number) in totals.items():
+            self.costs.learn(task, total, int(number))
+        batch.learnt = max(batch.learnt, upto)
+
     def stalled(self, number: int) -> None:
         """Note that a batch put task runs off: one of a gang waited in vain for another."""
         if number in self._gang:
@@ -221,7 +247,9 @@ class Dispatcher:
         self._seats.update((number, seat) for seat, number in enumerate(numbers))
         self._gang = numbers if len(numbers) > 1 else ()
         self._meeting = set(self._gang)
-        limit = (batching.PATIENCE - 1) * batching.GRAIN + max(batching.GRAIN, gang.seconds)
+        # A few task runs of half a span each, one after the other, may be expected to take longer than any gang should.
+        expected = min(max(batching.GRAIN, gang.seconds), 1.5 * gangs.SPAN)
+        limit = (batching.PATIENCE - 1) * batching.GRAIN + expected
         all_strips = [(Strip(tuple(seat), 0, 1),) for seat in gang.seats]
         for number, strips in zip(numbers, all_strips, strict=True):
             self._take(number, strips, ANYWHERE)

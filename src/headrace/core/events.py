@@ -292,6 +292,13 @@ class Stop:
 
 
 @dataclass(slots=True)
+class Deadline:
+    """From this time on, what runs is to be interrupted; of use to an executor that runs in the driver's own thread."""
+
+    time: float
+
+
+@dataclass(slots=True)
 class Release:
     """Let go of the values of these batches: nothing that is to come needs them."""
 
@@ -305,4 +312,4 @@ class Wake:
     time: float
 
 
-Command = Dispatch | Stop | Release | Wake
+Command = Dispatch | Stop | Deadline | Release | Wake

@@ -63,6 +63,8 @@ class NodeSpec:
         Whether what it maps over must be of one length.
     gates : tuple of int
         Nodes that must have succeeded for it to run, whatever its trigger says.
+    after : tuple of int
+        Nodes that must be over first, however they end.
     """
 
     name: str
@@ -73,6 +75,7 @@ class NodeSpec:
     mapped: bool
     strict: bool = True
     gates: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
 
     def slots(self) -> Iterable[Slot]:
         """All arguments."""
@@ -82,7 +85,7 @@ class NodeSpec:
     def sources(self) -> list[int]:
         """All nodes that it waits for, each once, in order."""
         found = {ref.node for slot in self.slots() for ref in refs(slot)}
-        return sorted(found.union(self.upstream, self.gates))
+        return sorted(found.union(self.upstream, self.gates, self.after))
 
 
 @dataclass
@@ -201,6 +204,8 @@ class Graph:
             texts.append(f"[{quoted(node.name)}, {origin}, {mapped}, {upstream}, [{args}], {{{kwargs}}}, {policy}]")
             if node.gates or not node.strict:  # so that options that few nodes have change no other digest
                 texts.append(f"[{list(node.gates)}, {str(node.strict).lower()}]")
+            if node.after:
+                texts.append(f"[after {list(node.after)}]")
         texts.append(text_of(self.result))
         if self.deciding is not None:
             texts.append(f"{list(self.deciding)}")
@@ -385,6 +390,19 @@ class GraphDrawing:
         spec.upstream = tuple(sorted({*spec.upstream, *(node._index for node in nodes)}))
         self._backward = self._backward or (bool(spec.upstream) and spec.upstream[-1] >= index)
 
+    def begin_block(self, node: Node) -> Node:
+        """What is drawn from now on, until ``end_block``, begins after a node."""
+        return node
+
+    def end_block(self, block: Node, node: Node) -> None:
+        """Make a node come after all that was drawn in a block, without asking how that ended."""
+        begin, end = block._index, node._index
+        for index in range(begin + 1, end):
+            if all(source < begin for source in self.nodes[index].sources()):
+                self.add_upstream(index, (block,))
+        spec = self.nodes[end]
+        spec.after = tuple(sorted({*spec.sources(), *range(begin + 1, end)} - {begin}))
+
     def include(self, graph: Graph, arguments: Mapping[str, Any]) -> Any:
         """Inline a graph that was built by hand; its parameters take the given values or nodes."""
         shift = len(self.nodes)
@@ -406,8 +424,9 @@ class GraphDrawing:
             kwargs = {key: constant(replace(slot, change)) for key, slot in node.kwargs.items()}
             upstream = tuple(source + shift for source in node.upstream)
             gates = tuple(source + shift for source in node.gates)
+            after = tuple(source + shift for source in node.after)
             name = self.unique_name(node.task.name)
-            spec = NodeSpec(name, node.task, args, kwargs, upstream, node.mapped, node.strict, gates)
+            spec = NodeSpec(name, node.task, args, kwargs, upstream, node.mapped, node.strict, gates, after)
             if self._cases:
                 self._put_behind_gate(spec)
             self.nodes.append(spec)

@@ -49,6 +49,7 @@ class Ledger:
         self.released: list[int] = []
         self._claims: Counter[int] = Counter()
         self.lost: set[tuple[int, int]] = set()
+        self._ending = False
 
     def store(self, batch: int, strips: Iterable[Strip], heavy: bool = False) -> None:
         """Note that a batch ended and holds the values of these strips.
@@ -177,6 +178,11 @@ class Ledger:
         elif self._needed(node, child):
             self.lost.add((node, child))
 
+    def narrow(self) -> None:
+        """The run is ending early: of what was lost, only what somebody will still take is needed."""
+        self._ending = True
+        self.lost = {key for key in self.lost if self._needed(*key)}
+
     def can_be_served(self, node: int, child: int) -> bool:
         """Whether no value that a task run takes is lost."""
         return self.lost.isdisjoint(self._taken(node, child))
@@ -190,7 +196,7 @@ class Ledger:
 
     def _needed(self, node: int, child: int) -> bool:
         spec = self.nodes[node].spec
-        if spec.returned:
+        if spec.returned and not self._ending:
             return True
         for edge in spec.outputs:
             target = self.nodes[edge.target]

@@ -12,18 +12,20 @@ settled here, without being dispatched; the same rules decide inside a batch.
 Every task run ends in exactly one final state, and none is dispatched while another dispatch of it is live: a range
 becomes ready only when it is PENDING, and leaves it only by becoming RUNNING. A hand-back moves from RUNNING to
 PENDING just what the worker promised not to start.
+
+A run that is cancelled, or out of time, still runs its clean-ups (``core.ending``).
 """
 
 from __future__ import annotations
 
 import heapq
-from array import array
 from collections import deque
 from collections.abc import Iterable, Mapping
 
 from headrace.core.constants import numbers_by_node
 from headrace.core.costs import Costs
 from headrace.core.dispatcher import Batch, Dispatcher
+from headrace.core.ending import Ending, set_apart
 from headrace.core.events import (
     CancelRequested,
     Command,
@@ -37,13 +39,11 @@ from headrace.core.events import (
     Progressed,
     Release,
     Resized,
-    Stop,
     Vanished,
-    Wake,
 )
 from headrace.core.ledger import Ledger
 from headrace.core.limits import placements_of
-from headrace.core.noderun import NO_BATCH, NodeRun
+from headrace.core.noderun import NO_BATCH, NodeRun, deciding
 from headrace.core.plan import EdgeKind, Plan
 from headrace.core.ready import Backlog, Segment
 from headrace.core.recovery import Recovery
@@ -66,10 +66,20 @@ class RunMachine:
         How many threads the executor has.
     limits : mapping of str to int, optional
         By tag: how many task runs may run at the same time.
+    timeout : float, optional
+        Seconds that the run may take.
     """
 
-    def __init__(self, plan: Plan, threads: int = 1, limits: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        threads: int = 1,
+        *,
+        limits: Mapping[str, int] | None = None,
+        timeout: float | None = None,
+    ) -> None:
         self.plan = plan
+        self.timeout = timeout
         self.state = State.PENDING
         self.costs = Costs(len(plan.tasks))
         self.nodes: list[NodeRun] = []
@@ -79,6 +89,7 @@ class RunMachine:
             if spec.widths and not spec.widths_from:
                 run.resize(spec.widths[0])
             self.nodes.append(run)
+        set_apart(self.nodes, plan)
         self.ledger = Ledger(self.nodes)
         self.returned: dict[int, bytes] = {}
         self.trouble: Failure | None = None
@@ -88,6 +99,7 @@ class RunMachine:
         if plan.constants:
             self.dispatcher.constants = numbers_by_node(plan)
         self._due: list[tuple[float, int, int]] = []
+        self.ending = Ending(self.nodes, self.dispatcher, self._due, self._conclude)
         self._to_open: deque[int] = deque()
         self._to_offer: deque[Segment] = deque()
         self._commands: list[Command] = []
@@ -104,6 +116,8 @@ class RunMachine:
         """
         self.state = move_run(self.state, State.RUNNING)
         self._to_open.extend(range(len(self.nodes)))
+        if self.timeout is not None:
+            self.ending.expires = now + self.timeout
         return self.handle(now, ())
 
     def handle(self, now: float, events: Iterable[Event]) -> list[Command]:
@@ -131,23 +145,24 @@ class RunMachine:
                     if (batch := self.dispatcher.batches.get(number)) is not None:
                         batch.position = max(batch.position, position)
                 case Lost():
-                    self._lost(event)
+                    self._lost(event, now)
                 case Vanished(number):
                     self.ledger.vanish(number)
                 case Resized(threads):
                     self.threads = threads
                 case CancelRequested():
-                    self._cancel()
+                    self._end(now, State.CANCELLED)
         self._wake_due(now)
         self._settle_down()
+        self._expire(now)
         self._commands += self.dispatcher.fill(now, finished=self.finished)
         self._finish()
         if self.ledger.released:
             self._commands.append(Release(tuple(self.ledger.released)))
             self.ledger.released.clear()
         wakes = [due[0] for due in self._due[:1]] + ([self.dispatcher.wake] if self.dispatcher.wake is not None else [])
-        if wakes and not self.finished:
-            self._commands.append(Wake(min(wakes)))
+        if not self.finished:
+            self._commands += self.ending.times(wakes)
         commands, self._commands = self._commands, []
         return commands
 
@@ -191,7 +206,7 @@ class RunMachine:
         """The nodes whose failures are the run's."""
         if self.plan.deciding is not None:
             return [self.nodes[index] for index in self.plan.deciding]
-        return [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
+        return deciding(self.nodes)
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -202,7 +217,7 @@ class RunMachine:
         self.recovery.heard()
         self._give_back(batch, event.stop)
         if batch.replay:
-            self._replayed(event, batch)
+            self._replayed(event, batch, now)
             return
         for node, child in event.missing:
             if self.nodes[node].holders[child] not in self.dispatcher.batches:  # else it will tell what became of it
@@ -216,7 +231,7 @@ class RunMachine:
         for position, measure, size in event.sizes:
             node, child = locate(batch.strips, position)
             self.nodes[node].sizes[measure][child] = size
-        self._learn(batch, event.seconds, batch.stop)
+        self.dispatcher.learn(batch, event.seconds, batch.stop)
         strips = list(cut(batch.strips, 0, batch.stop))
         position = 0
         for nodes, low, high in strips:
@@ -256,21 +271,22 @@ class RunMachine:
         if run.teller is not None:
             run.teller.attempted(child, run.attempts.get(child, 0), entry)
         run.attempts[child] = entry.attempts
-        if entry.state is State.RETRYING:
+        if entry.state is State.RETRYING and now + entry.delay < self.ending.until:
             move(run.states, child, child + 1, State.RETRYING)
             run.holders[child] = NO_BATCH
             heapq.heappush(self._due, (now + entry.delay, node, child))
             return
         if entry.failure is not None:
             (run.reasons if entry.state is State.SKIPPED else run.failures)[child] = entry.failure
-        self._conclude(node, child, child + 1, entry.state)
+        # A retry that would come after the end of a run that is ending does not come.
+        self._conclude(node, child, child + 1, State.FAILED if entry.state is State.RETRYING else entry.state)
 
     def _handed_back(self, event: HandedBack) -> None:
         batch = self.dispatcher.batches.get(event.batch)
         if batch is None or event.stop >= batch.stop:
             return
         done = len(event.seconds)
-        self._learn(batch, event.seconds, done)
+        self.dispatcher.learn(batch, event.seconds, done)
         if done < event.stop:
             node, _ = locate(batch.strips, done)
             self.costs.at_least(self.nodes[node].spec.task, event.current)
@@ -293,14 +309,14 @@ class RunMachine:
             for node in reversed(nodes):
                 self._to_offer.appendleft((node, low, high))
 
-    def _lost(self, event: Lost) -> None:
+    def _lost(self, event: Lost, now: float) -> None:
         batch = self.dispatcher.over(event.batch)
         if batch is None:
             return
         whole = list(runs(cut(batch.strips, 0, batch.stop)))
         hopeless = self.recovery.hopeless(event.loss, whole)
         if batch.replay and hopeless:
-            self._give_up(event.failure)
+            self._give_up(now, event.failure)
         elif batch.replay:
             self.ledger.lost.update(whole)
         elif hopeless:
@@ -315,62 +331,42 @@ class RunMachine:
                 self.nodes[node].give_back(child, child + 1)
                 self._to_offer.append((node, child, child + 1))
 
-    def _replayed(self, event: Ended, batch: Batch) -> None:
+    def _replayed(self, event: Ended, batch: Batch, now: float) -> None:
         """Take in values that were made anew."""
         strips = list(cut(batch.strips, 0, batch.stop))
         again, problem = self.recovery.differs(self.nodes, strips, event)
         if problem:
-            self._give_up(Failure("headrace.errors.TaskCrashed", problem, exception=TaskCrashed(problem)))
+            self._give_up(now, Failure("headrace.errors.TaskCrashed", problem, exception=TaskCrashed(problem)))
             return
         self.ledger.lost.update(again)
         self.ledger.store(event.batch, strips, event.heavy)
 
-    def _give_up(self, failure: Failure) -> None:
-        """End the run at once, because it could go on only with wrong values."""
+    def _give_up(self, now: float, failure: Failure) -> None:
+        """End the run, because it could go on only with wrong values."""
         self.trouble = failure
-        self._settle_all(State.CRASHED)
+        self._end(now, State.CRASHED)
 
-    def _cancel(self) -> None:
-        self._settle_all(State.CANCELLED)
+    def _expire(self, now: float) -> None:
+        if now >= self.ending.limit and not self._done:
+            self._end(now, State.TIMED_OUT)
+            self._settle_down()
 
-    def _settle_all(self, state: State) -> None:
-        """End the run; what is not final is cancelled, and what runs is stopped."""
-        if self.dispatcher.batches:
-            self._commands.append(Stop(tuple(self.dispatcher.batches)))
-        self.dispatcher.clear()
-        self._due.clear()
+    def _end(self, now: float, state: State) -> None:
+        """End the run before it is done; at once, if it is ending already."""
+        if self.finished:
+            return
+        if self.ending.state is None:
+            self._commands += self.ending.begin(now, state)
+            return
+        self._commands += self.ending.cut_off()
         self._to_open.clear()
         self._to_offer.clear()
-        for run in self.nodes:
-            if run.width is None:
-                run.resize(1)
-            run.opened = True
-            for child in range(len(run.states)):
-                if not State(run.states[child]).is_final:
-                    run.settle(child, child + 1, State.CANCELLED)
         self._unfinished_nodes = 0
-        if not self.finished:
-            self.state = move_run(self.state, state)
 
     def _wake_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             _, node, child = heapq.heappop(self._due)
             self.dispatcher.offer(node, child, child + 1)
-
-    def _learn(self, batch: Batch, seconds: array[float], upto: int) -> None:
-        """Take in durations that were not seen before."""
-        totals: dict[int, list[float]] = {}
-        position = batch.learnt
-        for nodes, low, high in cut(batch.strips, batch.learnt, upto):
-            end = position + len(nodes) * (high - low)
-            for at, node in enumerate(nodes, position):
-                entry = totals.setdefault(self.nodes[node].spec.task, [0.0, 0])
-                entry[0] += seconds[at] if high - low == 1 else sum(seconds[at : end : len(nodes)])
-                entry[1] += high - low
-            position = end
-        for task, (total, number) in totals.items():
-            self.costs.learn(task, total, int(number))
-        batch.learnt = max(batch.learnt, upto)
 
     # -- consequences --------------------------------------------------------------------------------------------
 
@@ -390,7 +386,7 @@ class RunMachine:
                 if finished:
                     self._to_open.append(target)
                 self._to_offer.append((target, low, high))
-            elif finished and kind is EdgeKind.NODE:
+            elif finished and (kind is EdgeKind.NODE or kind is EdgeKind.AFTER):
                 self._serve(target)
         for item, targets in run.takers.items():
             if low <= item < high or (finished and item >= len(run.states)):
@@ -450,7 +446,10 @@ class RunMachine:
         high = min(high, len(run.states))  # a node that could not be mapped is narrower than its sources
         if not run.opened or run.states.find(State.PENDING, low, high) < 0:
             return  # most often, because a batch carried these task runs together with what they wait for
-        sources = [(edge, self.nodes[edge.source]) for edge in run.spec.inputs]
+        if self.ending.state is not None and not run.cleans:
+            self.ending.abandon(node)
+            return
+        sources = [(edge, self.nodes[edge.source]) for edge in run.spec.inputs if edge.kind is not EdgeKind.AFTER]
         by_child = [source for edge, source in sources if edge.kind is EdgeKind.CHILD]
         if by_child and not all(source.final_in(low, high) for source in by_child):
             return  # each child waits for something; so it is when a batch gives back the end of a column
@@ -480,10 +479,19 @@ class RunMachine:
             case Decision.TRIGGER_FAIL:
                 self._conclude(node, child, child + 1, State.TRIGGER_FAILED)
 
+    @property
+    def _done(self) -> bool:
+        """Whether all is final, and no value that somebody needs is still to be made anew."""
+        if self._unfinished_nodes or self.ending.state is not None:
+            return not self._unfinished_nodes
+        return not self.ledger.lost and not any(batch.replay for batch in self.dispatcher.batches.values())
+
     def _finish(self) -> None:
-        if self._unfinished_nodes or self.finished:
+        if self.finished or not self._done:
             return
-        if self.ledger.lost or any(batch.replay for batch in self.dispatcher.batches.values()):
+        if self.ending.state is not None:
+            self._commands += self.ending.cut_off()
+            self.state = move_run(self.state, self.ending.state)
             return
         failed = any(run.failed for run in self.deciding())
         self.state = move_run(self.state, State.FAILED if failed else State.SUCCESS)

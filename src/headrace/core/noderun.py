@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 
 from headrace.core.events import Failure
 from headrace.core.moves import Teller
-from headrace.core.plan import EdgeKind, PlanNode
+from headrace.core.plan import Edge, EdgeKind, PlanNode
 from headrace.core.policy import Placement, Policy
-from headrace.core.rules import Upstream, upstream_of
+from headrace.core.rules import CLEANUP, Upstream, upstream_of
 from headrace.core.slots import EachSent
 from headrace.core.state import FINAL, GOOD, State, move
 from headrace.core.summary import NodeSummary
@@ -117,6 +118,16 @@ class NodeRun:
         return self.opened and self.unfinished == 0
 
     @property
+    def cleans(self) -> bool:
+        """Whether it cleans up, also when the run is cancelled."""
+        return self.policy.trigger == CLEANUP
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether all its task runs are there and succeeded."""
+        return self.finished and self.clean
+
+    @property
     def clean(self) -> bool:
         """Whether no task run failed or was skipped so far."""
         return not self.failed and not self.skipped
@@ -175,6 +186,10 @@ class NodeRun:
         elif state not in GOOD:
             self.failed += count
 
+    def label(self, child: int) -> str:
+        """A task run's name for people: ``task``, or ``task[child]``."""
+        return f"{self.spec.name}[{child}]" if self.spec.mapped else self.spec.name
+
     def summary(self) -> NodeSummary:
         """What to tell people."""
         spec = self.spec
@@ -182,3 +197,18 @@ class NodeRun:
             return NodeSummary(spec.name, spec.mapped, self.width, {_STATES[self.states[0]]: 1}, self.seconds[0])
         counts = {state: number for state in _STATES if (number := self.states.count(state))}
         return NodeSummary(spec.name, spec.mapped, self.width, counts, sum(self.seconds))
+
+
+def deciding(nodes: Sequence[NodeRun]) -> list[NodeRun]:
+    """Return the nodes that decide how a run ends: those returned, and those that only clean-ups wait for, or nothing.
+
+    Parameters
+    ----------
+    nodes : sequence of NodeRun
+        The run.
+    """
+
+    def counts(edge: Edge) -> bool:
+        return edge.kind is not EdgeKind.AFTER and not nodes[edge.target].cleans
+
+    return [run for run in nodes if run.spec.returned or not any(map(counts, run.spec.outputs))]

@@ -50,6 +50,8 @@ def write_order(
             for child in [child for child in run.attempts if low <= child < high]:
                 attempts[node, child] = run.attempts[child]
             for edge in run.spec.inputs:
+                if edge.kind is EdgeKind.AFTER and not edge.data:
+                    continue  # it is over, and that is all
                 source, takes = nodes[edge.source], edge.data
                 if edge.kind is EdgeKind.CHILD:
                     first, last = low, high

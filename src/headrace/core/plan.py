@@ -2,11 +2,12 @@
 
 The plan is what the machine steers by (edges, widths) and what a worker executes by (tasks, argument slots); it
 travels to each worker once per run. A *task run* is a pair ``(node, child)``; the single run of a node that is not
-mapped is child 0. Three kinds of edges say what a task run waits for:
+mapped is child 0. Four kinds of edges say what a task run waits for:
 
 * ``NODE``: the whole source node, with all its children.
 * ``CHILD``: only the source's child of the same index (a map over a map).
 * ``ITEM``: only one child of the source, always the same (``mapped[3]``).
+* ``AFTER``: the whole source node, like ``NODE``, but not how it ended: it is no upstream of the target's trigger.
 
 The *width* of a mapped node is known from the plan (a constant list), or equals another node's (a map over a map),
 or is measured by the worker that computes the value that is mapped over.
@@ -32,6 +33,7 @@ class EdgeKind(IntEnum):
     NODE = 0
     CHILD = 1
     ITEM = 2
+    AFTER = 3
 
 
 class Edge(NamedTuple):
@@ -59,7 +61,7 @@ def edge_children(edge: Edge, child: int, width: int) -> range:
     width : int
         Of the source.
     """
-    if edge.kind is EdgeKind.NODE:
+    if edge.kind is EdgeKind.NODE or edge.kind is EdgeKind.AFTER:
         return range(width)
     return range(child, child + 1) if edge.kind is EdgeKind.CHILD else range(edge.item, min(edge.item + 1, width))
 
@@ -372,12 +374,15 @@ def make_plan(graph: Graph) -> Plan:
 
 
 def _edges(mapped: Set[int], index: int, spec: NodeSpec) -> tuple[Edge, ...]:
-    """One edge per source: CHILD if every use of it is child by child, ITEMs if every use is one child, else NODE."""
+    """One edge per source: CHILD if every use of it is child by child, ITEMs if every use is one child, else NODE.
+
+    Of what is only to be over first, it is AFTER, with or without values.
+    """
     used: list[Ref] = []
     for slot in (*spec.args, *spec.kwargs.values()):
         used += (slot,) if isinstance(slot, Ref) else refs(slot)
     sources = {ref.node for ref in used}
-    if not (spec.upstream or spec.gates) and mapped.isdisjoint(sources):
+    if not (spec.upstream or spec.gates or spec.after) and mapped.isdisjoint(sources):
         return tuple([Edge(source, index, EdgeKind.NODE, True) for source in sorted(sources)])
     kinds: dict[int, EdgeKind] = dict.fromkeys((*spec.upstream, *spec.gates), EdgeKind.NODE)
     items: dict[int, set[int]] = {}
@@ -387,6 +392,7 @@ def _edges(mapped: Set[int], index: int, spec: NodeSpec) -> tuple[Edge, ...]:
         if known is not kind:
             kinds[ref.node] = EdgeKind.NODE
         items.setdefault(ref.node, set()).add(ref.path[0] if kind is EdgeKind.ITEM else 0)
+    kinds.update(dict.fromkeys(spec.after, EdgeKind.AFTER))
     edges: list[Edge] = []
     for source, kind in sorted(kinds.items()):
         wanted = sorted(items[source]) if kind is EdgeKind.ITEM else (0,)

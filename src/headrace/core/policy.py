@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from headrace.core.rules import TRIGGERS, Upstream
+from headrace.core.rules import CLEANUP, TRIGGERS, Upstream
 from headrace.errors import FlowError
 
 #: Seconds before the next attempt: always the same, by attempt (the last one stays), or told by a function of the
@@ -36,12 +36,16 @@ class Placement(NamedTuple):
         Higher goes first.
     limits : tuple of (str or int, int)
         What may run at the same time only so often: tags, and numbers of tasks; see ``core.limits``.
+    apart : bool
+        Whether each is a batch of its own: what sets up or cleans up, so that it is known whether it was done, and
+        is not stopped with others.
     """
 
     resources: tuple[tuple[str, float], ...] = ()
     workers: tuple[str, ...] = ()
     priority: int = 0
     limits: tuple[tuple[str | int, int], ...] = ()
+    apart: bool = False
 
     @property
     def is_free(self) -> bool:
@@ -124,6 +128,10 @@ class Policy:
     on_failure: Callable[..., object] | None = None
     dynamic: bool = False
 
+    def __repr__(self) -> str:
+        given = "".join(f", {option}={value!r}" for option, value in options_of(self).items())
+        return f"Policy(name={self.name!r}{given})"
+
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         if not isinstance(self.name, str) or not self.name:
@@ -180,9 +188,10 @@ class Policy:
     def placement(self) -> Placement:
         """Where its runs may be executed, and before which others."""
         workers = (self.workers,) if isinstance(self.workers, str) else tuple(self.workers or ())
-        if not (self.resources or workers or self.priority):
+        apart = self.trigger == CLEANUP
+        if not (self.resources or workers or self.priority or apart):
             return ANYWHERE
-        return Placement(tuple(sorted((self.resources or {}).items())), workers, self.priority)
+        return Placement(tuple(sorted((self.resources or {}).items())), workers, self.priority, apart=apart)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,9 @@ Order of questions, fixed and documented because users see it:
 2. the trigger: if it is not satisfied, the task run ends as TriggerFailed, which counts as a failure downstream.
 3. otherwise it runs.
 
-A task run without upstream always runs.
+A task run without upstream always runs. What it waits for only in order (``core.plan``, AFTER edges) is no upstream:
+it is not asked. The trigger ``cleanup`` is for what takes down what others set up: it runs if all upstream succeeded,
+also in a run that was cancelled meanwhile, and else is skipped, because there is nothing to take down.
 """
 
 from __future__ import annotations
@@ -46,6 +48,9 @@ class Decision(Enum):
     TRIGGER_FAIL = "trigger_fail"
 
 
+#: The trigger of what takes down what its upstream set up.
+CLEANUP = "cleanup"
+
 #: name → is it satisfied? A skipped upstream counts as successful wherever it is allowed to reach a trigger.
 TRIGGERS: dict[str, Callable[[Upstream], bool]] = {
     "all_successful": lambda up: up.failed == 0,
@@ -53,6 +58,7 @@ TRIGGERS: dict[str, Callable[[Upstream], bool]] = {
     "any_successful": lambda up: up.successful + up.skipped > 0,
     "any_failed": lambda up: up.failed > 0,
     "all_finished": lambda up: True,
+    CLEANUP: lambda up: up.successful == up.total,
     "not_all_skipped": lambda up: up.skipped < up.total and up.failed == 0,
 }
 
@@ -71,6 +77,8 @@ def decide(trigger: str | Callable[[Upstream], bool], skip_on_upstream_skip: boo
     """
     if up.total == 0:
         return Decision.RUN
+    if trigger == CLEANUP:
+        return Decision.RUN if _satisfied(trigger, up) else Decision.SKIP
     if up.skipped and skip_on_upstream_skip and trigger != "not_all_skipped":
         return Decision.SKIP
     if trigger == "not_all_skipped" and up.skipped == up.total:

@@ -39,7 +39,8 @@ class Executor(ABC):
         plan : bytes
             The pickled ``Plan``.
         outline : Plan
-            The same, as this process holds it: tells the nodes' names, and where their tasks may be executed.
+            The same, as this process holds it: tells the nodes' names, and where their tasks may be executed. Its
+            constants are not in the bytes; batches whose orders name them need them.
 
         Returns
         -------

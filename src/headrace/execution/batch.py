@@ -230,8 +230,8 @@ class Execution:
         whole, by_child, gates = Upstream(0, 0, 0), [], node.spec.gates
         gate_states = [state for (source, _), state in self.odd.items() if source in gates] if gates else []
         for edge in node.inputs:
-            if edge.source in gates:
-                by_child += [state for state in gate_states if not state.is_final]
+            if edge.source in gates or edge.kind is EdgeKind.AFTER:  # asked elsewhere, or only whether it is over
+                by_child += [s for (source, _), s in self.odd.items() if source == edge.source and not s.is_final]
                 continue
             total = self._width(edge.source)
             if edge.kind is not EdgeKind.NODE and (waited := edge_children(edge, child, total)):
