@@ -45,9 +45,8 @@ def limited(task: Task[..., Any], call: Call) -> Call:
                 control.deadline = began + seconds
                 value = call(source, child)
             finally:
-                control.deadline = None
-                with control.lock:
-                    pass
+                with control.lock:  # before anything is called; see `interrupt`
+                    control.deadline = None
                 forget(get_ident())
         except (Cancelled, KeyboardInterrupt):
             raise

@@ -114,9 +114,8 @@ def watched(execution: Execution) -> Ended:
             control.thread = threading.get_ident()
             ended = execution.run()
         finally:
-            control.thread = None
-            with control.lock:
-                pass
+            with control.lock:  # before anything is called; see `interrupt`
+                control.thread = None
             forget(threading.get_ident())
     except Cancelled:
         ended = execution.cut_short()

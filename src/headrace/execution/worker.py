@@ -89,6 +89,7 @@ class PlanPlugin(WorkerPlugin):
         """Load the plan, away from the event loop, because importing what it needs may take seconds."""
         serve(worker)
         OFFICE.open(self.run_id)
+        RUNNING.open(self.run_id)
         LOGS.open(self.run_id, self.logs, partial(_send, worker, self.name), worker.address)
         PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) + 1
         if self.run_id not in PROCESS.plans:
@@ -106,7 +107,7 @@ class PlanPlugin(WorkerPlugin):
             plan = PROCESS.plans.pop(self.run_id, None)
             PROCESS.kept.clear(self.run_id)
             OFFICE.remove(self.run_id)
-            RUNNING.clear(self.run_id)
+            RUNNING.close(self.run_id)
             if plan is not None:
                 plan.children.close()
 
