@@ -99,7 +99,7 @@ class Position(Protocol):
     position: int
 
 
-class Batch(Protocol):
+class Executing(Protocol):
     """The execution of a batch, as far as a context needs it."""
 
     plan: Any  # a LoadedPlan; its module stands above this one
@@ -116,8 +116,8 @@ class Post:
 
     Parameters
     ----------
-    batch : Batch
-        The execution.
+    batch : Executing
+        Its execution.
     run_id, worker : str
         Of which run, and where.
     outer : Post or None
@@ -126,7 +126,7 @@ class Post:
 
     __slots__ = ("_known", "batch", "outer", "run_id", "worker")
 
-    def __init__(self, batch: Batch, run_id: str, worker: str, outer: Post | Pinned | None) -> None:
+    def __init__(self, batch: Executing, run_id: str, worker: str, outer: Post | Pinned | None) -> None:
         self.batch = batch
         self.run_id = run_id
         self.worker = worker
@@ -207,7 +207,7 @@ POST: ContextVar[Post | Pinned | None] = ContextVar("headrace_post", default=Non
 
 
 @contextmanager
-def at_post(batch: Batch, run_id: str, worker: str) -> Iterator[None]:
+def at_post(batch: Executing, run_id: str, worker: str) -> Iterator[None]:
     """Note that this thread executes a batch."""
     token = POST.set(Post(batch, run_id, worker, POST.get()))
     try:

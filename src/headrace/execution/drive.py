@@ -81,6 +81,7 @@ class Drive:
             self._abort(error)
             raise
         self.executor.finish()
+        self.reading.close()
         elapsed = time.monotonic() - self.began
         run = FlowRun(self.record.run_id, self.flow_name, self.machine, self.executor, elapsed)
         self.record.finish(*outcome_of(run), means_of(self.plan.tasks, self.machine.nodes))
@@ -121,7 +122,6 @@ class Drive:
             observer.on_moves(moves)
 
     def _end(self, state: State) -> None:
-        self.reading.close()
         if not self.observers:
             return
         summaries, elapsed = self.machine.summaries(), time.monotonic() - self.began
@@ -139,6 +139,7 @@ class Drive:
             self._tell()
         finally:
             self.executor.release()
+            self.reading.close()
             failure, _ = capture(error)
             state = State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED
             self.record.finish(

@@ -269,9 +269,7 @@ class Logs(logging.Handler):
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
-    def open(
-        self, run_id: str, wanted: LogSettings | None = None, send: Callable[[Logged], None] | None = None, at: str = ""
-    ) -> None:
+    def open(self, run_id: str, wanted: LogSettings | None = None, outlet: Outlet | None = None) -> None:
         """Begin to care for a run's tasks in this process; ``close`` as often.
 
         Parameters
@@ -280,10 +278,8 @@ class Logs(logging.Handler):
             Which run.
         wanted : LogSettings, optional
             How its driver logs; None in the driver's process.
-        send : callable, optional
-            Sends a ``Logged`` to the driver.
-        at : str
-            The worker.
+        outlet : Outlet, optional
+            Leads to the driver; not used, if that is this process.
         """
         with self._change:
             self._open[run_id] = self._open.get(run_id, 0) + 1
@@ -291,11 +287,11 @@ class Logs(logging.Handler):
                 before = logging.getLogRecordFactory()
                 self._factory = before, _made_in_task(before)
                 logging.setLogRecordFactory(self._factory[1])
-            if wanted is None or send is None or wanted.driver == this_process() or run_id in self._levels:
+            if wanted is None or outlet is None or wanted.driver == this_process() or run_id in self._levels:
                 return
             self._levels[run_id] = wanted.levels
             self._set_levels()
-            self.take(run_id, Outlet(send, at, wanted.lines))
+            self.take(run_id, outlet)
 
     def mute(self, wanted: LogSettings) -> None:
         """Keep what is sent to the driver from this process's own handlers, if they write to where the driver's do.

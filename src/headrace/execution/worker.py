@@ -29,7 +29,7 @@ from headrace.execution.gang import GangExecution
 from headrace.execution.inside import executing
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedPlan
-from headrace.execution.logs import LOGS, Logged, LogSettings
+from headrace.execution.logs import LOGS, Logged, LogSettings, Outlet
 from headrace.execution.mail import OFFICE, Outbox, serve
 from headrace.execution.scheduler import topic
 from headrace.execution.shelf import Shelf
@@ -90,7 +90,8 @@ class PlanPlugin(WorkerPlugin):
         serve(worker)
         OFFICE.open(self.run_id)
         RUNNING.open(self.run_id)
-        LOGS.open(self.run_id, self.logs, partial(_send, worker, self.name), worker.address)
+        outlet = Outlet(partial(_send, worker, self.name), worker.address, self.logs.lines)
+        LOGS.open(self.run_id, self.logs, outlet)
         PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) + 1
         if self.run_id not in PROCESS.plans:
             plan = await asyncio.to_thread(pickling.loads, self.plan, f"the plan of run {self.run_id}")
