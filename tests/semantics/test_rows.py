@@ -20,7 +20,10 @@ def test_rows_have_names_of_their_own() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_row(row: Row, place: hr.Environment, tmp_path: Path) -> None:
-    parameters = {name: str(tmp_path / "count") if value == "?" else value for name, value in row.parameters.items()}
+    parameters = {
+        name: str(tmp_path / "count") if isinstance(value, str) and value == "?" else value
+        for name, value in row.parameters.items()
+    }
     with witness() as seen:
         run = row.flow.run(environment=place, **parameters)
     if row.told is not None:

@@ -22,6 +22,7 @@ from traceback import format_exception
 from typing import Any
 
 from headrace.execution.context import POST
+from headrace.execution.secrets import redact
 
 #: Lines, and characters, between two sendings of one process, of which there are some ten a second. A scheduler
 #: passes on some ten megabytes a second with ease; what a person reads is a ten-thousandth of that.
@@ -113,6 +114,7 @@ def _reaches_root(logger: logging.Logger) -> bool:
 
 def leaving(text: str) -> str:
     """Return a text as it may leave a worker: every text that is logged or printed passes here first."""
+    text = redact(text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} … ({len(text) - LONGEST:,} more characters)"
 
 
@@ -138,7 +140,7 @@ class TaskRecord(logging.LogRecord):
         """Make the message."""
         for name, value in self._origin.items():
             self.__dict__.setdefault(name, value)
-        return super().getMessage()
+        return redact(super().getMessage())
 
 
 def origin() -> dict[str, Any] | None:
