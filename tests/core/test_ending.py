@@ -83,7 +83,7 @@ def test_a_setup_and_a_cleanup_are_batches_of_their_own():
 def test_a_cancel_stops_the_rest_and_cleans_up():
     machine, body = at_work()
     stop, cleanup, wake, deadline = machine.handle(1.0, [CancelRequested()])
-    assert (stop, wake, deadline) == (Stop((body.batch,)), Wake(1.0 + GRACE), Deadline(1.0 + GRACE))
+    assert (stop, wake, deadline) == (Stop((body.batch,)), Wake(1.0 + GRACE), Deadline(1.0 + GRACE, strict=True))
     assert states(machine) == ["Success", "Cancelled", "Running"]
     machine.handle(1.1, [ended(cleanup)])
     assert states(machine) == ["Success", "Cancelled", "Success"]

@@ -106,7 +106,7 @@ class Ending:
         if wake == math.inf:
             return []
         before, self._told = self._told, self.limit
-        return [Wake(wake)] if before == self._told else [Wake(wake), Deadline(self._told)]
+        return [Wake(wake)] if before == self._told else [Wake(wake), Deadline(self._told, self.state is not None)]
 
     def begin(self, now: float, state: State) -> list[Command]:
         """Stop what runs, but for set-ups and clean-ups, and cancel what is not final, but for clean-ups.

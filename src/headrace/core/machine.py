@@ -351,6 +351,22 @@ class RunMachine:
             self._end(now, State.TIMED_OUT)
             self._settle_down()
 
+    def abort(self, now: float, state: State) -> list[Command]:
+        """End the run at once, without clean-ups, because nobody can drive it on.
+
+        Parameters
+        ----------
+        now : float
+            Seconds on the caller's clock.
+        state : State
+            As what it ends.
+        """
+        if self.state is State.PENDING:
+            self.state = State.RUNNING
+        for _ in range(2):
+            self._end(now, state)
+        return self.handle(now, ())
+
     def _end(self, now: float, state: State) -> None:
         """End the run before it is done; at once, if it is ending already."""
         if self.finished:
