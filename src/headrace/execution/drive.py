@@ -111,7 +111,7 @@ class Drive:
         """Drive the run to its end in this thread, and write down how it ended."""
         error: BaseException | None = None
         try:
-            with heeding(self.underway.heed) as heeded:
+            with heeding(self.underway) as heeded:
                 self._run(heeded.installed)
             self._deal(heeded)
         except BaseException as caught:

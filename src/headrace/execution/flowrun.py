@@ -82,7 +82,7 @@ class FlowRun:
             What kept it from an end of its own, which a failed task does not.
         """
         if not self.done:
-            with heeding(self._underway.heed) as heeded:
+            with heeding(self._underway) as heeded:
                 self._underway.over.wait(timeout)
             heeded.deal()
         if self.done and self._underway.error is not None:

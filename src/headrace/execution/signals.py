@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+from headrace.execution.underway import Underway
 
 
 class Terminated(KeyboardInterrupt):
@@ -37,10 +39,10 @@ class Heeded:
         Whether Ctrl-C is heeded.
     """
 
-    def __init__(self, heed: Callable[[], bool]) -> None:
+    def __init__(self, underway: Underway) -> None:
         self.number: int | None = None
         self.before: dict[int, Any] = {}
-        self._heed = heed
+        self._underway = underway
 
     @property
     def installed(self) -> bool:
@@ -49,9 +51,11 @@ class Heeded:
 
     def handle(self, number: int, frame: object) -> None:
         """Note a signal, and have it heeded."""
-        known, self.number = self.number, number if self.number is None else self.number
-        if not self._heed():
-            self.number = known
+        if self._underway.was_poked():
+            return
+        if self.number is None:
+            self.number = number
+        self._underway.heed()
 
     def deal(self) -> None:
         """Do what the signal that came asks for: raise KeyboardInterrupt, or end the process."""
@@ -64,15 +68,15 @@ class Heeded:
 
 
 @contextmanager
-def heeding(heed: Callable[[], bool]) -> Iterator[Heeded]:
+def heeding(underway: Underway) -> Iterator[Heeded]:
     """Have signals heeded during the block, if this is the main thread and nobody else handles them.
 
     Parameters
     ----------
-    heed : callable
-        Called in the handler; says whether a person or another process is behind the signal.
+    underway : Underway
+        The run that is to end.
     """
-    heeded = Heeded(heed)
+    heeded = Heeded(underway)
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             if signal.getsignal(number) in _STANDARD:

@@ -31,7 +31,7 @@ class Underway:
         self._seconds: float | None = None
         self._executor: Executor | None = None
         self._calls: list[Callable[[], object]] = []
-        self._lock = threading.RLock()  # a signal may come while this very thread holds it
+        self._lock = threading.Lock()
 
     @property
     def executor(self) -> Executor | None:
@@ -61,15 +61,15 @@ class Underway:
         if executor is not None and not self.over.is_set():
             executor.notify(CancelRequested())
 
-    def heed(self) -> bool:
-        """The same, in the handler of a signal, and so perhaps in the midst of a task; False if nobody asked that."""
-        executor = self._executor
-        if executor is not None and executor.was_poked():
-            return False
+    def heed(self) -> None:
+        """The same, in the handler of a signal, and so perhaps in the midst of a task."""
         self.cancelled += 1
-        if executor is not None:
-            executor.interrupt()
-        return True
+        if self._executor is not None:
+            self._executor.interrupt()
+
+    def was_poked(self) -> bool:
+        """Whether the executor itself sent the signal that is being handled."""
+        return self._executor is not None and self._executor.was_poked()
 
     def call_when_over(self, call: Callable[[], object]) -> None:
         """Call something when the run is over, in the driver's thread, or now if it is over."""
