@@ -125,7 +125,6 @@ def cancel_cleans_up(path: str):
     ends=C,
     error=CANCELLED,
     writes=["create t", "busy", "drop t"],
-    error=CANCELLED,
     alone=[C],
     drop=[S],
 )

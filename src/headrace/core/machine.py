@@ -153,8 +153,7 @@ class RunMachine:
                 case CancelRequested():
                     self._end(now, State.CANCELLED)
         self._wake_due(now)
-        if now >= self.ending.limit and not self._done:
-            self._end(now, State.TIMED_OUT)
+        self._expire(now)
         self._settle_down()
         self._commands += self.dispatcher.fill(now, finished=self.finished)
         self._finish()
@@ -346,6 +345,10 @@ class RunMachine:
         """End the run, because it could go on only with wrong values."""
         self.trouble = failure
         self._end(now, State.CRASHED)
+
+    def _expire(self, now: float) -> None:
+        if now >= self.ending.limit and not self._done:
+            self._end(now, State.TIMED_OUT)
 
     def abort(self, now: float, state: State) -> list[Command]:
         """End the run at once, without clean-ups, because nobody can drive it on.
