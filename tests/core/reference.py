@@ -72,7 +72,13 @@ def interpret(graph: Graph, call: Callable[[int, int, int, tuple[Any, ...]], Any
                 nothing(graph, spec, came)
         except Problem as problem:
             mine.widthless = True
-            mine.add(problem.state, problem.value)
+            match behind_gates(spec, came):
+                case Decision.SKIP:
+                    mine.add(State.SKIPPED, None)
+                case Decision.TRIGGER_FAIL:
+                    mine.add(State.TRIGGER_FAILED, TriggerFailed(""))
+                case Decision.RUN:
+                    mine.add(problem.state, problem.value)
             continue
         for child in range(width):
             match decision(graph, spec, child, came):
@@ -85,12 +91,17 @@ def interpret(graph: Graph, call: Callable[[int, int, int, tuple[Any, ...]], Any
     return came
 
 
-def decision(graph: Graph, spec: NodeSpec, child: int, came: list[Came]) -> Decision:
+def behind_gates(spec: NodeSpec, came: list[Came]) -> Decision:
     gates = [state for gate in spec.gates for state in came[gate].states]
     if State.SKIPPED in gates:
         return Decision.SKIP
-    if any(state is not State.SUCCESS for state in gates):
-        return Decision.TRIGGER_FAIL
+    return Decision.TRIGGER_FAIL if any(state is not State.SUCCESS for state in gates) else Decision.RUN
+
+
+def decision(graph: Graph, spec: NodeSpec, child: int, came: list[Came]) -> Decision:
+    refused = behind_gates(spec, came)
+    if refused is not Decision.RUN:
+        return refused
     states = []
     for source in spec.sources():
         waited = items(graph, spec, source)

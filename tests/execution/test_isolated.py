@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -98,6 +99,33 @@ def nobody_can_pickle_this():
     return threading.Lock()
 
 
+@hr.task(isolated=True)
+def who_am_i(_):
+    context = hr.context()
+    return context.task_name, context.index, context.attempt, dict(context.parameters), context.worker
+
+
+@hr.task(isolated=True)
+def log(text):
+    logging.getLogger("some.library").warning("%s was seen", text)
+    logging.getLogger("some.library").info("too quiet to be heard")
+    logging.getLogger("loud").debug("loud enough")
+    try:
+        raise ValueError("on purpose")
+    except ValueError:
+        logging.getLogger("some.library").exception("it failed")
+
+
+@hr.task(isolated=True, log_prints=True)
+def log_prints(_):
+    print("a line")
+
+
+@hr.task(isolated=True)
+def generate(n):
+    return (2 * number for number in range(n))
+
+
 def run_of(function) -> hr.FlowRun:
     return hr.flow(function).run()
 
@@ -176,6 +204,42 @@ def test_what_is_printed_comes_out_here(capsys):
     out, err = capsys.readouterr()
     assert out == "out: grüße\nwithout an end as bytes\n"
     assert err == "err: grüße\n"
+
+
+def test_a_child_knows_where_its_task_stands():
+    @hr.flow
+    def asking(day: str):
+        return who_am_i.map(["a", "b"])
+
+    run = asking.run(day="today")
+    assert run.result() == [("who_am_i", child, 1, {"day": "today"}, "inline") for child in (0, 1)]
+
+
+def test_what_is_logged_arrives_here_with_where_it_came_from(caplog):
+    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.DEBUG, logger="loud")
+
+    def logging_twice():
+        return log.map(["one", "two"]), log_prints.map([0])
+
+    run = run_of(logging_twice)
+    told = [(record.name, record.getMessage(), record.task, record.child) for record in caplog.records]
+    for child, text in enumerate(["one", "two"]):
+        assert told[3 * child : 3 * child + 3] == [
+            ("some.library", f"{text} was seen", "log", child),
+            ("loud", "loud enough", "log", child),
+            ("some.library", "it failed", "log", child),
+        ]
+    assert told[6:] == [("headrace.prints", "a line", "log_prints", 0)]
+    assert {record.run_id for record in caplog.records} == {run.run_id}
+    assert "ValueError: on purpose" in caplog.text
+
+
+def test_what_python_would_use_up_becomes_a_list():
+    def generating():
+        return generate(3)
+
+    assert run_of(generating).result() == [0, 2, 4]
 
 
 def test_the_child_stands_where_the_worker_stands(monkeypatch, tmp_path):

@@ -51,9 +51,9 @@ def sent(monkeypatch):
     counts = {"plans": [], "orders": [], "scattered": [], "written": [0]}
     plugin, send, scatter, write = PlanPlugin.__init__, DaskExecutor.send, Client.scatter, TCP.write
 
-    def plan(self, run_id, data):
+    def plan(self, run_id, data, *more):
         counts["plans"].append(len(data))
-        plugin(self, run_id, data)
+        plugin(self, run_id, data, *more)
 
     def orders(self, commands):
         commands = list(commands)
@@ -99,15 +99,12 @@ def test_a_large_constant_goes_to_the_cluster_once(two, sent, flow):
     assert until(lambda: not any(two.client.run(constants_on).values()))
 
 
-class Kills:
+class Kills(hr.Observer):
     """An observer that kills all workers that hold a constant, as soon as tasks run."""
 
     def __init__(self, client):
         self.client = client
         self.killed = 0
-
-    def on_start(self, run_id, flow_name, summaries):
-        pass
 
     def on_progress(self, summaries, elapsed):
         if self.killed or not any(summary.counts.get(hr.State.SUCCESS) for summary in summaries):
@@ -117,9 +114,6 @@ class Kills:
             if keys:
                 os.kill(pids[address], signal.SIGKILL)
                 self.killed += 1
-
-    def on_end(self, summaries, state, elapsed):
-        pass
 
 
 @hr.task

@@ -102,6 +102,13 @@ def test_a_thread_of_a_task_is_told(narrow):
     assert "call it in the task itself" in run.result()[0]
 
 
+def test_an_isolated_task_is_told(narrow):
+    alone = by_client.with_options(isolated=True, name="alone")
+    run = hr.flow(name="isolated")(lambda: alone(1)).run(environment=narrow)
+    with pytest.raises(hr.errors.RunError, match=r"isolated in a process of its own"):
+        run.result()
+
+
 def test_outside_of_tasks_it_says_why():
     with pytest.raises(hr.errors.RunError, match="no Dask worker"):
         hr.get_client()

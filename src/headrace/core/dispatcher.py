@@ -247,7 +247,9 @@ class Dispatcher:
         self._seats.update((number, seat) for seat, number in enumerate(numbers))
         self._gang = numbers if len(numbers) > 1 else ()
         self._meeting = set(self._gang)
-        limit = (batching.PATIENCE - 1) * batching.GRAIN + max(batching.GRAIN, gang.seconds)
+        # A few task runs of half a span each, one after the other, may be expected to take longer than any gang should.
+        expected = min(max(batching.GRAIN, gang.seconds), 1.5 * gangs.SPAN)
+        limit = (batching.PATIENCE - 1) * batching.GRAIN + expected
         all_strips = [(Strip(tuple(seat), 0, 1),) for seat in gang.seats]
         for number, strips in zip(numbers, all_strips, strict=True):
             self._take(number, strips, ANYWHERE)

@@ -333,11 +333,15 @@ def concatenated(parts: Iterable[Any]) -> list[Any]:
         If one of the parts cannot be mapped over.
     """
     found: list[Any] = []
-    for part in parts:
-        if not is_sequence(part) or not hasattr(part, "__iter__"):
-            raise FlowError(f"cannot flatten a {type(part).__name__}; only lists and the like have elements")
-        found.extend(part)
+    for part in _iterated(parts):
+        found.extend(_iterated(part))
     return found
+
+
+def _iterated(value: Any) -> Iterable[Any]:
+    if not is_sequence(value) or not hasattr(value, "__iter__"):
+        raise FlowError(f"cannot flatten a {type(value).__name__}; only lists and the like have elements")
+    return value  # type: ignore[no-any-return]
 
 
 def mapped_constant(value: Any, what: str, how: How = How.EACH) -> EachConst:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -38,15 +39,23 @@ def width_of(run: NodeRun, nodes: Sequence[NodeRun]) -> int | Problem | None:
     widths: set[int] = set(run.spec.widths)
     for origin in run.spec.widths_from:
         found = _told_by(run, nodes[origin.source], origin)
-        if not isinstance(found, int):
-            return found
+        if isinstance(found, Problem):
+            return _refusal(behind_gates(gate_states(run, nodes))) or found
+        if found is None:
+            return None
         widths.add(found)
     if len(widths) > 1 and run.spec.strict:
-        return _refused(
+        return _refusal(behind_gates(gate_states(run, nodes))) or _refused(
             f"node {run.spec.name!r} maps over sequences of different lengths: {sorted(widths)}; give sequences of one "
             "length, or strict=False to stop at the shortest"
         )
     return min(widths)
+
+
+def _refusal(decision: Decision) -> Problem | None:
+    if decision is Decision.RUN:
+        return None
+    return Problem(State.SKIPPED if decision is Decision.SKIP else State.TRIGGER_FAILED)
 
 
 def _told_by(run: NodeRun, source: NodeRun, origin: WidthFrom) -> int | Problem | None:
@@ -80,9 +89,8 @@ def empty(run: NodeRun, nodes: Sequence[NodeRun]) -> Problem | None:
     """
     decision = behind_gates(gate_states(run, nodes))
     if decision is Decision.RUN:
-        policy, whole = run.policy, whole_upstream(run, nodes)
-        decision = decide(policy.trigger, policy.skip_on_upstream_skip, whole)
-    return {Decision.SKIP: Problem(State.SKIPPED), Decision.TRIGGER_FAIL: Problem(State.TRIGGER_FAILED)}.get(decision)
+        decision = decide(run.policy.trigger, run.policy.skip_on_upstream_skip, whole_upstream(run, nodes))
+    return _refusal(decision)
 
 
 def gate_states(run: NodeRun, nodes: Sequence[NodeRun]) -> set[State]:
@@ -131,4 +139,6 @@ def why_not(run: NodeRun, nodes: Sequence[NodeRun], child: int) -> str:
 
 
 def _refused(text: str) -> Problem:
-    return Problem(State.FAILED, Failure("headrace.errors.FlowError", text, exception=FlowError(text)))
+    error = FlowError(text)
+    told = Failure("headrace.errors.FlowError", text, pickled=pickle.dumps((error, None)), exception=error)
+    return Problem(State.FAILED, told)

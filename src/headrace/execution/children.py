@@ -9,6 +9,7 @@ workers may have no children.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import pickle
@@ -24,10 +25,12 @@ from typing import Any
 from headrace import pickling
 from headrace.core.signals import Cancelled, Crashed
 from headrace.core.task import Task
+from headrace.execution.context import POST
 from headrace.execution.failure import restore
 from headrace.execution.interrupt import Control
-from headrace.execution.isolated import BEGAN, BOOT, HEAD, STDERR, STDOUT, VALUE
+from headrace.execution.isolated import BEGAN, BOOT, HEAD, LOGGED, STDERR, STDOUT, VALUE, Request
 from headrace.execution.limits import timed_out
+from headrace.execution.logs import levels
 
 #: Bytes that are read from a pipe at once.
 CHUNK = 1 << 20
@@ -95,6 +98,9 @@ class Child:
                 self.began = perf_counter()
             elif kind in (STDOUT, STDERR):
                 print(data.decode(errors="replace"), end="", file=sys.stdout if kind == STDOUT else sys.stderr)
+            elif kind == LOGGED:
+                record = logging.makeLogRecord(pickle.loads(data))
+                logging.getLogger(record.name).handle(record)
             else:
                 return kind, data
 
@@ -208,13 +214,15 @@ class Children:
         raise restore(pickle.loads(data))
 
     def _ask(self, attempt: _Attempt, number: int, task: Task[..., Any], arguments: bytes) -> tuple[bytes, bytes]:
-        timeout = task.policy.timeout
+        timeout, post = task.policy.timeout, POST.get()
+        context = pickling.dumps(post.context() if post is not None else None, "the context of a task")
         while True:
             child, fresh = self._take()
             attempt.runs_in(child)
             function = self._functions[number] if number not in child.known else None
+            request = Request(number, function, arguments, context, levels() if fresh else {})
             try:
-                answer = child.ask(pickle.dumps((number, function, arguments)), timeout)
+                answer = child.ask(pickle.dumps(request), timeout)
             except Late:
                 assert child.began is not None
                 self._drop(child)

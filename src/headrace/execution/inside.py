@@ -65,7 +65,8 @@ def get_client() -> Client:
     Raises
     ------
     RunError
-        If there is no cluster: the flow runs in this process, or the caller is not a task's own thread.
+        If there is no cluster: the flow runs in this process, the task is isolated, or the caller is not the task's own
+        thread.
 
     Examples
     --------
@@ -82,8 +83,8 @@ def get_client() -> Client:
     except ValueError:
         raise RunError(
             "hr.get_client() was called where there is no Dask worker: the flow runs in the process that started it, "
-            "or the caller is not a task, or a thread that a task started. Run the flow in a DaskEnvironment, and call "
-            "it in the task itself"
+            "the task is isolated in a process of its own, or the caller is a thread that the task started. Run the "
+            "flow in a DaskEnvironment, and call it in the task itself, without isolated=True"
         ) from None
     if _HERE.control is not None and not _HERE.left:
         _HERE.left = True

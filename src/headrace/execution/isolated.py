@@ -8,6 +8,7 @@ group, so that what its tasks have started ends, too. Nothing of the two pipes i
 from __future__ import annotations
 
 import io
+import logging
 import os
 import pickle
 import queue
@@ -16,13 +17,17 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 from headrace import pickling
+from headrace.execution.context import Context, pinned
 from headrace.execution.failure import capture
+from headrace.execution.logs import row_of
+from headrace.execution.values import PASSING
 
-#: What a frame is: the task has begun, what it printed, and how it ended.
-BEGAN, STDOUT, STDERR, VALUE, ERROR = b"b", b"o", b"e", b"v", b"x"
+#: What a frame is: the task has begun, what it printed and logged, and how it ended.
+BEGAN, STDOUT, STDERR, LOGGED, VALUE, ERROR = b"b", b"o", b"e", b"l", b"v", b"x"
 HEAD = struct.Struct("!cQ")
 #: Seconds without a request after which a child ends; starting another costs a third of one.
 IDLE = 30.0
@@ -33,6 +38,30 @@ sys.path[:] = json.loads(sys.argv.pop(1))
 from headrace.execution.isolated import main
 main(int(sys.argv.pop(1)))
 """
+
+
+class Request(NamedTuple):
+    """What a child is asked for.
+
+    Attributes
+    ----------
+    task : int
+        Number of the task in the plan.
+    function : bytes or None
+        Its function, pickled; None if the child has it.
+    arguments : bytes
+        Positional ones and those by keyword, pickled.
+    context : bytes
+        Where it is executed, a ``Context`` or None, pickled.
+    levels : dict of str to int
+        The levels that loggers have, by name, where they are to be set.
+    """
+
+    task: int
+    function: bytes | None
+    arguments: bytes
+    context: bytes
+    levels: dict[str, int]
 
 
 def end() -> None:
@@ -64,6 +93,17 @@ class _Outlet(io.RawIOBase):
         return self._pipe
 
 
+class _Records(logging.Handler):
+    """Takes what is logged in a child to its parent, whose loggers it is handed to, as if it came from there."""
+
+    def __init__(self, send: Callable[[bytes, bytes], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._send(LOGGED, pickle.dumps(row_of(record)))
+
+
 def _text(outlet: _Outlet) -> io.TextIOWrapper:
     """Text goes out by the line, and never in the middle of a character, because nothing else buffers it."""
     buffer: Any = outlet
@@ -79,6 +119,7 @@ class _Child:
         self._inbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self._functions: dict[int, Callable[..., Any]] = {}
         sys.stdout, sys.stderr = _text(_Outlet(self._send, STDOUT, 1)), _text(_Outlet(self._send, STDERR, 2))
+        logging.getLogger().addHandler(_Records(self._send))
         threading.Thread(target=self._read, args=(requests,), daemon=True).start()
 
     def _read(self, requests: int) -> None:
@@ -105,13 +146,18 @@ class _Child:
 
     def _attempt(self, request: bytes) -> tuple[bytes, bytes]:
         try:
-            number, function, arguments = pickle.loads(request)
-            if function is not None:
-                self._functions[number] = pickling.loads(function, "an isolated task")
-            args, kwargs = pickling.loads(arguments, "an argument of an isolated task")
+            asked: Request = pickle.loads(request)
+            for name, level in asked.levels.items():
+                logging.getLogger(name).setLevel(level)
+            if asked.function is not None:
+                self._functions[asked.task] = pickling.loads(asked.function, "an isolated task")
+            args, kwargs = pickling.loads(asked.arguments, "an argument of an isolated task")
+            context: Context | None = pickling.loads(asked.context, "the context of an isolated task")
             self._send(BEGAN)
             # What shall surround a task in its own process, too, belongs around this call.
-            value = self._functions[number](*args, **kwargs)
+            with pinned(context) if context is not None else nullcontext():
+                value = self._functions[asked.task](*args, **kwargs)
+                value = value if type(value) not in PASSING else list(value)
             return VALUE, pickling.dumps(value, "the value of an isolated task")
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its own state
             return ERROR, pickle.dumps(capture(error)[0])

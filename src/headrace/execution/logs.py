@@ -90,12 +90,17 @@ def settings(processes: int) -> LogSettings:
     processes : int
         How many workers there are.
     """
+    return LogSettings(this_process(), os.getpid(), levels(), max(10, MOST_LINES * SHARED // max(SHARED, processes)))
+
+
+def levels() -> dict[str, int]:
+    """By logger, "" for the root: the levels that were set in this process."""
     root = logging.getLogger()
-    levels = {"": root.level}
+    found = {"": root.level}
     for name, logger in list(root.manager.loggerDict.items()):
         if isinstance(logger, logging.Logger) and logger.level and _reaches_root(logger):
-            levels[name] = logger.level
-    return LogSettings(this_process(), os.getpid(), levels, max(10, MOST_LINES * SHARED // max(SHARED, processes)))
+            found[name] = logger.level
+    return found
 
 
 def _reaches_root(logger: logging.Logger) -> bool:

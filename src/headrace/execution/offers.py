@@ -49,10 +49,11 @@ def asks(plan: Plan) -> list[Policy]:
 
 def offers_of(info: Mapping[str, Any]) -> list[Offer]:
     """Return what there is, of what a scheduler tells of itself."""
-    return [
+    found = [
         Offer(address, str(worker["name"]), worker.get("resources") or {})
         for address, worker in info["workers"].items()
     ]
+    return sorted(found, key=lambda offer: offer.name)
 
 
 def check(policies: Iterable[Policy], offers: list[Offer], coming: Mapping[str, float]) -> None:
