@@ -335,7 +335,6 @@ def resource_of_a_failure_that_is_handled_outside(path: str):
 
 @row(
     {"path": "?"},
-    result="worked",
     writes=["create", "create", "work", "drop", "drop"],
     attempts={"shy": [2], "shy_drop": [2]},
 )

@@ -59,8 +59,8 @@ class Executor(ABC):
     def send(self, commands: Iterable[Command]) -> None:
         """Carry out orders; returns without waiting for them.
 
-        Of a batch that is stopped, nothing starts any more, and the task that runs is interrupted. A report of it may
-        still come; its values may be gone.
+        Of a batch that is stopped, nothing starts any more, and the task that runs is interrupted. A report of it comes
+        when that has ended, also if it had not begun; its values may be gone.
         """
 
     @abstractmethod

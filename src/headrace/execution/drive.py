@@ -137,7 +137,7 @@ class Drive:
             executor.heeded = heeded
             executor.backlog = self.machine.backlog
             self.machine.threads = executor.start(run.run_id, self.plan_bytes, self.plan)
-            self.machine.gangs = executor.mails
+            self.machine.dispatcher.gangs = executor.mails
             self.machine.costs.prior = prior_of(self.plan.tasks, self.record.earlier_costs())
             self._drive(executor)
         except BaseException as error:

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from array import array
 from collections import deque
 from collections.abc import Iterable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from headrace import pickling
-from headrace.core.events import CancelRequested, Command, Deadline, Dispatch, Event, Release, Stop
+from headrace.core.events import CancelRequested, Command, Deadline, Dispatch, Ended, Event, Release, Stop
 from headrace.core.plan import Plan
 from headrace.core.signals import Cancelled
 from headrace.execution.base import Executor, Wanted
@@ -65,9 +66,10 @@ class InlineExecutor(Executor):
                 self._queue.append(command)
             elif isinstance(command, Release):
                 for batch in command.batches:
-                    self._shelf.put(batch, self._values.pop(batch))
+                    self._shelf.put(batch, self._values.pop(batch, {}))
             elif isinstance(command, Stop):
                 self._queue = deque(order for order in self._queue if order.batch not in command.batches)
+                self._events.extend(Ended(batch, 0, array("f")) for batch in command.batches)  # none runs, as this does
             elif isinstance(command, Deadline):
                 self._set_deadline(command)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from time import perf_counter, time
 from typing import Any
@@ -33,12 +33,13 @@ class Running:
         finally:
             controls.discard(control)
 
-    def stop(self, run_id: str, batches: Iterable[int]) -> None:
-        """Stop batches of a run, those that are still on their way to here, too."""
+    def stop(self, run_id: str, batches: Collection[int]) -> list[int]:
+        """Stop batches of a run, those that are still on their way to here, too; return those that will report."""
         self._stopped.setdefault(run_id, set()).update(batches)
-        for control in list(self._controls.get(run_id, ())):
-            if control.batch in batches:
-                control.end()
+        running = [control for control in list(self._controls.get(run_id, ())) if control.batch in batches]
+        for control in running:
+            control.end()
+        return [control.batch for control in running]
 
     def clear(self, run_id: str) -> None:
         """Forget a run, and stop what is left of it."""
@@ -50,7 +51,7 @@ class Running:
 RUNNING = Running()
 
 
-def stop_batches(run_id: str, batches: tuple[int, ...]) -> None:
+def stop_batches(run_id: str, batches: tuple[int, ...]) -> list[int]:
     """Stop batches in this process; what the driver has each worker call.
 
     Parameters
@@ -59,8 +60,13 @@ def stop_batches(run_id: str, batches: tuple[int, ...]) -> None:
         Whose batches.
     batches : tuple of int
         Their numbers.
+
+    Returns
+    -------
+    list of int
+        Those that run here, and will report.
     """
-    RUNNING.stop(run_id, batches)
+    return RUNNING.stop(run_id, batches)
 
 
 def place_of_this_thread(worker: Any) -> Callable[[], None] | None:
