@@ -14,6 +14,7 @@ from headrace._version import __version__
 if TYPE_CHECKING:
     from headrace import errors
     from headrace.core.flow import parameter as Parameter  # noqa: N812 - reads as a noun in a flow
+    from headrace.core.loops import loop
     from headrace.core.node import flatten, unmapped
     from headrace.core.signals import Fail, Retry, Skip
     from headrace.core.state import State
@@ -32,6 +33,7 @@ _FACE = {
     "flow": ("headrace.flows", "flow"),
     "Flow": ("headrace.flows", "Flow"),
     "Parameter": ("headrace.core.flow", "parameter"),
+    "loop": ("headrace.core.loops", "loop"),
     "unmapped": ("headrace.core.node", "unmapped"),
     "flatten": ("headrace.core.node", "flatten"),
     "Skip": ("headrace.core.signals", "Skip"),
@@ -63,6 +65,7 @@ __all__ = [
     "errors",
     "flatten",
     "flow",
+    "loop",
     "task",
     "unmapped",
 ]

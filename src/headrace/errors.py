@@ -6,6 +6,7 @@ survives a pickle, and the standard class is a base where one fits::
     HeadraceError
     ├── FlowError(ValueError)                 a flow is not well formed
     │   ├── NodeUsedAsValue(TypeError)        `if node:`, `node + 1`, `for x in node` while drawing
+    │   ├── NestedTooDeep(RecursionError)     tasks that return flows whose tasks return flows, and so on
     │   └── UnstableFlow                      one flow function, the same parameters, two graphs
     ├── ParameterError(ValueError)            a parameter is unknown, missing or of the wrong type
     ├── NotPicklable(TypeError)               something cannot travel; names the path to it
@@ -27,6 +28,7 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── TaskFailed                        stands in where the original exception could not travel
     │   ├── TriggerFailed                     upstream states did not satisfy the task's trigger
     │   ├── TaskCrashed                       the process that ran the task died, again and again
+    │   ├── LoopLimit                         a loop was not done after the most turns that it may take
     │   ├── RunCancelled
     │   ├── ClusterLost                       scheduler gone
     │   └── ValueReleased                     a value was asked for that is no longer kept
@@ -73,6 +75,10 @@ class FlowError(HeadraceError, ValueError):
 
 class NodeUsedAsValue(FlowError, TypeError):
     """A node was used as if its value were known while the flow is drawn."""
+
+
+class NestedTooDeep(FlowError, RecursionError):
+    """Tasks return flows whose tasks return flows, deeper than a run goes."""
 
 
 class UnstableFlow(FlowError):
@@ -157,6 +163,10 @@ class TriggerFailed(RunError):
 
 class TaskCrashed(RunError):
     """The process that ran the task died, again and again."""
+
+
+class LoopLimit(RunError):
+    """A loop was not done after the most turns that it may take."""
 
 
 class RunCancelled(RunError):

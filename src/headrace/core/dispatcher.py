@@ -96,17 +96,20 @@ class Dispatcher:
         self.batches: dict[int, Batch] = {}
         self._out: Counter[Placement] = Counter()
         self._next = 0
-        self._sent = {
-            run.spec.index: sent
-            for run in nodes
-            if run.spec.mapped and (sent := [slot for slot in run.spec.slots() if isinstance(slot, EachSent)])
-        }
+        self._sent: dict[int, list[EachSent]] = {}
+        for run in nodes:
+            self.add(run)
         self._gang: tuple[int, ...] = ()  # the batches of the latest; there is one at a time
         self._meeting: set[int] = set()  # those of them that are out
         self._stalls: set[tuple[int, ...]] = set()
         self._seats: dict[int, int] = {}  # of batches of gangs whose values are still there
         self._waiting_since: float | None = None
         self.wake: float | None = None  # when to fill again, even if nothing happens
+
+    def add(self, run: NodeRun) -> None:
+        """Note which lists of a node do not travel with the plan."""
+        if run.spec.mapped and (sent := [slot for slot in run.spec.slots() if isinstance(slot, EachSent)]):
+            self._sent[run.spec.index] = sent
 
     def offer(self, node: int, low: int, high: int) -> None:
         """Let a range wait for a thread."""
@@ -242,6 +245,8 @@ class Dispatcher:
                 if not replay:
                     move(run.states, low, high, State.RUNNING)
                 run.hold(low, high, number)
+                if (outer := run.spec.stands_for) is not None:
+                    self.nodes[outer[0]].holders[outer[1]] = number
 
     def _order(
         self, number: int, strips: tuple[Strip, ...], limit: float, *, replay: bool = False, links: Links | None = None

@@ -40,6 +40,7 @@ from headrace.core.events import (
     Vanished,
     Wake,
 )
+from headrace.core.expansion import Expansions
 from headrace.core.ledger import Ledger
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind, Plan
@@ -77,9 +78,11 @@ class RunMachine:
         self.ledger = Ledger(self.nodes)
         self.returned: dict[int, bytes] = {}
         self.trouble: Failure | None = None
+        self.drawn = len(self.nodes)  # those from here on came while it ran
         self._unfinished_nodes = len(self.nodes)
         self.recovery = Recovery()
         self.dispatcher = Dispatcher(self.nodes, self.costs, self.ledger, self.recovery, max(1, threads))
+        self.expansions = Expansions(plan, self.nodes, self.dispatcher)
         self._due: list[tuple[float, int, int]] = []
         self._to_open: deque[int] = deque()
         self._to_offer: deque[Segment] = deque()
@@ -178,7 +181,11 @@ class RunMachine:
 
     def summaries(self) -> list[NodeSummary]:
         """Where each node stands."""
-        return [node.summary() for node in self.nodes]
+        return [node.summary() for node in self.nodes if not node.spec.hidden]
+
+    def deciding(self) -> list[NodeRun]:
+        """The nodes that decide how the run ends: what the flow returns, and what nothing else waits for."""
+        return [run for run in self.nodes[: self.drawn] if run.spec.returned or not run.spec.outputs]
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -200,9 +207,11 @@ class RunMachine:
             odd[locate(batch.strips, entry.position)] = entry
             if entry.state is State.PENDING:
                 self.dispatcher.stalled(event.batch)
-        for position, measure, size in event.sizes:
-            node, child = locate(batch.strips, position)
-            self.nodes[node].sizes[measure][child] = size
+        if event.expansions:
+            added = self.expansions.take_in(event, batch.strips, odd)
+            self._unfinished_nodes += len(added)
+            self._to_open.extend(added)
+        self._measured(event, batch)
         self._learn(batch, event.seconds, batch.stop)
         strips = list(cut(batch.strips, 0, batch.stop))
         position = 0
@@ -216,6 +225,15 @@ class RunMachine:
                 self._apply(node, low, high, odd, now)
             position += len(nodes) * (high - low)
         self.ledger.store(event.batch, strips, event.heavy)
+
+    def _measured(self, event: Ended, batch: Batch) -> None:
+        """Note lengths."""
+        for position, measure, size in event.sizes:
+            node, child = locate(batch.strips, position)
+            self.nodes[node].sizes[measure][child] = size
+            outer = self.nodes[node].spec.stands_for
+            if outer is not None and measure < len(self.nodes[outer[0]].sizes):
+                self.nodes[outer[0]].sizes[measure][outer[1]] = size
 
     def _apply(self, node: int, low: int, high: int, odd: dict[tuple[int, int], Exceptional], now: float) -> None:
         """Move the task runs of a range to where the report says they ended."""
@@ -241,6 +259,10 @@ class RunMachine:
             self._to_offer.append((node, child, child + 1))
             return
         run.attempts[child] = entry.attempts
+        if entry.state is State.RUNNING:  # it goes on, as nodes that are there already
+            run.holders[child] = NO_BATCH
+            self.recovery.cleared(node, child, child + 1)
+            return
         if entry.state is State.RETRYING:
             move(run.states, child, child + 1, State.RETRYING)
             run.holders[child] = NO_BATCH
@@ -381,6 +403,8 @@ class RunMachine:
             if low <= item < high or (finished and item >= len(run.states)):
                 for target in targets:
                     self._serve(target)
+        if (outer := run.spec.stands_for) is not None:
+            self._conclude(*outer, outer[1] + 1, self.expansions.ended(node, outer, state))
 
     def _serve(self, node: int) -> None:
         """Note that a node waits for one thing less."""
@@ -467,6 +491,5 @@ class RunMachine:
             return
         if self.ledger.lost or any(batch.replay for batch in self.dispatcher.batches.values()):
             return
-        deciding = [run for run in self.nodes if run.spec.returned or not run.spec.outputs]
-        failed = any(run.failed for run in deciding)
+        failed = any(run.failed for run in self.deciding())
         self.state = move_run(self.state, State.FAILED if failed else State.SUCCESS)

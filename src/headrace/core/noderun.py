@@ -43,6 +43,8 @@ class NodeRun:
         Bytes that each task run brings in its batch's message (``core.slices``).
     takes : bool
         Whether it takes values of others.
+    expands : bool
+        Whether its task runs go on as flows, as far as is known, so that nothing can follow them in the same batch.
     opened : bool
         Whether the width is known and no NODE edge is waited for.
     unfinished : int
@@ -64,7 +66,8 @@ class NodeRun:
     """
 
     __slots__ = (
-        "attempts", "brings", "by_child", "failed", "failures", "holders", "opened", "placement", "policy", "seconds",
+        "attempts", "brings", "by_child", "expands", "failed", "failures", "holders", "opened", "placement", "policy",
+        "seconds",
         "sizes", "skipped", "spec", "states", "takers", "takes", "unfinished", "waiting", "width", "widthless",
     )  # fmt: skip
 
@@ -84,6 +87,7 @@ class NodeRun:
             for edge in spec.outputs:
                 if edge.kind is EdgeKind.ITEM:
                     self.takers.setdefault(edge.item, []).append(edge.target)
+        self.expands = policy.dynamic
         self.opened = False
         self.unfinished = 0
         self.failed = 0

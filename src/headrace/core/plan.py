@@ -15,15 +15,18 @@ or is measured by the worker that computes the value that is mapped over.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, overload
 
 from headrace.core.graph import Graph, NodeSpec
+from headrace.core.loops import Loop
 from headrace.core.policy import Policy
-from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, refs
+from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, refs
 from headrace.core.task import Task
 from headrace.errors import FlowError
+
+TaskRun = tuple[int, int]  # node, child
 
 
 class EdgeKind(IntEnum):
@@ -107,6 +110,12 @@ class PlanNode:
         What its task runs report the length of.
     returned : bool
         Whether the flow returns (a part of) its value.
+    outer : (int, int) or None
+        The task run that became a flow, this node in it; see ``core.expansion``.
+    stands_for : (int, int) or None
+        The task run whose value this one makes.
+    hidden : bool
+        Whether it is nothing that a user wrote.
     """
 
     index: int
@@ -116,11 +125,14 @@ class PlanNode:
     args: tuple[Slot, ...]
     kwargs: dict[str, Slot]
     inputs: tuple[Edge, ...]
-    outputs: tuple[Edge, ...]
+    outputs: Sequence[Edge]
     widths: tuple[int, ...]
     widths_from: tuple[WidthFrom, ...]
     measures: tuple[Measure, ...]
     returned: bool
+    outer: TaskRun | None = None
+    stands_for: TaskRun | None = None
+    hidden: bool = False
 
     def slots(self) -> Iterator[Slot]:
         """All arguments."""
@@ -140,11 +152,14 @@ class Plan:
         In the order of the graph's nodes.
     result : Slot
         What the flow returns.
+    numbers : dict of int to int
+        By ``id`` of a task, its number; known where the plan was made.
     """
 
-    tasks: list[Task[..., Any]]
+    tasks: Sequence[Task[..., Any]]
     nodes: Sequence[PlanNode]
     result: Slot
+    numbers: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     def policy(self, node: int) -> Policy:
         """The policy of a node's task."""
@@ -156,15 +171,15 @@ class Plan:
         Every run pays for pickling and loading, on each worker, and a worker needs those nodes only that its batches
         touch.
         """
-        return _from_rows, (self.tasks, [_row(node) for node in self.nodes], self.result)
+        return _from_rows, (self.tasks, [row_of(node) for node in self.nodes], self.result)
 
 
-class _Rows(Sequence[PlanNode]):
+class Rows(Sequence[PlanNode]):
     """The nodes of a plan that has travelled; each is made once."""
 
     __slots__ = ("_made", "rows")
 
-    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+    def __init__(self, rows: Sequence[tuple[Any, ...]]) -> None:
         self.rows = rows
         self._made: list[PlanNode | None] = [None] * len(rows)
 
@@ -181,7 +196,7 @@ class _Rows(Sequence[PlanNode]):
         node = self._made[index]
         if node is None:
             index = range(len(self))[index]
-            node = self._made[index] = _from_row(index, self.rows[index])
+            node = self._made[index] = from_row(index, self.rows[index])
         return node
 
 
@@ -216,7 +231,7 @@ def plain(nodes: Sequence[PlanNode], index: int) -> Plain | None:
     index : int
         Which.
     """
-    if not isinstance(nodes, _Rows):
+    if not isinstance(nodes, Rows):
         return None
     rows = nodes.rows
     _, task, args, inputs, outputs, returned, *more = rows[index]
@@ -238,8 +253,8 @@ def plain(nodes: Sequence[PlanNode], index: int) -> Plain | None:
 _SHORT = 6
 
 
-def _row(node: PlanNode) -> tuple[Any, ...]:
-    """A node as plain data; what most nodes have none of stands together at the end, or not at all."""
+def row_of(node: PlanNode) -> tuple[Any, ...]:
+    """Return a node as plain data; what most nodes have none of stands together at the end, or not at all."""
     # Of the most common edge, along which values of a whole node flow, the other end is enough.
     plain = EdgeKind.NODE
     args = [_short(slot) for slot in node.args]
@@ -292,7 +307,8 @@ def _long(short: Any) -> Slot:
     return EachOf(items) if len(short) == 2 else Slotted(short[0], items, short[2])
 
 
-def _from_row(index: int, row: tuple[Any, ...]) -> PlanNode:
+def from_row(index: int, row: tuple[Any, ...]) -> PlanNode:
+    """Return the node of a row."""
     name, task, args, inputs, outputs, returned, *rest = row
     mapped, kwargs, widths, widths_from, measures = rest or (False, {}, (1,), (), ())
     node = EdgeKind.NODE
@@ -307,7 +323,7 @@ def _from_row(index: int, row: tuple[Any, ...]) -> PlanNode:
 
 def _from_rows(tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot) -> Plan:
     """Make the plan again."""
-    return Plan(tasks, _Rows(rows), result)
+    return Plan(tasks, Rows(rows), result)
 
 
 def make_plan(graph: Graph) -> Plan:
@@ -323,31 +339,71 @@ def make_plan(graph: Graph) -> Plan:
     FlowError
         If a mapped node could have no width.
     """
-    tasks: list[Task[..., Any]] = []
-    numbers: dict[int, int] = {}
-    nodes: list[PlanNode] = []
-    outputs: list[list[Edge]] = [[] for _ in graph.nodes]
-    measures: list[list[Measure]] = [[] for _ in graph.nodes]
-    returned = {ref.node for ref in refs(graph.result)}
-    mapped = {index for index, spec in enumerate(graph.nodes) if spec.mapped}
-    for index, spec in enumerate(graph.nodes):
-        number = numbers.setdefault(id(spec.task), len(tasks))
-        if number == len(tasks):
-            tasks.append(spec.task)
-        edges = _edges(mapped, index, spec)
-        for edge in edges:
-            outputs[edge.source].append(edge)
-        widths, widths_from = _widths(graph, spec, measures) if spec.mapped else ((1,), ())
-        nodes.append(
-            PlanNode(
-                index, spec.name, number, spec.mapped, spec.args, spec.kwargs,
-                edges, (), widths, widths_from, (), index in returned,
-            )
-        )  # fmt: skip
-    for node, out, measured in zip(nodes, outputs, measures, strict=True):
+    plan = Plan([], [], graph.result)
+    extend(plan, graph.nodes, {ref.node for ref in refs(graph.result)})
+    return plan
+
+
+def extend(plan: Plan, specs: Sequence[NodeSpec], returned: Set[int] = frozenset()) -> None:
+    """Add nodes to a plan.
+
+    Parameters
+    ----------
+    plan : Plan
+        Grows; its nodes are a list.
+    specs : sequence of NodeSpec
+        Their references are numbers in the grown plan. Whatever of an older node is mapped over was measured.
+    returned : set of int
+        Which of them the flow returns.
+
+    Raises
+    ------
+    FlowError
+        If a mapped node could have no width.
+    """
+    nodes = plan.nodes
+    assert isinstance(nodes, list)  # as it is where plans are made
+    base = len(nodes)
+    outputs: list[list[Edge]] = [[] for _ in specs]
+    measures: dict[int, list[Measure]] = {index: [] for index in range(base, base + len(specs))}
+    older: list[Edge] = []  # from nodes that were there before
+    mapped = {index for index, spec in enumerate(specs, base) if spec.mapped}
+    if base:
+        mapped.update(old for spec in specs for old in spec.sources() if old < base and nodes[old].mapped)
+    try:
+        for index, spec in enumerate(specs, base):
+            edges = _edges(mapped, index, spec)
+            for edge in edges:
+                (outputs[edge.source - base] if edge.source >= base else older).append(edge)
+            widths, widths_from = _widths(nodes, spec, measures) if spec.mapped else ((1,), ())
+            nodes.append(
+                PlanNode(
+                    index, spec.name, _number(plan, spec.task), spec.mapped, spec.args, spec.kwargs,
+                    edges, (), widths, widths_from, (), index in returned,
+                )
+            )  # fmt: skip
+    except FlowError:
+        del nodes[base:]
+        raise
+    for node, out, measured in zip(nodes[base:], outputs, measures.values(), strict=True):
         node.outputs = tuple(out)
         node.measures = tuple(measured)
-    return Plan(tasks, nodes, graph.result)
+    for edge in older:
+        source = nodes[edge.source]
+        if not isinstance(source.outputs, list):
+            source.outputs = list(source.outputs)
+        source.outputs.append(edge)
+
+
+def _number(plan: Plan, task: Task[..., Any]) -> int:
+    """The number of a task, which joins the plan if it is new, with the tasks that it will call if it is a loop."""
+    number = plan.numbers.setdefault(id(task), len(plan.tasks))
+    if number == len(plan.tasks):
+        assert isinstance(plan.tasks, list)
+        plan.tasks.append(task)
+        for inner in task.function.tasks if isinstance(task.function, Loop) else ():
+            _number(plan, inner)
+    return number
 
 
 def _edges(mapped: Set[int], index: int, spec: NodeSpec) -> tuple[Edge, ...]:
@@ -384,37 +440,38 @@ def _kind_of(ref: Ref, mapped: bool) -> EdgeKind:
 
 
 def _widths(
-    graph: Graph, spec: NodeSpec, measures: list[list[Measure]]
+    nodes: Sequence[PlanNode], spec: NodeSpec, measures: dict[int, list[Measure]]
 ) -> tuple[tuple[int, ...], tuple[WidthFrom, ...]]:
     known: list[int] = []
     later: list[WidthFrom] = []
 
     def measured(ref: Ref, flat: bool) -> WidthFrom:
         measure = Measure(ref.path, flat)
-        wanted = measures[ref.node]
+        # Of an older node, it was measured if it is mapped over; a loop's turns see to that.
+        wanted = measures[ref.node] if ref.node in measures else list(nodes[ref.node].measures)
         if measure not in wanted:
             wanted.append(measure)
         return WidthFrom(ref.node, wanted.index(measure))
 
     for slot in spec.slots():
         match slot:
-            case EachConst(values):
-                known.append(len(values))
+            case EachConst(values) | EachSent(values=values):
+                known.append(len(values or ()))
             case EachOf(items):
                 known.append(len(items))
-            case Ref(node, path, How.EACH) if graph.nodes[node].mapped:
+            case Ref(node, path, How.EACH) if nodes[node].mapped:
                 if path:
                     raise FlowError(
-                        f"node {spec.name!r} maps over {graph.nodes[node].name!r}{list(path)!r}, an item of a mapped "
+                        f"node {spec.name!r} maps over {nodes[node].name!r}{list(path)!r}, an item of a mapped "
                         "node; take the item in a task and map over what that returns"
                     )
                 later.append(WidthFrom(node, None))
             case Ref(node, path, How.EACH):
                 later.append(measured(slot, flat=False))
             case Ref(node, path, How.FLAT):
-                if path and graph.nodes[node].mapped:
+                if path and nodes[node].mapped:
                     raise FlowError(f"node {spec.name!r} flattens an item of a mapped node; take the item in a task")
-                later.append(measured(slot, flat=not graph.nodes[node].mapped))
+                later.append(measured(slot, flat=not nodes[node].mapped))
             case _:
                 pass
     if len(set(known)) > 1:

@@ -98,7 +98,7 @@ class Recovery:
             if entry is None or entry.state is State.SUCCESS:
                 continue
             again.append(run)
-            if not entry.state.is_final:
+            if entry.state in (State.PENDING, State.RETRYING):
                 continue
             self._troubles[run] += 1
             if self._troubles[run] >= MOST_DEATHS:

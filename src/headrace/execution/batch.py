@@ -17,7 +17,9 @@ from time import perf_counter
 from typing import Any
 
 from headrace.core.attempts import verdict
+from headrace.core.bound import Bound
 from headrace.core.events import Dispatch, Ended, Event, Exceptional, Size
+from headrace.core.loops import Onward
 from headrace.core.plan import EdgeKind, Plan, PlanNode, edge_children
 from headrace.core.rules import Decision, Upstream, decide, upstream_of
 from headrace.core.slots import follow
@@ -25,6 +27,7 @@ from headrace.core.state import State
 from headrace.core.strips import count, cut
 from headrace.errors import FlowError, TaskCrashed, TriggerFailed
 from headrace.execution.bulk import BULKY, Bulk, inside, takers
+from headrace.execution.dynamic import pack
 from headrace.execution.failure import capture, restore
 from headrace.execution.loaded import LoadedNode, LoadedPlan
 from headrace.execution.values import Values
@@ -103,6 +106,8 @@ class Execution:
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
         self.odd: dict[tuple[int, int], State] = {}
+        self.expansions: dict[int, bytes | None] = {}
+        self.onward: set[int] = set()  # steps behind turns of loops that another turn follows
         self.small = 0  # bytes of values that are not bulky
         self.bulk = Bulk(plan.plan, order.strips)
         self.slices = {
@@ -135,13 +140,13 @@ class Execution:
                     began, error = perf_counter(), None
                     control.running = began
                     try:
-                        mine[child] = node.call(self, child)
-                    except self.interrupts:
-                        raise
+                        mine[child] = value = node.call(self, child)
                     except BaseException as caught:  # noqa: BLE001 - whatever a task raises is its own state
                         error = caught
                     if error is not None:  # out here, so that no attempt's exception becomes the next one's context
                         self._failed(number, node, child, error)
+                    elif type(value) is Bound:
+                        self._failed(number, node, child, Onward(value))
                     elif behind and (number, child) in behind:
                         self._note(number, child, State.SUCCESS, behind[number, child] + 1)
                     control.running = None
@@ -263,22 +268,36 @@ class Execution:
         ]
 
     def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
-        """Try again at once, or later, or record the failure."""
+        """Go on as a flow, try again at once, or later, or record the failure."""
+        if isinstance(error, self.interrupts):
+            raise error
+        attempts = self.order.attempts.get((number, child), 0) + 1
+        if isinstance(error, Onward):
+            stopped = self._go_on(number, node, child, error.value, attempts)
+            if stopped is None:
+                return
+            error = stopped
         if isinstance(error, KeyError) and (missing := self._missing(node, child)):
             self.missing += missing
             self._note(number, child, State.PENDING)
             return
-        attempts = self.order.attempts.get((number, child), 0) + 1
         judged = verdict(node.policy, attempts, error)
         while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole):
             attempts += 1
             try:
-                self.values[number][child] = node.call(self, child)
+                value = node.call(self, child)
             except self.interrupts:
                 raise
             except BaseException as again:  # noqa: BLE001 - as above
                 judged = verdict(node.policy, attempts, again)
             else:
+                if type(value) is Bound:
+                    stopped = self._go_on(number, node, child, value, attempts)
+                    if stopped is None:
+                        return
+                    judged = verdict(node.policy, attempts, stopped)
+                    continue
+                self.values[number][child] = value
                 self._note(number, child, State.SUCCESS, attempts)
                 return
         if judged.state is State.RETRYING:
@@ -288,6 +307,30 @@ class Execution:
             self.exceptional.append(Exceptional(position, State.RETRYING, attempts, failure, judged.delay))
         else:
             self._give_in(number, child, judged.error, attempts, judged.state)
+
+    def _go_on(self, number: int, node: LoadedNode, child: int, value: Any, attempts: int) -> BaseException | None:
+        """Note that a task run goes on after its attempt; if it cannot, return why."""
+        position = self.control.position - 1
+        packed: Any = None
+        if type(value) is Bound:
+            self.values[number].pop(child, None)
+            try:
+                packed = pack(value, f"task {node.policy.name!r}")
+            except self.interrupts:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a flow function is the user's, too
+                return error
+        elif not node.policy.dynamic:  # the step behind a turn of a loop: what follows takes its value
+            self.onward.add(number)
+        if isinstance(packed, tuple) or number in self.onward:
+            self.values[number][child] = value if packed is None else packed[0]
+            if attempts > 1:
+                self._note(number, child, State.SUCCESS, attempts)
+        else:
+            self._note(number, child, State.RUNNING, attempts)
+        if not isinstance(packed, tuple):
+            self.expansions[position] = packed
+        return None
 
     def _give_in(
         self, number: int, child: int, error: BaseException, attempts: int, state: State = State.FAILED
@@ -313,8 +356,9 @@ class Execution:
         control = self.control
         heavy = sum(self.bulk.sizes.values()) > LARGE
         return Ended(
-            control.batch, control.position, control.seconds, self.exceptional, self.sizes, self.missing, heavy=heavy
-        )
+            control.batch, control.position, control.seconds, self.exceptional, self.sizes, self.missing, heavy=heavy,
+            expansions=self.expansions,
+        )  # fmt: skip
 
     def kept(self) -> Values:
         """The values that somebody outside needs, and small ones for people to look at."""
@@ -340,6 +384,9 @@ class Execution:
                     elif self.size_of is not None and (size := self.size_of(mine[child])) <= room:
                         room -= size
                         target[child] = mine[child]
+        for number, (node, child) in self.plan.stand_for.items():
+            if 0 in kept.get(number, {}) and (number not in self.onward or self.order.whole):
+                kept.setdefault(node, {})[child] = kept[number].pop(0)
         return kept
 
 

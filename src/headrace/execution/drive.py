@@ -13,6 +13,7 @@ from headrace.core.plan import Plan
 from headrace.core.state import State
 from headrace.core.summary import Observer
 from headrace.execution.base import Executor
+from headrace.execution.dynamic import Unpacker
 from headrace.execution.failure import capture
 from headrace.execution.flowrun import FlowRun
 from headrace.execution.outcome import outcome_of
@@ -65,7 +66,8 @@ class Drive:
         try:
             self.machine.threads = self.executor.start(self.record.run_id, self.plan_bytes, self.plan)
             self.machine.gangs = self.executor.mails
-            self.machine.costs.prior = prior_of(self.plan.tasks, self.record.earlier_costs())
+            self.machine.costs.earlier = self.record.earlier_costs()
+            self.machine.costs.prior = prior_of(self.plan.tasks, self.machine.costs.earlier)
             self._drive()
         except BaseException as error:
             self._abort(error)
@@ -79,7 +81,7 @@ class Drive:
 
     def _drive(self) -> None:
         """The hot loop: events in, commands out, until the machine is finished."""
-        machine, executor = self.machine, self.executor
+        machine, executor, unpacker = self.machine, self.executor, Unpacker()
         commands = machine.start(time.monotonic())
         while not machine.finished:
             executor.send(commands)
@@ -89,6 +91,7 @@ class Drive:
             if wake is not None:
                 timeout = min(timeout, max(wake - now, 0.0))
             events = executor.wait(timeout)
+            unpacker.unpack(events)
             now = time.monotonic()
             commands = machine.handle(now, events)
             if self.observers and now - self.shown >= SHOW:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+from headrace.core.blame import blame
 from headrace.core.events import Failure
 from headrace.core.machine import RunMachine
 from headrace.core.node import Node
@@ -44,7 +45,7 @@ class FlowRun:
         self._machine = machine
         self._executor = executor
         self._tracebacks: dict[str, TracebackType | None] = {}
-        self._names = {node.name: node.index for node in machine.plan.nodes}
+        self._names = {node.name: node.index for node in machine.plan.nodes if not node.hidden}
         self._finalizer = weakref.finalize(self, executor.release)
         self._finalizer.atexit = False
 
@@ -162,6 +163,7 @@ class FlowRun:
         return {
             _label(run, child): failure
             for run in self._machine.nodes
+            if not run.spec.hidden
             for child, failure in sorted(run.failures.items())
         }
 
@@ -172,17 +174,10 @@ class FlowRun:
 
     def _first_error(self) -> BaseException:
         """The error that decided: of a node that decides and failed itself, else of what it waited for."""
-        nodes = self._machine.nodes
-        deciding = [run for run in nodes if run.failed and (run.spec.returned or not run.spec.outputs)]
-        queue = list(deciding)
-        seen: set[int] = set()
-        for run in queue:
-            if run.failures:
-                return self._error(run, min(run.failures))
-            seen.add(run.spec.index)
-            queue.extend(
-                nodes[edge.source] for edge in run.spec.inputs if nodes[edge.source].failed and edge.source not in seen
-            )
+        deciding = [run for run in self._machine.deciding() if run.failed]
+        found = blame(self._machine.nodes, deciding)
+        if found is not None:
+            return self._error(*found)
         for run in deciding:  # nothing raised: a trigger asked for failures, and there were none
             return self._error(run, next(child for child, state in enumerate(run.states) if State(state).is_failure))
         return RunError(f"run {self.run_id} of flow {self.flow_name!r} ended as {self.state}")

@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from typing import Any
 
 from headrace import pickling
+from headrace.core.drawing import CURRENT
 from headrace.core.events import Command, Dispatch, Event, Release, Stop
 from headrace.core.plan import Plan
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.batch import Control, Execution
+from headrace.execution.dynamic import Packer, joined
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.shelf import Shelf
 from headrace.execution.values import Values, add_values
@@ -26,6 +28,7 @@ class InlineExecutor(Executor):
 
     def __init__(self) -> None:
         self._plan: LoadedPlan | None = None
+        self._packer: Packer | None = None
         self._queue: deque[Dispatch] = deque()
         self._events: deque[Event] = deque()
         self._values: dict[int, Values] = {}
@@ -33,6 +36,7 @@ class InlineExecutor(Executor):
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._plan = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"))
+        self._packer = Packer(outline)
         return 1
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
@@ -58,15 +62,19 @@ class InlineExecutor(Executor):
 
     def _execute(self, order: Dispatch) -> None:
         assert self._plan is not None
+        assert self._packer is not None
+        plan = joined(self._plan, self._packer.pack(order))
         values: Values = {}
         for batch in order.inputs:
             add_values(values, self._values[batch])
         control = Control(order, self._events.append)
-        execution = Execution(self._plan, order, values, control, interrupts=(KeyboardInterrupt,))
+        execution = Execution(plan, order, values, control, interrupts=(KeyboardInterrupt,))
         WATCHDOG.watch(control)
+        token = CURRENT.set(None)  # a task is no part of the drawing that its run may be started from
         try:
             ended = execution.run()
         finally:
+            CURRENT.reset(token)
             WATCHDOG.unwatch(control)
         self._values[order.batch] = execution.kept()
         self._events.append(ended)

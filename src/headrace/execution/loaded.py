@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-from headrace.core.plan import Edge, EdgeKind, Measure, Plan, PlanNode, plain
+from headrace.core.plan import Edge, EdgeKind, Measure, Plan, PlanNode, TaskRun, plain
 from headrace.core.policy import Policy
 from headrace.core.rules import runs_after_success
 from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, build, follow
 from headrace.core.task import Task
+from headrace.execution.drawn import drawing
 from headrace.execution.values import Values
 
 
@@ -35,7 +36,7 @@ class Source(Protocol):
 Getter = Callable[[Source, int], Any]
 
 #: What calls of tasks are wrapped in, the innermost first; each returns the call as it is if a task does not need it.
-GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = ()
+GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = (drawing,)
 
 
 class LoadedNode:
@@ -91,21 +92,37 @@ class LoadedNode:
         )
 
 
-class LoadedPlan:
-    """A plan on a worker. Nodes are made ready at their first use."""
+class LoadedPlan(dict[int, LoadedNode]):
+    """A plan on a worker: by number, its nodes. They are made ready at their first use.
 
-    def __init__(self, plan: Plan) -> None:
+    Parameters
+    ----------
+    plan : Plan
+        As it travelled.
+    older : LoadedPlan, optional
+        The plan that it is joined to, whose nodes it shares.
+    stand_for : dict of int to (int, int), optional
+        By node: the task run whose value it makes.
+    """
+
+    def __init__(
+        self, plan: Plan, older: LoadedPlan | None = None, stand_for: dict[int, TaskRun] | None = None
+    ) -> None:
+        super().__init__()
         self.plan = plan
-        self._nodes: list[LoadedNode | None] = [None] * len(plan.nodes)
+        self.older = older
+        self.stand_for = stand_for or {}
+        self.more: dict[int, Task[..., Any]] = {}  # tasks that came with batches, by number
 
     def name_of(self, index: int) -> str:
         """A node's name."""
         return self.plan.nodes[index].name
 
-    def __getitem__(self, index: int) -> LoadedNode:
-        node = self._nodes[index]
-        if node is None:
-            node = self._nodes[index] = LoadedNode(self.plan, index)
+    def __missing__(self, index: int) -> LoadedNode:
+        older = self.older
+        node = self[index] = (
+            LoadedNode(self.plan, index) if older is None or index >= len(self.plan.nodes) else older[index]
+        )
         return node
 
 

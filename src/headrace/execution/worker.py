@@ -21,6 +21,7 @@ from headrace.core.events import Dispatch, Ended, Event
 from headrace.core.plan import plain
 from headrace.errors import NotPicklable, RunError
 from headrace.execution.batch import Control, Execution
+from headrace.execution.dynamic import joined
 from headrace.execution.gang import GangExecution
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.mail import OFFICE, Outbox, serve
@@ -102,7 +103,8 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     run_id : str
         Which run.
     order_bytes : bytes
-        The pickled ``Dispatch``, and the address of each batch of its gang, if it has one.
+        The pickled ``Dispatch``, the address of each batch of its gang, if it has one, and what it must know of nodes
+        that are newer than the plan, if it touches some.
     *inputs : BatchValues
         Results of the batches that it needs.
 
@@ -115,7 +117,8 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     if plan is None:
         raise RunError(f"run {run_id} is over, so its batches are not executed again")
     order: Dispatch
-    order, addresses = pickle.loads(order_bytes)
+    order, addresses, grown = pickle.loads(order_bytes)
+    plan = joined(plan, grown)
     values: Values = {}
     refused: dict[tuple[int, int], NotPicklable] = {}
     for part in inputs:
