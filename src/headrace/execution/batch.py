@@ -386,7 +386,9 @@ class Execution:
                         target[child] = mine[child]
         for number, (node, child) in self.plan.stand_for.items():
             if 0 in kept.get(number, {}) and (number not in self.onward or self.order.whole):
-                kept.setdefault(node, {})[child] = kept[number].pop(0)
+                value = kept[number].pop(0)
+                if (number, 0) not in self.odd:
+                    kept.setdefault(node, {})[child] = value
         return kept
 
 
