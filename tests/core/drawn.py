@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,29 +32,37 @@ def draw_graph(nodes: list[NodePlan], *, shared: bool = False) -> tuple[Graph, s
 
     With ``shared``, nodes of one policy are of one task, so that something is known of their cost when one ran.
     """
-    drawing, made, lists = GraphDrawing(), [], set()
-    tasks: dict[Policy, Task] = {}
+    drawing = GraphDrawing()
     with drawing.active():
-        for spec in nodes:
-            task = tasks.setdefault(spec.policy, Task(noop, spec.policy)) if shared else Task(noop, spec.policy)
-            if not made:
-                spec = NodePlan((("const", 1),), (), spec.returns_list, spec.width, spec.policy)
-            args, mapped = [], False
-            for kind, pick in spec.args:
-                source = made[-1 - pick % len(made)] if made else None
-                value, spreads = argument(kind, source, made, pick, spec.width, drawing)
-                args.append((value, spreads))
-                mapped = mapped or spreads
-            upstream = [made[-1 - pick % len(made)] for pick in spec.upstream] if made else []
-            if mapped:
-                values = [value if spreads else unmapped(value) for value, spreads in args]
-                node = task.map(*values, upstream=upstream)
-            else:
-                node = task(*(value for value, _ in args), upstream=upstream)
-            if spec.returns_list:
-                lists.add(len(made))
-            made.append(node)
+        made, lists = draw_nodes(nodes, drawing, shared=shared)
     return drawing.finish("simulated", made[-1]), lists
+
+
+def draw_nodes(nodes: Sequence[NodePlan], drawing: GraphDrawing, *, shared: bool) -> tuple[list[Node], set[int]]:
+    """Draw into a drawing that is active; return the nodes, and which of them return lists."""
+    made: list[Node] = []
+    lists: set[int] = set()
+    tasks: dict[Policy, Task] = {}
+    for spec in nodes:
+        task = tasks.setdefault(spec.policy, Task(noop, spec.policy)) if shared else Task(noop, spec.policy)
+        if not made:
+            spec = NodePlan((("const", 1),), (), spec.returns_list, spec.width, spec.policy)
+        args, mapped = [], False
+        for kind, pick in spec.args:
+            source = made[-1 - pick % len(made)] if made else None
+            value, spreads = argument(kind, source, made, pick, spec.width, drawing)
+            args.append((value, spreads))
+            mapped = mapped or spreads
+        upstream = [made[-1 - pick % len(made)] for pick in spec.upstream] if made else []
+        if mapped:
+            values = [value if spreads else unmapped(value) for value, spreads in args]
+            node = task.map(*values, upstream=upstream)
+        else:
+            node = task(*(value for value, _ in args), upstream=upstream)
+        if spec.returns_list:
+            lists.add(len(made))
+        made.append(node)
+    return made, lists
 
 
 def argument(

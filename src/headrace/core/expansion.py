@@ -205,11 +205,13 @@ class Expansions:
     ) -> range:
         """Add nodes, of which the first ones are hidden, and those that close the sub-flow behind them."""
         nodes, base, label = self.plan.nodes, len(self.plan.nodes), self._label(outer)
-        returned = {ref.node for ref in refs(graph.result)}
-        silent = tuple(base + relays + index for index in graph.terminal() if index not in returned)
+        taken = refs(graph.result)
+        silent = set(graph.terminal()).difference(ref.node for ref in taken)
+        silent.update(ref.node for ref in taken if ref.path and graph.nodes[ref.node].mapped)  # perhaps not whole
         drawn = range(base + relays, base + len(specs))
         if silent:
-            specs.append(NodeSpec(label, SEAL, (), {}, silent, False))
+            waits = tuple(sorted(base + relays + index for index in silent))
+            specs.append(NodeSpec(label, SEAL, (), {}, waits, False))
         upstream = (base + len(specs) - 1,) if silent else ()
         specs.append(NodeSpec(label, closing, args, {}, upstream, False))
         extend(self.plan, specs)
@@ -270,7 +272,8 @@ class Expansions:
         if state is State.SUCCESS:
             return state
         run.holders[child] = NO_BATCH
-        if state is not State.TRIGGER_FAILED:
+        inside = any(self.nodes[edge.source].failed for edge in self.nodes[node].spec.inputs)
+        if not inside:
             if (failure := self.nodes[node].failures.get(0)) is not None:
                 run.failures[child] = failure
             return state

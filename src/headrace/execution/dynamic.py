@@ -76,7 +76,7 @@ class Unpacker:
         for event in events:
             if type(event) is Ended and event.expansions:
                 for position, data in event.expansions.items():
-                    if data is not None:
+                    if type(data) is bytes:
                         event.expansions[position] = self._graph(data)
 
     def _graph(self, data: bytes) -> Graph | Failure:
