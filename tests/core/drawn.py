@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace.core.flow import FlowDefinition
 from headrace.core.graph import Graph, GraphDrawing
+from headrace.core.loops import loop
 from headrace.core.node import Node, flatten, unmapped
 from headrace.core.policy import Policy
 from headrace.core.task import Task
@@ -21,6 +24,7 @@ class NodePlan:
     returns_list: bool = False
     width: int = 3
     policy: Policy = field(default_factory=lambda: Policy(name="t"))
+    loop: str = ""  # whether it is repeated: "task", or "map", a flow that maps the task over its value
 
 
 def noop(*args: Any) -> None:
@@ -54,6 +58,9 @@ def draw_nodes(nodes: Sequence[NodePlan], drawing: GraphDrawing, *, shared: bool
             args.append((value, spreads))
             mapped = mapped or spreads
         upstream = [made[-1 - pick % len(made)] for pick in spec.upstream] if made else []
+        if spec.loop:
+            made.append(repeated(spec, task, args, made, mapped=mapped))
+            continue
         if mapped:
             values = [value if spreads else unmapped(value) for value, spreads in args]
             node = task.map(*values, upstream=upstream)
@@ -63,6 +70,36 @@ def draw_nodes(nodes: Sequence[NodePlan], drawing: GraphDrawing, *, shared: bool
             lists.add(len(made))
         made.append(node)
     return made, lists
+
+
+MOST_TURNS = 3
+
+
+def ends(value: Any) -> bool:
+    """When loops are done."""
+    return zlib.crc32(repr(plain(value)).encode()) % 4 == 0
+
+
+def repeated(spec: NodePlan, task: Task, args: list[tuple[Any, bool]], made: list[Node], *, mapped: bool) -> Node:
+    """Draw a loop, or a map of loops."""
+    first, other = args[0][0], made[-1] if made else 5
+    body, initial = task, first
+    if spec.loop == "map":
+        body = FlowDefinition("turn", lambda value: task.map(value))
+        initial = [[other, 1], [2, 3]] if mapped else [other, 4]
+    elif mapped and not args[0][1]:
+        initial = [first, 7]
+    draw = loop.map if mapped else loop
+    return draw(body, initial, until=ends, most=MOST_TURNS, return_last=True)
+
+
+def plain(value: Any) -> Any:
+    """A value for comparison: exceptions by their type alone."""
+    if isinstance(value, BaseException):
+        return type(value).__name__
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    return value
 
 
 def argument(

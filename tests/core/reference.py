@@ -10,13 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.core.graph import Graph, NodeSpec
+from headrace.core.graph import Graph, NodeSpec, unique
+from headrace.core.loops import Loop
 from headrace.core.plan import make_plan
 from headrace.core.policy import Policy
 from headrace.core.rules import Decision, Upstream, decide
 from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, refs
 from headrace.core.state import State
 from headrace.errors import FlowError, TaskCrashed, TaskFailed, TriggerFailed
+from tests.core.drawn import MOST_TURNS, ends
 
 
 class Skip(Exception):
@@ -107,6 +109,8 @@ def attempted(
         try:
             args = tuple(resolve(graph, slot, child, came) for slot in spec.args)
             calls += 1
+            if isinstance(spec.task.function, Loop):
+                return *repeated(spec.task.function, args[0], call, label, came[index]), attempt
             value = call(f"{prefix}{spec.name}" if prefix else index, child, attempt, args, label)
             if isinstance(value, Graph):
                 return *went_on(value, call, label, came[index], spec.task.policy), attempt
@@ -141,6 +145,19 @@ def went_on(graph: Graph, call: Any, label: str, outer: Came, policy: Policy) ->
         return State.SUCCESS, resolve(graph, graph.result, 0, came)
     except Exception as error:  # noqa: BLE001 - an item that there is not
         return State.FAILED, error
+
+
+def repeated(loop: Loop, value: Any, call: Any, label: str, outer: Came) -> tuple[State, Any]:
+    """How a loop ends, and with which value."""
+    names: dict[str, int] = {}
+    for _ in range(MOST_TURNS):
+        turn = loop.turn.bind({"0": value})
+        for node in turn.nodes:
+            node.name = unique(names, node.task.name)
+        state, value = went_on(turn, call, label, outer, loop.step.policy)
+        if state is not State.SUCCESS or ends(value):
+            break
+    return state, value
 
 
 def states_of(graph: Graph, ref: Ref, came: list[Came]) -> list[State]:

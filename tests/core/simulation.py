@@ -38,6 +38,7 @@ from headrace.core.events import (
     Wake,
 )
 from headrace.core.graph import Graph, GraphDrawing
+from headrace.core.loops import Loop
 from headrace.core.machine import RunMachine
 from headrace.core.plan import Plan, make_plan
 from headrace.core.state import State
@@ -50,7 +51,7 @@ from headrace.execution.gang import GangExecution
 from headrace.execution.loaded import LoadedNode, LoadedPlan
 from headrace.execution.values import Values, add_values
 from headrace.execution.watchdog import LOOK
-from tests.core.drawn import NodePlan, draw_graph, draw_nodes
+from tests.core.drawn import NodePlan, draw_graph, draw_nodes, plain
 from tests.core.reference import Kill, Skip
 from tests.core.simulated_gangs import Blocked, Mail, Meetings, Post
 
@@ -107,15 +108,6 @@ class World:
 
     def size_of(self, value: Any) -> int:
         return (1 << 21) if self.draw("large", plain(value)) < self.large else 32
-
-
-def plain(value: Any) -> Any:
-    """A value for comparison: exceptions by their type alone."""
-    if isinstance(value, BaseException):
-        return type(value).__name__
-    if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
-    return value
 
 
 class _Clock:
@@ -220,7 +212,8 @@ class Cluster:
         self.plan: Plan = make_plan(graph)
         self.loaded = LoadedPlan(pickle.loads(pickle.dumps(self.plan)))  # as workers hold it
         for index in range(len(self.plan.nodes)):
-            self.loaded[index].function = self._call
+            if not isinstance(self.loaded[index].function, Loop):
+                self.loaded[index].function = self._call
         self.lists, self.world, self.trouble = lists, world, trouble
         self.random = random.Random(seed)
         self.threads = self.free = self.capacity = threads
@@ -427,7 +420,8 @@ class Cluster:
         options = {"size_of": self.world.size_of, "interrupts": (Kill, Blocked)}
         loaded = joined(self.loaded, self.packer.pack(order))
         for node in {node for nodes, _, _ in order.strips for node in nodes}:
-            if node >= len(self.loaded.plan.nodes) and not self.plan.nodes[node].hidden:
+            known = node < len(self.loaded.plan.nodes) or self.plan.nodes[node].hidden
+            if not known and not isinstance(loaded[node].function, Loop):
                 loaded[node].function = self._call
         execution: Simulated
         if post is None:

@@ -79,7 +79,7 @@ class Expansions:
         self.nodes = nodes
         self.dispatcher = dispatcher
         self.ledger = dispatcher.ledger
-        self._turns: dict[TaskRun, int] = {}
+        self.turns: dict[TaskRun, int] = {}
         self._names: dict[TaskRun, dict[str, int]] = {}
 
     # -- growing -------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ class Expansions:
         loop = self.plan.tasks[self.plan.nodes[outer[0]].task].function
         assert isinstance(loop, Loop)
         label = self._label(outer)
-        turn = self._turns[outer] = self._turns.get(outer, 0) + 1
+        turn = self.turns[outer] = self.turns.get(outer, 0) + 1
         names = self._names.setdefault(outer, {})
         values = self._arguments(outer)
         if turn > 1:
