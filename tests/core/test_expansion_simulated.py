@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 
 import hypothesis.strategies as st
-from hypothesis import given
+from hypothesis import given, settings
 
 from headrace.core.noderun import NO_BATCH
 from headrace.core.state import State
@@ -36,6 +36,7 @@ worlds = st.builds(
         st.lists(st.one_of(nodes, nodes, loops), min_size=1, max_size=4).map(tuple), min_size=1, max_size=3
     ).map(tuple),
 )
+fairly_thorough = settings(thorough, max_examples=80)
 SEEN: Counter[str] = Counter()
 
 
@@ -64,21 +65,21 @@ def check(cluster: Cluster, expected: list[Came]) -> None:
     SEEN["lost"] += cluster.vanished
 
 
-@thorough
+@fairly_thorough
 @given(mixed, worlds, st.integers(1, 4))
 def test_a_calm_cluster_gives_what_the_interpreter_gives(plans: list[NodePlan], world: World, threads: int) -> None:
     if (pair := cluster_of(plans, world, threads=threads)) is not None:
         check(*pair)
 
 
-@thorough
+@fairly_thorough
 @given(mixed, worlds, st.integers(0, 10_000))
 def test_trouble_changes_nothing_but_the_time(plans: list[NodePlan], world: World, seed: int) -> None:
     if (pair := cluster_of(plans, world, seed=seed, trouble=True)) is not None:
         check(*pair)
 
 
-@thorough
+@fairly_thorough
 @given(coupled, worlds, st.integers(0, 10_000), st.booleans())
 def test_gangs_change_nothing_but_the_time(plans: list[NodePlan], world: World, seed: int, trouble: bool) -> None:
     pair = cluster_of(plans, world, shared=True, seed=seed, threads=3, trouble=trouble)
@@ -86,7 +87,7 @@ def test_gangs_change_nothing_but_the_time(plans: list[NodePlan], world: World, 
     check(*pair)
 
 
-@thorough
+@fairly_thorough
 @given(mixed, worlds, st.integers(0, 10_000))
 def test_recorded_events_replay_to_the_same_commands(plans: list[NodePlan], world: World, seed: int) -> None:
     if (pair := cluster_of(plans, world, seed=seed, trouble=True)) is not None:
@@ -95,7 +96,19 @@ def test_recorded_events_replay_to_the_same_commands(plans: list[NodePlan], worl
         assert replay(cluster) == cluster.answers
 
 
+@fairly_thorough
+@given(mixed, worlds, st.integers(0, 10_000), st.sampled_from((0.002, 0.1, 1.0)))
+def test_a_cancel_settles_everything_at_once(plans: list[NodePlan], world: World, seed: int, at: float) -> None:
+    if (pair := cluster_of(plans, world, seed=seed, trouble=True, cancel_at=at)) is not None:
+        machine = pair[0].run()
+        assert all(State(state).is_final for run in machine.nodes for state in run.states)
+        late = [event for _, _, event, _ in pair[0].arrivals if event is not None]
+        number = len(machine.nodes)
+        assert machine.handle(pair[0].now + 10, late) == []
+        assert len(machine.nodes) == number
+
+
 def test_there_were_flows_and_losses() -> None:
-    assert SEEN["flows"] > 1000
-    assert SEEN["turns"] > 1000
-    assert SEEN["lost"] > 100
+    assert SEEN["flows"] > 300
+    assert SEEN["turns"] > 300
+    assert SEEN["lost"] > 30

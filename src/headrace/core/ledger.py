@@ -253,7 +253,7 @@ class Ledger:
                     if key not in wanted:
                         wanted.add(key)
                         todo.append(key)
-                    if key[0] > node:  # of a flow that a task run went on as; batches go by the numbers of nodes
+                    if source.spec.stands_for is not None:  # known under the other's number when its batch is over
                         early.add((node, child))
         found = self._without(early, wanted) if early else sorted(wanted)
         self.lost.difference_update(found)

@@ -115,8 +115,9 @@ class LoadedPlan(dict[int, LoadedNode]):
         self.more: dict[int, Task[..., Any]] = {}  # tasks that came with batches, by number
 
     def name_of(self, index: int) -> str:
-        """A node's name."""
-        return self.plan.nodes[index].name
+        """A node's name, if the plan holds it: of newer ones, only batches that touch them know."""
+        known = index < len(self.plan.nodes) or self.older is not None
+        return self.plan.nodes[index].name if known else f"node {index}"
 
     def __missing__(self, index: int) -> LoadedNode:
         older = self.older
