@@ -15,6 +15,7 @@ MEANING = {
     State.SKIPPED: "did not run, because an upstream was skipped, or said so itself",
     State.CANCELLED: "was stopped, or not started, because the run was cancelled",
     State.CRASHED: "the process that ran it died, each time it was tried",
+    State.CACHED: "was not executed, because its target was there",
     State.TIMED_OUT: "took longer than its timeout in its last attempt",
 }
 

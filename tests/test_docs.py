@@ -1,12 +1,36 @@
-"""The documentation says what the code says."""
+"""The documentation says what the code says, and its examples run as they stand there."""
 
 import importlib.util
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from tests.test_architecture import ALLOWED
 
 DOCS = Path(__file__).parents[1] / "docs"
+
+#: every block of Python in the pages, by page and number
+EXAMPLES = {
+    f"{page.stem}-{number}": block
+    for page in sorted(DOCS.glob("*.md"))
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL), 1)
+}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_examples_run_as_files(example, tmp_path):
+    path = tmp_path / "example.py"
+    path.write_text(EXAMPLES[example])
+    environment = {**os.environ, "PYTHONWARNINGS": "error::FutureWarning"}
+    done = subprocess.run(
+        [sys.executable, path.name], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_the_page_of_states_is_up_to_date():

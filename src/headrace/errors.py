@@ -9,6 +9,7 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── NestedTooDeep(RecursionError)     tasks that return flows whose tasks return flows, and so on
     │   └── UnstableFlow                      one flow function, the same parameters, two graphs
     ├── ParameterError(ValueError)            a parameter is unknown, missing or of the wrong type
+    ├── SecretNotFound(LookupError)           a secret is not where the task runs; says where was looked
     ├── NotPicklable(TypeError)               something cannot travel; names the path to it
     ├── MissingPackage(ImportError)           an optional package is needed; names the pip line
     ├── MissingModule(ImportError)            code of the flow cannot be imported where it must run
@@ -24,14 +25,20 @@ survives a pickle, and the standard class is a base where one fits::
     │       ├── TruncatedObject
     │       └── DamagedObject
     ├── SetupError(RuntimeError)              an environment could not be brought up
+    │   └── NoSuchWorker                      no worker of the cluster offers what a task asks for
     ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
-    │   ├── TaskFailed                        stands in where the original exception could not travel
+    │   ├── TaskFailed                        the task said so, or the original exception could not travel
+    │   ├── SecretReturned                    a task returned the text of a secret
+    │   ├── TaskTimedOut(TimeoutError)        an attempt of the task took longer than its timeout
     │   ├── TriggerFailed                     upstream states did not satisfy the task's trigger
-    │   ├── TaskCrashed                       the process that ran the task died, again and again
+    │   ├── TaskCrashed                       the process that ran the task died, and no attempt is left
     │   ├── LoopLimit                         a loop was not done after the most turns that it may take
     │   ├── RunCancelled
+    │   ├── RunTimedOut(TimeoutError)
+    │   ├── NotCleanedUp                      a run had to end before its clean-ups were done
     │   ├── ClusterLost                       scheduler gone
     │   └── ValueReleased                     a value was asked for that is no longer kept
+    ├── NotInTask(RuntimeError)               hr.context() where no task is being executed
     └── IllegalMove(AssertionError)           a bug of headrace itself; please report it
 """
 
@@ -87,6 +94,10 @@ class UnstableFlow(FlowError):
 
 class ParameterError(HeadraceError, ValueError):
     """A parameter is unknown, missing, or of the wrong type."""
+
+
+class SecretNotFound(HeadraceError, LookupError):
+    """A secret is not known where it was asked for."""
 
 
 class NotPicklable(HeadraceError, TypeError):
@@ -149,12 +160,24 @@ class SetupError(HeadraceError, RuntimeError):
     """An environment could not be brought up."""
 
 
+class NoSuchWorker(SetupError):
+    """A task asks for resources or workers that the cluster does not have."""
+
+
 class RunError(HeadraceError, RuntimeError):
     """A run, or one of its task runs, did not succeed."""
 
 
 class TaskFailed(RunError):
-    """Stands in for a task's exception that could not travel."""
+    """A task said that it failed, or its own exception could not travel."""
+
+
+class TaskTimedOut(RunError, TimeoutError):
+    """An attempt of a task took longer than the task's timeout."""
+
+
+class SecretReturned(RunError):
+    """A task returned the text of a secret, which must not leave its worker."""
 
 
 class TriggerFailed(RunError):
@@ -162,7 +185,7 @@ class TriggerFailed(RunError):
 
 
 class TaskCrashed(RunError):
-    """The process that ran the task died, again and again."""
+    """The process that ran the task died, and no attempt is left."""
 
 
 class LoopLimit(RunError):
@@ -173,12 +196,24 @@ class RunCancelled(RunError):
     """The run was cancelled."""
 
 
+class RunTimedOut(RunError, TimeoutError):
+    """The run took longer than its flow's ``timeout``."""
+
+
+class NotCleanedUp(RunError):
+    """The run had to end before this was cleaned up."""
+
+
 class ClusterLost(RunError):
     """The scheduler of the cluster is gone."""
 
 
 class ValueReleased(RunError):
     """A value was asked for that is no longer kept."""
+
+
+class NotInTask(HeadraceError, RuntimeError):
+    """The context of a task was asked for where none is being executed."""
 
 
 class IllegalMove(HeadraceError, AssertionError):

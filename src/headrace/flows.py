@@ -149,7 +149,7 @@ class Flow(FlowDefinition):
         """
         values = params.validate(self, parameters)
         drawn = self.draw(values)
-        graph = DrawnGraph(drawn.nodes, drawn.result)
+        graph = DrawnGraph(drawn.nodes, drawn.result, drawn.deciding)
         graph.name, graph.parameters = self.name, params.to_json(values)
         return graph
 

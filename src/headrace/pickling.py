@@ -17,7 +17,7 @@ import pickle
 import re
 import types
 from collections import ChainMap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 from headrace.core.flow import FlowDefinition
@@ -43,7 +43,7 @@ Part = tuple[str, Any]
 _REFERENCES = ("closure variable", "global variable", "task ", "flow ")
 
 
-def dumps(obj: Any, what: str) -> bytes:
+def dumps(obj: Any, what: str, buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None) -> bytes:
     """Pickle an object with cloudpickle.
 
     Parameters
@@ -52,6 +52,8 @@ def dumps(obj: Any, what: str) -> bytes:
         Anything.
     what : str
         What it is, for the message: ``"task 'load'"``.
+    buffer_callback : callable, optional
+        Takes the buffers, which then are not in the pickle; see ``pickle.Pickler``.
 
     Raises
     ------
@@ -60,7 +62,7 @@ def dumps(obj: Any, what: str) -> bytes:
     """
     try:
         with io.BytesIO() as file:
-            _pickler()(file, protocol=PROTOCOL).dump(obj)
+            _pickler()(file, protocol=PROTOCOL, buffer_callback=buffer_callback).dump(obj)
             return file.getvalue()
     except HeadraceError:
         raise
@@ -88,7 +90,7 @@ def _pickler() -> type[pickle.Pickler]:
     return Pickler
 
 
-def loads(data: bytes, what: str) -> Any:
+def loads(data: bytes, what: str, buffers: Iterable[Any] = ()) -> Any:
     """Unpickle, and say what is missing if code is.
 
     Parameters
@@ -97,6 +99,8 @@ def loads(data: bytes, what: str) -> Any:
         Trusted: unpickling runs code.
     what : str
         What it is, for the message.
+    buffers : iterable of buffer, default ()
+        What is not in the pickle.
 
     Raises
     ------
@@ -104,7 +108,7 @@ def loads(data: bytes, what: str) -> Any:
         If a module, or a name in it, that the pickle refers to is not there.
     """
     try:
-        return pickle.loads(data)
+        return pickle.loads(data, buffers=buffers)
     except ImportError as error:
         raise missing_module(error.name or "?", what, str(error)) from error
     except AttributeError as error:

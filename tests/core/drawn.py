@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from headrace.core.flow import FlowDefinition
 from headrace.core.graph import Graph, GraphDrawing
 from headrace.core.loops import loop
-from headrace.core.node import Node, flatten, unmapped
+from headrace.core.node import Ended, Node, flatten, unmapped
 from headrace.core.policy import Policy
+from headrace.core.rules import CLEANUP
 from headrace.core.task import Task
 
 
 @dataclass(frozen=True)
 class NodePlan:
-    """A node to draw; sources are counted from the newest node backwards, modulo what there is."""
+    """A node to draw; sources are counted from the newest node backwards, modulo what there is.
+
+    It is the set-up of a resource if it ``holds`` some nodes that are drawn next.
+    """
 
     args: tuple[tuple[str, int], ...]
     upstream: tuple[int, ...] = ()
     returns_list: bool = False
     width: int = 3
     policy: Policy = field(default_factory=lambda: Policy(name="t"))
+    strict: bool = True
+    gates: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    holds: int = 0
+
+    def __repr__(self) -> str:
+        """Only what is not usual: hypothesis prints hundreds of them."""
+        usual = NodePlan(())
+        given = {each.name: getattr(self, each.name) for each in fields(self)}
+        said = ", ".join(f"{name}={value!r}" for name, value in given.items() if value != getattr(usual, name))
+        return f"NodePlan({said if self.args else f'args=(), {said}'})"
+
     loop: str = ""  # whether it is repeated: "task", or "map", a flow that maps the task over its value
 
 
@@ -46,6 +62,7 @@ def draw_nodes(nodes: Sequence[NodePlan], drawing: GraphDrawing, *, shared: bool
     """Draw into a drawing that is active; return the nodes, and which of them return lists."""
     made: list[Node] = []
     lists: set[int] = set()
+    blocks: list[tuple[Node, int]] = []
     tasks: dict[Policy, Task] = {}
     for spec in nodes:
         task = tasks.setdefault(spec.policy, Task(noop, spec.policy)) if shared else Task(noop, spec.policy)
@@ -63,13 +80,31 @@ def draw_nodes(nodes: Sequence[NodePlan], drawing: GraphDrawing, *, shared: bool
             continue
         if mapped:
             values = [value if spreads else unmapped(value) for value, spreads in args]
-            node = task.map(*values, upstream=upstream)
+            node = task.map(*values, upstream=upstream, strict=spec.strict)
         else:
             node = task(*(value for value, _ in args), upstream=upstream)
+        drawing.nodes[-1].gates = tuple(sorted({len(made) - 1 - pick % len(made) for pick in spec.gates if made}))
+        after = {made[-1 - pick % len(made)]._index for pick in spec.after} if made else set()
+        drawing.nodes[-1].after = tuple(sorted(after.difference(drawing.nodes[-1].sources())))
         if spec.returns_list:
             lists.add(len(made))
         made.append(node)
+        blocks = [(block, left - 1) for block, left in blocks]
+        if spec.holds and not mapped:
+            blocks.append((drawing.begin_block(node), spec.holds))
+        while any(left <= 0 for _, left in blocks):
+            close(drawing, blocks, made)
+    while blocks:
+        close(drawing, blocks, made)
     return made, lists
+
+
+def close(drawing: GraphDrawing, blocks: list[tuple[Node, int]], made: list[Node]) -> None:
+    """Draw the clean-up of the innermost resource."""
+    block, _ = blocks.pop()
+    node = Task(noop, Policy(name="c", trigger=CLEANUP, retries=1))(block)
+    drawing.end_block(block, node)
+    made.append(node)
 
 
 MOST_TURNS = 3
@@ -115,6 +150,8 @@ def argument(
             return pick, False
         case "whole":
             return source, False
+        case "state":
+            return Ended(source), False
         case "nested":
             return [pick, (source, 1)], False
         case "item":

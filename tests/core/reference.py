@@ -12,9 +12,9 @@ from typing import Any
 
 from headrace.core.graph import Graph, NodeSpec, unique
 from headrace.core.loops import Loop
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.policy import Policy
-from headrace.core.rules import Decision, Upstream, decide
+from headrace.core.rules import CLEANUP, Decision, Upstream, decide
 from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, refs
 from headrace.core.state import State
 from headrace.errors import FlowError, TaskCrashed, TaskFailed, TriggerFailed
@@ -76,21 +76,20 @@ def interpret(graph: Graph, call: Callable[[Any, int, int, tuple[Any, ...], str]
         spec, mine = graph.nodes[index], came[index]
         try:
             width = width_of(graph, spec, came) if spec.mapped else 1
+            if width == 0:
+                nothing(graph, spec, came)
         except Problem as problem:
             mine.widthless = True
-            mine.add(problem.state, problem.value)
+            match behind_gates(spec, came):
+                case Decision.SKIP:
+                    mine.add(State.SKIPPED, None)
+                case Decision.TRIGGER_FAIL:
+                    mine.add(State.TRIGGER_FAILED, TriggerFailed(""))
+                case Decision.RUN:
+                    mine.add(problem.state, problem.value)
             continue
         for child in range(width):
-            states = []
-            for source in spec.sources():
-                waited = items(graph, spec, source)
-                if by_child(graph, spec, source):
-                    states.append(came[source].states[child])
-                elif waited and not came[source].widthless and max(waited) < len(came[source].states):
-                    states += [came[source].states[item] for item in waited]
-                else:
-                    states += came[source].states
-            match decide(spec.task.policy.trigger, spec.task.policy.skip_on_upstream_skip, counts(states)):
+            match decision(graph, spec, child, came):
                 case Decision.SKIP:
                     mine.add(State.SKIPPED, None)
                 case Decision.TRIGGER_FAIL:
@@ -98,6 +97,41 @@ def interpret(graph: Graph, call: Callable[[Any, int, int, tuple[Any, ...], str]
                 case Decision.RUN:
                     mine.add(*attempted(graph, spec, index, child, came, call, prefix))
     return came
+
+
+def behind_gates(spec: NodeSpec, came: list[Came]) -> Decision:
+    gates = [state for gate in spec.gates for state in came[gate].states]
+    if State.SKIPPED in gates:
+        return Decision.SKIP
+    return Decision.TRIGGER_FAIL if any(state is not State.SUCCESS for state in gates) else Decision.RUN
+
+
+def decision(graph: Graph, spec: NodeSpec, child: int, came: list[Came]) -> Decision:
+    refused = behind_gates(spec, came)
+    if refused is not Decision.RUN:
+        return refused
+    states = []
+    for source in spec.sources():
+        waited = items(graph, spec, source)
+        if source in spec.gates or source in spec.after:
+            continue
+        if by_child(graph, spec, source):
+            states += came[source].states[child : child + 1]
+        elif waited and not came[source].widthless and max(waited) < len(came[source].states):
+            states += [came[source].states[item] for item in waited]
+        else:
+            states += came[source].states
+    return decide(spec.task.policy.trigger, spec.task.policy.skip_on_upstream_skip, counts(states))
+
+
+def nothing(graph: Graph, spec: NodeSpec, came: list[Came]) -> None:
+    """A map without elements: what it waits for as a whole may still refuse it; no child of a map does."""
+    beyond = 1 << 40
+    match decision(graph, spec, beyond, came):
+        case Decision.SKIP:
+            raise Problem(State.SKIPPED)
+        case Decision.TRIGGER_FAIL:
+            raise Problem(State.TRIGGER_FAILED, TriggerFailed(""))
 
 
 def attempted(
@@ -135,7 +169,13 @@ def went_on(graph: Graph, call: Any, label: str, outer: Came, policy: Policy) ->
         outer.inside[f"{label}/{spec.name}"] = one
         outer.inside.update(one.inside)
     taken = sorted({ref.node for ref in refs(graph.result)})
-    rest = [index for index in graph.terminal() if index not in taken]
+    asked = {
+        source
+        for spec in graph.nodes
+        for source in spec.sources()
+        if source not in spec.after and spec.task.policy.trigger != CLEANUP
+    }
+    rest = [index for index in range(len(graph.nodes)) if index not in asked and index not in taken]
     if any(state.is_failure for index in (*taken, *rest) for state in came[index].states):
         return State.FAILED, first_error(graph, came, taken, rest)
     skipped = [state for ref in refs(graph.result) for state in states_of(graph, ref, came)].count(State.SKIPPED)
@@ -184,22 +224,23 @@ def first_error(graph: Graph, came: list[Came], taken: list[int], rest: list[int
         if own:
             return TaskFailed("") if isinstance(own[0], TaskCrashed) else own[0]
         if any(state.is_failure for state in came[index].states):
-            queue += graph.nodes[index].sources()
+            spec = graph.nodes[index]
+            queue += [source for source in spec.sources() if source not in spec.after]
     return TriggerFailed("")
 
 
 def by_child(graph: Graph, spec: NodeSpec, source: int) -> bool:
-    if source in spec.upstream or not graph.nodes[source].mapped:
+    if source in (*spec.upstream, *spec.gates) or not graph.nodes[source].mapped:
         return False
     return all(ref.how is How.EACH for slot in spec.slots() for ref in refs(slot) if ref.node == source)
 
 
 def items(graph: Graph, spec: NodeSpec, source: int) -> set[Any]:
     """Which children of a mapped node another takes, if it takes no more than these."""
-    if source in spec.upstream or not graph.nodes[source].mapped:
+    if source in (*spec.upstream, *spec.gates) or not graph.nodes[source].mapped:
         return set()
     uses = [ref for slot in spec.slots() for ref in refs(slot) if ref.node == source]
-    single = all(ref.how is How.WHOLE and ref.path and ref.path[0] >= 0 for ref in uses)
+    single = all(ref.how in (How.WHOLE, How.STATE) and ref.path and ref.path[0] >= 0 for ref in uses)
     return {ref.path[0] for ref in uses} if single else set()
 
 
@@ -213,9 +254,9 @@ def width_of(graph: Graph, spec: NodeSpec, came: list[Came]) -> int:
                 widths.append(len(items))
             case Ref(how=How.EACH | How.FLAT):
                 widths.append(width_of_ref(graph, spec, slot, came[slot.node]))
-    if len(set(widths)) > 1:
+    if len(set(widths)) > 1 and spec.strict:
         raise Problem(State.FAILED, FlowError(""))
-    return widths[0]
+    return min(widths)
 
 
 def width_of_ref(graph: Graph, spec: NodeSpec, ref: Ref, source: Came) -> int:
@@ -250,12 +291,22 @@ def resolve(graph: Graph, slot: Slot, child: int, came: list[Came]) -> Any:
             if how is How.EACH and mapped:
                 return values[child]
             value = values if mapped else values[0]
+            if how is How.STATE:
+                return state_of(came[node], path, mapped)
+            if how is How.WHOLE and not mapped and not came[node].clean:
+                return value  # of what stands in for a value there are no parts
             if how is How.WHOLE:
                 return item(value, path)
             if how is How.EACH:
                 return item(value, path)[child]
             return [part for group in item(value, path) for part in group][child]
     raise AssertionError(slot)
+
+
+def state_of(came: Came, path: tuple[Any, ...], mapped: bool) -> Any:
+    if not mapped or came.widthless:
+        return came.states[0]
+    return came.states[path[0]] if path else came.states
 
 
 def item(value: Any, path: tuple[Any, ...]) -> Any:

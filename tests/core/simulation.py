@@ -12,7 +12,7 @@ import pickle
 import random
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -40,11 +40,13 @@ from headrace.core.events import (
 from headrace.core.graph import Graph, GraphDrawing
 from headrace.core.loops import Loop
 from headrace.core.machine import RunMachine
-from headrace.core.plan import Plan, make_plan
+from headrace.core.plan import Plan
+from headrace.core.planning import make_plan
 from headrace.core.state import State
 from headrace.core.strips import count, cut, locate, runs
 from headrace.execution import batch as batch_module
 from headrace.execution import gang as gang_module
+from headrace.execution import interrupt as interrupt_module
 from headrace.execution.batch import Control, Execution
 from headrace.execution.dynamic import Packer, Unpacker, joined
 from headrace.execution.gang import GangExecution
@@ -120,7 +122,7 @@ CLOCK = _Clock()
 @contextmanager
 def virtual_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (batch_module, gang_module):
+        for module in (batch_module, gang_module, interrupt_module):
             patch.setattr(module, "perf_counter", lambda: CLOCK.now)
         yield
 
@@ -157,6 +159,7 @@ class Simulated(Execution):
         label = f"{spec.name}[{child}]" if spec.mapped else spec.name
         CLOCK.now += self.cluster.world.seconds(key, child)
         self.cluster.spans[node, child] = self.order.batch, began, CLOCK.now
+        self.cluster.history.append((node, began, CLOCK.now))
         value = self.cluster.world.call(self.cluster.lists, key, child, attempt, args, label)
         if isinstance(value, Graph):
             flow = Bound(label, len, {})
@@ -164,12 +167,12 @@ class Simulated(Execution):
             return flow
         return value
 
-    def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
+    def _attempted(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
         if isinstance(error, Skip):
             self._note(number, child, State.SKIPPED)
             self.values[number][child] = None
         else:
-            super()._failed(number, node, child, error)
+            super()._attempted(number, node, child, error)
 
 
 class SimulatedGangExecution(Simulated, GangExecution):
@@ -193,8 +196,10 @@ class Cluster:
         How many batches execute at once.
     trouble : bool
         Whether workers die, and messages are repeated, late and out of order.
-    cancel_at : float, optional
+    cancels : sequence of float
         When to ask for the end.
+    timeout : float, optional
+        Of the run.
     """
 
     def __init__(
@@ -206,7 +211,8 @@ class Cluster:
         seed: int = 0,
         threads: int = 2,
         trouble: bool = False,
-        cancel_at: float | None = None,
+        cancels: Sequence[float] = (),
+        timeout: float | None = None,
     ) -> None:
         self.graph = graph
         self.plan: Plan = make_plan(graph)
@@ -217,14 +223,18 @@ class Cluster:
         self.lists, self.world, self.trouble = lists, world, trouble
         self.random = random.Random(seed)
         self.threads = self.free = self.capacity = threads
+        self.busy: set[int] = set()  # batches that have a thread
         self.spans: dict[tuple[int, int], tuple[int, float, float]] = {}  # in which batch, from when until when
+        self.history: list[tuple[int, float, float]] = []  # node, from when until when, each time that it ran
         self.told: dict[int, float] = {}  # when the machine heard of a batch's end
         self.idle: list[list[float]] = []  # from when until when a thread had nothing to do
         self.packer, self.unpacker = Packer(self.plan), Unpacker()
-        self.machine = RunMachine(self.plan, threads)
+        self.machine = RunMachine(self.plan, threads, timeout=timeout)
         self.now = 0.0
         self.queue: deque[Dispatch] = deque()
-        self.arrivals: list[tuple[float, int, Event | tuple[int, ...] | None, int]] = []  # a tuple: see _execute_gang
+        self.arrivals: list[
+            tuple[float, int, Event | tuple[int, ...] | None, int | None]
+        ] = []  # a tuple: see _execute_gang
         self.sequence = 0
         self.stored: dict[int, Values] = {}  # all values that were ever made
         self.held: dict[int, Values] = {}  # those that the cluster still has
@@ -239,8 +249,8 @@ class Cluster:
         self.mail, self.meetings = Mail(CLOCK), Meetings()
         self.taken: dict[int, Values] = {}
         self.gangs = 0
-        if cancel_at is not None:
-            self._arrive(cancel_at, CancelRequested())
+        for at in cancels:
+            self._arrive(at, CancelRequested())
 
     def _call(self, *args: Any) -> Any:
         assert self.running is not None
@@ -265,7 +275,9 @@ class Cluster:
         while self.arrivals and self.arrivals[0][0] <= self.now + window:
             at, _, event, freed = heapq.heappop(self.arrivals)
             self.now = max(self.now, at)
-            self.free += freed
+            if freed in self.busy:
+                self.busy.discard(freed)
+                self.free += 1
             if isinstance(event, tuple):
                 self._execute_gang(event)
             elif event is not None:
@@ -292,7 +304,7 @@ class Cluster:
             self.vanished += 1
             self._arrive(self.now + 0.001, Vanished(gone))  # an executor tells this before what follows from it
 
-    def _arrive(self, at: float, event: Event | tuple[int, ...] | None, freed: int = 0) -> None:
+    def _arrive(self, at: float, event: Event | tuple[int, ...] | None, freed: int | None = None) -> None:
         self.sequence += 1
         heapq.heappush(self.arrivals, (at, self.sequence, event, freed))
 
@@ -323,9 +335,12 @@ class Cluster:
                         assert run not in self.live, f"{run} is in batch {batch} and still live in {self.live[run]}"
                         self.live[run] = batch
                     self.orders[batch] = command
-                    self.queue.append(command)
+                    (self.queue.appendleft if command.urgent else self.queue.append)(command)
                 case Stop(batches):
                     self.queue = deque(order for order in self.queue if order.batch not in batches)
+                    self.live = {run: batch for run, batch in self.live.items() if batch not in batches}
+                    for batch in batches:  # what runs is interrupted, or loses its thread after a while
+                        self._arrive(self.now + self.random.choice((0.001, 1.0)), None, freed=batch)
                 case Release(batches):
                     for batch in batches:
                         self.held.pop(batch, None)
@@ -337,6 +352,7 @@ class Cluster:
     def _start_batches(self) -> None:
         while self.free > 0 and self.queue:
             self.free -= 1
+            self.busy.add(self.queue[0].batch)
             self._execute(self.queue.popleft())
         if self.trouble and self.random.random() < 0.05:  # a cluster that adapts; leaving workers finish their batches
             now = self.random.choice((1, self.threads, 3, 12))
@@ -348,7 +364,7 @@ class Cluster:
         if any(batch not in self.held for batch in order.inputs):
             assert self.trouble, "a batch needs values that were released"
             self.mail.silent.add(order.batch)
-            self._arrive(self.now + self._latency(), Lost(order.batch, Loss.DROPPED, DROPPED), freed=1)
+            self._arrive(self.now + self._latency(), Lost(order.batch, Loss.DROPPED, DROPPED), freed=order.batch)
             return
         if order.links is not None:
             gang = order.links.gang
@@ -379,7 +395,7 @@ class Cluster:
             ended = events[-1][1]
             if 0.15 <= chance < 0.3:
                 self._arrive(end + 1.0, ended)
-        self._arrive(end, None, freed=1)
+        self._arrive(end, None, freed=order.batch)
 
     def _inputs(self, order: Dispatch) -> Values:
         """What is with a batch when it starts."""
@@ -402,7 +418,7 @@ class Cluster:
                 self._arrive(end + self._latency(), Lost(order.batch, Loss.KILLED, KILLED))
             else:
                 self.stored[order.batch] = self.held[order.batch] = execution.kept()
-            self._arrive(end, None, freed=1)
+            self._arrive(end, None, freed=order.batch)
 
     def _chance(self, order: Dispatch) -> float:
         """A number from 0 to 1 that is the same for each execution of a batch."""
@@ -451,13 +467,13 @@ class Cluster:
         seconds = control.seconds[: max(stop - 1, 0)]
         events.append((when, Progressed(control.batch, stop)))
         waiting = isinstance(self.running, SimulatedGangExecution)  # perhaps; then nothing is known of its task
-        current = 0.0 if waiting else when - control.began - sum(seconds)
+        current = 0.0 if waiting else max(when - control.began - sum(seconds), 0.0)
         events.append((when, HandedBack(control.batch, stop, seconds, current)))
 
 
 def replay(cluster: Cluster) -> list[list[Command]]:
     """Give what was recorded to a new machine."""
-    machine = RunMachine(make_plan_again(cluster), cluster.threads)
+    machine = RunMachine(make_plan_again(cluster), cluster.threads, timeout=cluster.machine.timeout)
     machine.costs.prior = cluster.machine.costs.prior
     return [machine.start(0.0), *(machine.handle(now, events) for now, events in cluster.recording)]
 

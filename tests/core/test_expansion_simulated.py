@@ -21,7 +21,8 @@ loops = st.builds(
     loop=st.sampled_from(("task", "task", "map")),
     policy=st.builds(replace, policies, trigger=st.just("all_successful")),
 )
-mixed = st.lists(st.one_of(nodes, nodes, loops), min_size=1, max_size=8)
+holders = st.builds(replace, nodes, holds=st.sampled_from((1, 2)))
+mixed = st.lists(st.one_of(nodes, nodes, loops, holders), min_size=1, max_size=8)
 worlds = st.builds(
     World,
     seed=st.integers(0, 1000),
@@ -33,7 +34,7 @@ worlds = st.builds(
     slow=st.sampled_from((1e-5, 1e-3, 3.0)),
     expanding=st.sampled_from((100, 400)),
     flows=st.lists(
-        st.lists(st.one_of(nodes, nodes, loops), min_size=1, max_size=4).map(tuple), min_size=1, max_size=3
+        st.lists(st.one_of(nodes, nodes, loops, holders), min_size=1, max_size=4).map(tuple), min_size=1, max_size=3
     ).map(tuple),
 )
 fairly_thorough = settings(thorough, max_examples=80)
@@ -99,7 +100,7 @@ def test_recorded_events_replay_to_the_same_commands(plans: list[NodePlan], worl
 @fairly_thorough
 @given(mixed, worlds, st.integers(0, 10_000), st.sampled_from((0.002, 0.1, 1.0)))
 def test_a_cancel_settles_everything_at_once(plans: list[NodePlan], world: World, seed: int, at: float) -> None:
-    if (pair := cluster_of(plans, world, seed=seed, trouble=True, cancel_at=at)) is not None:
+    if (pair := cluster_of(plans, world, seed=seed, trouble=True, cancels=(at,))) is not None:
         machine = pair[0].run()
         assert all(State(state).is_final for run in machine.nodes for state in run.states)
         late = [event for _, _, event, _ in pair[0].arrivals if event is not None]

@@ -11,7 +11,7 @@ from headrace.core.flow import FlowDefinition
 from headrace.core.graph import GraphDrawing
 from headrace.core.loops import Onward, Step, loop
 from headrace.core.node import flatten, unmapped
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.task import task
 from headrace.errors import FlowError, LoopLimit
 

@@ -26,7 +26,7 @@ from headrace.core.events import (
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
 from headrace.core.noderun import NO_BATCH
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.state import State
 from headrace.core.strips import Strip, count, runs
 from headrace.errors import FlowError
@@ -212,7 +212,7 @@ def test_a_cancel_stops_what_is_live_and_settles_the_rest():
     machine = machine_of(lambda: t.map(t(t.map([1, 2, 3]))), threads=2)
     first, second = machine.start(0.0)
     machine.handle(0.1, [ended(first)])
-    assert machine.handle(0.2, [CancelRequested()]) == [Stop((second.batch,))]
+    assert machine.handle(0.2, [CancelRequested()]) == [Stop((second.batch,)), Release((first.batch,))]
     assert machine.state is State.CANCELLED
     assert {state for node in range(3) for state in states(machine, node)} == {State.SUCCESS, State.CANCELLED}
     assert machine.handle(0.3, [CancelRequested(), ended(second)]) == []

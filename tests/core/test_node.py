@@ -81,7 +81,8 @@ def delete_item(node):
 @pytest.mark.parametrize(
     ("use", "instead"),
     [
-        (branch, "decide inside a task, or make it a parameter"),
+        (branch, r"in a block `with hr.case\(node\):`, decide inside a task, or make it a parameter"),
+        (lambda node: node == 3, r"in a block `with hr.case\(node, value\):`"),
         (lambda node: not node, "decide inside a task"),
         (lambda node: node and 1, "decide inside a task"),
         (loop, r"use `task.map\(node\)`.*nout=2"),

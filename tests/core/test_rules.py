@@ -16,6 +16,8 @@ def expected(trigger: str, skips: bool, up: Upstream) -> Decision:
     ended = ["good"] * up.successful + ["bad"] * up.failed + ["skipped"] * up.skipped
     if not ended:
         return RUN
+    if trigger == "cleanup":
+        return RUN if set(ended) == {"good"} else SKIP
     if trigger == "not_all_skipped":
         if set(ended) == {"skipped"}:
             return SKIP

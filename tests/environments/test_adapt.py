@@ -55,7 +55,7 @@ def many(n: int):
     return total(tiny.map(range(n)))
 
 
-class Heads:
+class Heads(hr.Observer):
     """An observer that counts workers, and raises a flag when there are so many."""
 
     def __init__(self, scheduler, flag, enough):
@@ -64,16 +64,10 @@ class Heads:
         self.enough = enough
         self.most = 0
 
-    def on_start(self, run_id, flow_name, summaries):
-        pass
-
     def on_progress(self, summaries, elapsed):
         self.most = max(self.most, len(self.scheduler.workers))
         if self.most >= self.enough:
             self.flag.touch()
-
-    def on_end(self, summaries, state, elapsed):
-        pass
 
 
 @pytest.mark.parametrize("least", [0, 1])

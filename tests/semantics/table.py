@@ -11,12 +11,13 @@ from typing import Any
 
 import headrace as hr
 
-S, F, T, K, C, LATE = "Success", "Failed", "TriggerFailed", "Skipped", "Cancelled", "TimedOut"
+S, F, T, K, C, LATE, X = "Success", "Failed", "TriggerFailed", "Skipped", "Cancelled", "TimedOut", "Crashed"
+CACHED = "Cached"
 
 
 @dataclass
 class Row:
-    """A flow with its parameters, and what must come of it."""
+    """A flow with its parameters, and what must come of it; ``says`` holds patterns of messages by task run."""
 
     name: str
     flow: hr.Flow
@@ -26,6 +27,9 @@ class Row:
     states: dict[str, list[str]] = field(default_factory=dict)
     attempts: dict[str, list[int]] = field(default_factory=dict)
     ends: str | None = None
+    says: dict[str, list[str]] = field(default_factory=dict)
+    told: dict[str, list[str]] | None = None  # by what changed: what hooks were told; see tests.semantics.witness
+    logged: dict[str, list[str]] | None = None  # by run name: what its task logged
 
     @property
     def state(self) -> str:
@@ -43,13 +47,19 @@ def row(
     error: tuple[type[BaseException], str] | None = None,
     attempts: dict[str, list[int]] | None = None,
     ends: str | None = None,
+    says: dict[str, list[str]] | None = None,
+    told: dict[str, list[str]] | None = None,
+    logged: dict[str, list[str]] | None = None,
     **states: list[str],
 ) -> Callable[[Any], Any]:
     """Add the decorated flow function, or the flow, to the table."""
 
     def decorate(function: Any) -> Any:
         flow = function if isinstance(function, hr.Flow) else hr.flow(function)
-        ROWS.append(Row(flow.name, flow, parameters or {}, result, error, states, attempts or {}, ends))
+        known = Row(
+            flow.name, flow, parameters or {}, result, error, states, attempts or {}, ends, says or {}, told, logged
+        )
+        ROWS.append(known)
         return function
 
     return decorate

@@ -48,36 +48,51 @@ def test_values_that_died_with_a_worker_are_computed_again(tmp_path):
         assert run.result() == [sum(range(100))]
 
 
-@hr.task
-def lock():
-    return threading.Lock()
+class Opens:
+    """Can be pickled until it is used."""
+
+    lock = None
 
 
 @hr.task
-def use(i, key):
+def make_opens():
+    return Opens()
+
+
+@hr.task
+def use_it(thing):
+    thing.lock = threading.Lock()
+
+
+@hr.task
+def take(i, thing):
     time.sleep(0.1)  # long enough that both workers take some
     return i
 
 
 @hr.flow
-def locked():
-    return use.map(list(range(8)), hr.unmapped(lock()))
+def changed():
+    thing = make_opens()
+    return take.map(list(range(8)), hr.unmapped(thing), upstream=use_it(thing))
 
 
 @hr.flow
-def returned_lock():
-    return lock()
+def returned_changed():
+    thing = make_opens()
+    use_it(thing)
+    return thing
 
 
-def test_a_value_that_cannot_travel_is_an_error_that_names_the_task():
+def test_a_value_that_cannot_travel_any_more_is_an_error_that_names_the_task():
     with hr.DaskEnvironment("local", n_workers=2, silence_logs=50) as environment:
-        run = locked.run(environment=environment)
-        assert run["lock"].state is hr.State.SUCCESS
-        with pytest.raises(hr.errors.NotPicklable, match=r"the value of task lock\[0\], a lock, is needed in another"):
+        run = changed.run(environment=environment)
+        assert run["make_opens"].state is hr.State.SUCCESS
+        told = r"the value of task make_opens\[0\], a Opens, is needed in another"
+        with pytest.raises(hr.errors.NotPicklable, match=told):
             run.result()
-        run = returned_lock.run(environment=environment)
+        run = returned_changed.run(environment=environment)
         assert run.state is hr.State.SUCCESS
-        with pytest.raises(hr.errors.NotPicklable, match=r"the value of task lock\[0\], a lock"):
+        with pytest.raises(hr.errors.NotPicklable, match=told):
             run.result()
 
 
@@ -119,23 +134,17 @@ def naps(n: int = 30):
     return total.map([0], hr.unmapped(nap.map(range(n))))
 
 
-class Disconnect:
+class Disconnect(hr.Observer):
     """An observer that cuts the driver's connection to the scheduler, once, when some tasks are done."""
 
     def __init__(self, client):
         self.client = client
         self.lost = None
 
-    def on_start(self, run_id, flow_name, summaries):
-        pass
-
     def on_progress(self, summaries, elapsed):
         if self.lost is None and any(summary.done for summary in summaries):
             self.lost = self.client.scheduler_comm.comm
             self.client.loop.add_callback(self.lost.abort)
-
-    def on_end(self, summaries, state, elapsed):
-        pass
 
 
 def test_a_driver_that_is_cut_off_for_a_moment_goes_on():

@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 import headrace as hr
 from headrace import pickling
 from headrace.core.graph import draw
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.execution.dask import DaskExecutor
 from headrace.execution.scheduler import TOPIC
 from headrace.execution.worker import PROCESS
@@ -68,18 +68,12 @@ def long(n: int = 40):
     return total(nap.map(range(n)))
 
 
-class Interrupt:
+class Interrupt(hr.Observer):
     """An observer with whom somebody presses Ctrl-C as soon as tasks run."""
-
-    def on_start(self, run_id, flow_name, summaries):
-        pass
 
     def on_progress(self, summaries, elapsed):
         if any(summary.counts.get(hr.State.RUNNING) for summary in summaries):
             raise KeyboardInterrupt
-
-    def on_end(self, summaries, state, elapsed):
-        pass
 
 
 def on_scheduler(dask_scheduler):

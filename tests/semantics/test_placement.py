@@ -1,5 +1,7 @@
 """Tasks that say where they may be executed, and before which others."""
 
+import time
+
 import pytest
 from distributed import Client, Scheduler, SpecCluster, Worker, get_worker
 
@@ -51,6 +53,8 @@ def test_each_runs_where_it_may(env):
 
 
 def test_what_nobody_may_run_blocks_nothing_else(env):
+    env = hr.DaskEnvironment(env.client, offers={"TPU": 1})
+
     @hr.task
     def total(values):
         return len(values)
@@ -62,20 +66,73 @@ def test_what_nobody_may_run_blocks_nothing_else(env):
 
     done = []
 
-    class Watch:
-        def on_start(self, run_id, flow_name, summaries):
-            pass
-
+    class Watch(hr.Observer):
         def on_progress(self, summaries, elapsed):
             if any(summary.name == "total" and summary.counts.get(hr.State.SUCCESS) for summary in summaries):
                 done.append(elapsed)
                 raise KeyboardInterrupt
-
-        def on_end(self, summaries, state, elapsed):
-            pass
 
     storage = hr.Storage("memory://placement")
     location = storage.add_flow(blocked)
     with pytest.raises(KeyboardInterrupt):
         env.execute(storage, location, observers=[Watch()])
     assert done
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"resources": {"TPU": 1}}, r"'where'.*resources=\{'TPU': 1\}.*plain at .* with no resources.*GPU: 1"),
+        ({"resources": {"GPU": 2}}, "no worker of this cluster"),
+        ({"resources": {"GPU": 1}, "workers": "plain"}, "GPU.* and workers="),
+        ({"workers": ["absent", "gone"]}, r"workers=\['absent', 'gone'\]"),
+    ],
+)
+def test_what_no_worker_offers_is_an_error_at_once(env, options, told):
+    strange = hr.task(name="where", **options)(where)
+
+    @hr.flow
+    def hopeless():
+        return strange(anywhere(1))
+
+    began = time.monotonic()
+    with pytest.raises(hr.errors.NoSuchWorker, match=told) as caught:
+        hopeless.run(environment=env)
+    assert time.monotonic() - began < 5
+    assert caught.value.task == "where"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"resources": {"GPU": 1}}, {"workers": ["absent", "special"]}, {"workers": "127.0.0.1"}, {"priority": 3}],
+)
+def test_what_some_worker_offers_runs(env, options):
+    task = hr.task(name="where", **options)(where)
+    flow = hr.flow(name="fine")(lambda: task(1))
+    assert flow.run(environment=env).result() in ("plain", "special")
+
+
+def test_a_worker_may_be_named_by_its_number_and_by_its_address():
+    with hr.DaskEnvironment("local", n_workers=2, processes=False, threads_per_worker=1) as env:
+        env.setup(None)
+        named = hr.task(name="where", workers="1")(where)
+        flow = hr.flow(name="named")(lambda: named.map(list(range(20))))
+        assert set(flow.run(environment=env).result()) == {1}
+        address = next(iter(env.client.scheduler_info()["workers"]))
+        named = hr.task(name="where", workers=address)(where)
+        flow = hr.flow(name="named")(lambda: named.map(list(range(20))))
+        assert len(set(flow.run(environment=env).result())) == 1
+
+
+def test_a_cluster_that_adapts_may_bring_what_is_not_there():
+    options = {"processes": False, "threads_per_worker": 1, "resources": {"GPU": 1}}
+    with hr.DaskEnvironment("local", adapt=(0, 1), **options) as env:
+        flow = hr.flow(name="adapts")(lambda: on_gpu(1))
+        assert flow.run(environment=env).state is hr.State.SUCCESS
+
+
+def test_offers_are_data():
+    env = hr.DaskEnvironment("tcp://10.0.0.1:8786", offers={"GPU": 2})
+    assert hr.Environment.deserialize(env.serialize()).offers == {"GPU": 2}
+    with pytest.raises(hr.errors.SetupError, match="offers must be amounts"):
+        hr.DaskEnvironment(offers={"GPU": 0})

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import headrace as hr
-from headrace.errors import RunError, TaskFailed, TriggerFailed
+from headrace.core.signals import Cancelled
+from headrace.errors import RunCancelled, RunError, TaskFailed, TriggerFailed
 from tests.semantics import rows_basic as rows
 from tests.semantics.rows_basic import Awkward, Broken, add, fail, locked, odd_fails, rescue, same, total
 
@@ -99,7 +100,7 @@ def test_reprs(place):
     run = half_failing.run(environment=place)
     assert repr(run).startswith(f"<FlowRun half_failing {run.run_id}: Failed, 4 task runs in ")
     assert repr(run["odd_fails"]) == "<odd_fails: Failed, 2 of 2 done>"
-    assert repr(run["odd_fails"][1]) == "<odd_fails[1]: Failed>"
+    assert repr(run["odd_fails"][1]) == "<odd_fails[1]: Failed, 1 is odd>"
     page = run._repr_html_()
     assert "half_failing" in page
     assert "1 is odd" in page
@@ -213,3 +214,39 @@ def test_a_dropped_run_leaves_nothing_on_the_cluster(dask_place):
         lambda: not any(client.run(lambda dask_worker: any(run_id in name for name in dask_worker.plugins)).values()),
         "no plan of the run on the workers",
     )
+
+
+@hr.task
+def skip():
+    raise hr.Skip("nothing to do\nat all")
+
+
+def test_views_say_why_a_task_run_ended_as_it_did(place):
+    @hr.flow
+    def mixed():
+        return same(skip()), fail(), same.with_options(name="later", trigger="all_failed")(add(1))
+
+    run = mixed.run(environment=place)
+    assert run["skip"][0].message == "nothing to do\nat all"
+    assert repr(run["skip"][0]) == "<skip: Skipped, nothing to do>"
+    assert (run["same"][0].message, repr(run["same"][0])) == ("", "<same: Skipped>")
+    assert repr(run["fail"][0]) == "<fail: Failed, as ordered>"
+    assert "did not run" in run["later"][0].message
+    assert repr(run["add"][0]) == "<add: Success>"
+    assert list(run.errors) == ["fail"]
+
+
+def test_a_task_run_that_was_cancelled_says_so():
+    @hr.task
+    def cancelled():
+        raise Cancelled
+
+    @hr.flow
+    def stopped():
+        return cancelled()
+
+    run = stopped.run()
+    assert run["cancelled"].states == [hr.State.CANCELLED]
+    assert run.errors == {}
+    with pytest.raises(RunCancelled, match="task 'cancelled' was cancelled"):
+        run.result()

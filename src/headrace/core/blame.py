@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from headrace.core.noderun import NodeRun
+from headrace.core.plan import EdgeKind
 
 
 def blame(nodes: Sequence[NodeRun], deciding: Iterable[NodeRun]) -> tuple[NodeRun, int] | None:
@@ -29,6 +30,8 @@ def blame(nodes: Sequence[NodeRun], deciding: Iterable[NodeRun]) -> tuple[NodeRu
             return run, min(run.failures)
         seen.add(run.spec.index)
         queue.extend(
-            nodes[edge.source] for edge in run.spec.inputs if nodes[edge.source].failed and edge.source not in seen
+            nodes[edge.source]
+            for edge in run.spec.inputs
+            if edge.kind is not EdgeKind.AFTER and nodes[edge.source].failed and edge.source not in seen
         )
     return None

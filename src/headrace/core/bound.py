@@ -28,7 +28,7 @@ class Bound:
 
     def __init__(self, name: str, draw: Callable[..., Any], parameters: Mapping[str, Any]) -> None:
         self.name = name
-        self.draw: Callable[..., Any] | None = draw
+        self.draw = draw
         self.parameters = dict(parameters)
         self._graph: Graph | None = None
 
@@ -39,20 +39,37 @@ class Bound:
     def graph(self) -> Graph:
         """Draw the flow, once. Its graph may be empty, if the result is known already."""
         if self._graph is None:
-            assert self.draw is not None
-            self._graph = self._drawn(self.draw)
-            self.draw = None
+            drawing = GraphDrawing()
+            with drawing.active():
+                result = self.draw(**self.parameters)
+            self._graph = drawn(self.name, drawing, result).graph()
         return self._graph
 
-    def _drawn(self, draw: Callable[..., Any]) -> Graph:
-        drawing = GraphDrawing()
-        with drawing.active():
-            result = draw(**self.parameters)
-        if type(result) is Bound:
-            if drawing.nodes:
-                raise FlowError(
-                    f"{self.name!r} called tasks and returned a bound flow; call that flow, {result.name}(...), "
-                    "so that its nodes are drawn beside the others, and return what it returns"
-                )
-            return result.graph()
-        return drawing.finish(self.name, result, may_be_empty=True)
+
+def drawn(name: str, drawing: GraphDrawing, result: Any) -> Bound:
+    """Return a flow that is drawn already.
+
+    Parameters
+    ----------
+    name : str
+        Of what drew it.
+    drawing : GraphDrawing
+        What was drawn.
+    result : object
+        What the flow returns; a bound flow stands for itself, if nothing was drawn.
+
+    Raises
+    ------
+    FlowError
+        If it cannot be.
+    """
+    if type(result) is Bound:
+        if not drawing.nodes:
+            return result
+        raise FlowError(
+            f"{name!r} called tasks and returned a bound flow; call that flow, {result.name}(...), so that its nodes "
+            "are drawn beside the others, and return what it returns"
+        )
+    bound = Bound(name, dict, {})
+    bound._graph = drawing.finish(name, result, may_be_empty=True)
+    return bound

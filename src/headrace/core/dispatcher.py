@@ -6,14 +6,16 @@ placements are counted apart, so that work for which there is a worker never wai
 
 from __future__ import annotations
 
-from collections import Counter
+from array import array
 from collections.abc import Sequence
 
 from headrace.core import batching, gangs
+from headrace.core.constants import constants_of, numbers_of
 from headrace.core.costs import Costs
 from headrace.core.cuts import cuts_of
 from headrace.core.events import Command, Links
 from headrace.core.ledger import Ledger
+from headrace.core.limits import Room
 from headrace.core.noderun import NodeRun
 from headrace.core.orders import write_order
 from headrace.core.policy import ANYWHERE, Placement
@@ -22,7 +24,7 @@ from headrace.core.recovery import Recovery
 from headrace.core.slices import slices_of
 from headrace.core.slots import EachSent
 from headrace.core.state import State, move
-from headrace.core.strips import Strip, count
+from headrace.core.strips import Strip, count, cut, runs
 
 #: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
 #: round trip.
@@ -94,8 +96,9 @@ class Dispatcher:
         self.gangs = True
         self.ready = Ready(nodes)
         self.batches: dict[int, Batch] = {}
-        self._out: Counter[Placement] = Counter()
+        self.room = Room()
         self._next = 0
+        self.constants: dict[int, tuple[int, ...]] | None = None  # by node: large ones that it takes
         self._sent: dict[int, list[EachSent]] = {}
         for run in nodes:
             self.add(run)
@@ -110,6 +113,8 @@ class Dispatcher:
         """Note which lists of a node do not travel with the plan."""
         if run.spec.mapped and (sent := [slot for slot in run.spec.slots() if isinstance(slot, EachSent)]):
             self._sent[run.spec.index] = sent
+        if self.constants is not None and (numbers := numbers_of(run.spec)):
+            self.constants[run.spec.index] = numbers
 
     def offer(self, node: int, low: int, high: int) -> None:
         """Let a range wait for a thread."""
@@ -120,10 +125,35 @@ class Dispatcher:
         """Strike a batch off those that are out."""
         batch = self.batches.pop(number, None)
         if batch is not None:
-            self._out[batch.placement] -= 1
+            self.room.free(batch.placement)
             self._meeting.discard(number)
             self.ledger.unclaim(batch.inputs)
         return batch
+
+    def learn(self, batch: Batch, seconds: array[float], upto: int) -> None:
+        """Take in durations of a batch that were not seen before.
+
+        Parameters
+        ----------
+        batch : Batch
+            Which.
+        seconds : array of float
+            Durations of its positions.
+        upto : int
+            How many of them are known.
+        """
+        totals: dict[int, list[float]] = {}
+        position = batch.learnt
+        for nodes, low, high in cut(batch.strips, batch.learnt, upto):
+            end = position + len(nodes) * (high - low)
+            for at, node in enumerate(nodes, position):
+                entry = totals.setdefault(self.nodes[node].spec.task, [0.0, 0])
+                entry[0] += seconds[at] if high - low == 1 else sum(seconds[at : end : len(nodes)])
+                entry[1] += high - low
+            position = end
+        for task, (total, number) in totals.items():
+            self.costs.learn(task, total, int(number))
+        batch.learnt = max(batch.learnt, upto)
 
     def stalled(self, number: int) -> None:
         """Note that a batch put task runs off: one of a gang waited in vain for another."""
@@ -133,7 +163,7 @@ class Dispatcher:
     def clear(self) -> None:
         """Forget all batches, and what is ready."""
         self.batches.clear()
-        self._out.clear()
+        self.room.clear()
         self._meeting.clear()
         self.ready.clear()
 
@@ -163,10 +193,15 @@ class Dispatcher:
     def _replay(self) -> list[Command]:
         if not self.ledger.lost:
             return []
-        return [
-            self._dispatch(tuple(strips), float("inf"), self.nodes[strips[0].nodes[0]].placement, replay=True)
-            for strips in self.ledger.replays(self.batches, self._sound(), self.costs, batching.GRAIN)
-        ]
+        replays = self.ledger.replays(self.batches, self._sound(), self.costs, batching.GRAIN)
+        commands: list[Command] = []
+        for number, strips in enumerate(replays):
+            placement = self.nodes[strips[0].nodes[0]].placement
+            if self.room.left(placement) < 1:  # what comes after it may need its values
+                self.ledger.lost.update(run for later in replays[number:] for run in runs(later))
+                break
+            commands.append(self._dispatch(tuple(strips), float("inf"), placement, replay=True))
+        return commands
 
     def _sound(self) -> set[int]:
         """Batches that are out and will not be lost because what they need is lost already."""
@@ -182,22 +217,26 @@ class Dispatcher:
             self.ready.put_aside(self.ledger.can_be_served)
         commands: list[Command] = []
         rest = batching.short_rest(self.nodes, self.costs) if self.ready and not self.batches else 0.0
-        for placement, queue in self.ready.queues.items():
+        for placement, queue in self.room.in_turn(self.ready.queues):
             if placement == ANYWHERE and (gang := self._form(queue)) is not None:
                 queue.clear()
                 commands += self._dispatch_gang(gang)
             while queue:
-                out = len(self.batches) if self.recovery.suspects else self._out[placement]
-                if out >= self.recovery.room(self.threads, self.threads * QUEUED, queue.first[:2]):
+                left = self.room.left(placement)
+                out = len(self.batches) if self.recovery.suspects else self.room.out[placement]
+                if left < 1 or out >= self.recovery.room(self.threads, self.threads * QUEUED, queue.first[:2]):
                     break
-                idle = self.threads - out
+                threads = min(self.threads, placement.most)
+                idle = min(self.threads - out, left)
                 if out and idle < 1 and self.costs.estimate(self.nodes[queue.first[0]].spec.task) is None:
                     break  # the first tries will soon tell what it costs
                 grown = batching.grow(
-                    queue, self.nodes, self.costs, idle, self.threads, self.recovery.suspects, self.ledger.heavy,
+                    queue, self.nodes, self.costs, idle, threads, self.recovery.suspects, self.ledger.heavy,
                     careful=bool(self.ledger.lost), least=rest,
                 )  # fmt: skip
                 commands.append(self._dispatch(tuple(grown[0]), grown[1], placement))
+            if queue and placement.limits:
+                self.room.reserve(placement)
         return commands
 
     def _form(self, queue: Queue) -> gangs.Gang | None:
@@ -213,7 +252,9 @@ class Dispatcher:
         self._seats.update((number, seat) for seat, number in enumerate(numbers))
         self._gang = numbers if len(numbers) > 1 else ()
         self._meeting = set(self._gang)
-        limit = (batching.PATIENCE - 1) * batching.GRAIN + max(batching.GRAIN, gang.seconds)
+        # A few task runs of half a span each, one after the other, may be expected to take longer than any gang should.
+        expected = min(max(batching.GRAIN, gang.seconds), 1.5 * gangs.SPAN)
+        limit = (batching.PATIENCE - 1) * batching.GRAIN + expected
         all_strips = [(Strip(tuple(seat), 0, 1),) for seat in gang.seats]
         for number, strips in zip(numbers, all_strips, strict=True):
             self._take(number, strips, ANYWHERE)
@@ -238,12 +279,14 @@ class Dispatcher:
         """Make a batch the holder of its task runs."""
         self._next = number + 1
         self.batches[number] = Batch(strips, placement, replay)
-        self._out[placement] += 1
+        self.room.take(placement)
         for nodes, low, high in strips:
             for node in nodes:
                 run = self.nodes[node]
                 if not replay:
                     move(run.states, low, high, State.RUNNING)
+                    if run.teller is not None:
+                        run.teller.dispatched(low, high, run.attempts)
                 run.hold(low, high, number)
                 if (outer := run.spec.stands_for) is not None:
                     self.nodes[outer[0]].holders[outer[1]] = number
@@ -254,8 +297,11 @@ class Dispatcher:
         order = write_order(self.nodes, number, strips, limit, replay, links)
         if self._sent:
             order.slices = slices_of(self._sent, strips)
-        if self.ledger.heavy and links is None and self.batches[number].placement == ANYWHERE:
+        if self.ledger.heavy and links is None and self.batches[number].placement.is_free:
             order.cuts = cuts_of(self.nodes, strips, order.inputs, self.ledger.heavy)
+        if self.constants is not None:
+            order.constants = constants_of(self.constants, strips, order.slices)
+        order.urgent = bool(self.batches[number].placement.limits)
         self.batches[number].inputs = order.inputs
         self.ledger.claim(order.inputs)
         return order

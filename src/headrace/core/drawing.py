@@ -13,6 +13,14 @@ class Drawing(Protocol):
         """Add a node and return it."""
         ...
 
+    def begin_block(self, node: Any) -> Any:
+        """What is drawn from now on begins after a node."""
+        ...
+
+    def end_block(self, block: Any, node: Any) -> None:
+        """A node that was just drawn comes after all of the block."""
+        ...
+
 
 CURRENT: ContextVar[Drawing | None] = ContextVar("headrace_drawing", default=None)
 

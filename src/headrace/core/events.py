@@ -233,6 +233,9 @@ class Links(NamedTuple):
     imports: dict[int, int]
 
 
+NO_WIDTH = -1
+
+
 @dataclass(slots=True)
 class Dispatch:
     """Execute a batch.
@@ -248,7 +251,7 @@ class Dispatch:
     outside : tuple of Input
         Task runs outside that it waits for and that did not succeed.
     widths : dict of int to int
-        Widths of mapped nodes that the plan does not know.
+        Widths of mapped nodes; ``NO_WIDTH`` where one task run stands for all that there would have been.
     attempts : dict of (int, int) to int
         Attempts that task runs have behind them; those with none are left out.
     limit : float
@@ -263,6 +266,10 @@ class Dispatch:
         Parts of long constant lists; see ``core.slices``.
     cuts : dict
         Of which inputs a part of one list is enough; see ``core.cuts``.
+    constants : tuple of int
+        Large constants that it needs; see ``core.constants``.
+    urgent : bool
+        Whether it goes before others of its priority, because others of its kind may not run meanwhile.
     """
 
     batch: int
@@ -277,6 +284,8 @@ class Dispatch:
     links: Links | None = None
     slices: dict[tuple[int, int | str], list[tuple[int, Sequence[Any]]]] = field(default_factory=dict)
     cuts: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    constants: tuple[int, ...] = ()
+    urgent: bool = False
 
 
 @dataclass(slots=True)
@@ -284,6 +293,13 @@ class Stop:
     """Stop these batches: nothing that they have not started shall start."""
 
     batches: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Deadline:
+    """From this time on, what runs is to be interrupted; of use to an executor that runs in the driver's own thread."""
+
+    time: float
 
 
 @dataclass(slots=True)
@@ -300,4 +316,4 @@ class Wake:
     time: float
 
 
-Command = Dispatch | Stop | Release | Wake
+Command = Dispatch | Stop | Deadline | Release | Wake

@@ -13,18 +13,23 @@ What decides over a sub-flow is what decides over a run: nodes that it returns, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from headrace.core.blame import blame
 from headrace.core.dispatcher import Dispatcher
+from headrace.core.ending import set_apart
 from headrace.core.events import Ended, Exceptional, Failure
 from headrace.core.graph import Graph, NodeSpec, unique
+from headrace.core.limits import Placements
 from headrace.core.loops import VALUE, Loop
-from headrace.core.noderun import NO_BATCH, NodeRun
-from headrace.core.plan import EdgeKind, Measure, Plan, TaskRun, extend
+from headrace.core.noderun import NO_BATCH, NodeRun, run_of
+from headrace.core.plan import EdgeKind, Measure, Plan, TaskRun
+from headrace.core.planning import extend
 from headrace.core.policy import Policy
+from headrace.core.rules import CLEANUP
 from headrace.core.slots import (
     Const,
+    ConstSent,
     EachConst,
     EachOf,
     EachSent,
@@ -72,12 +77,21 @@ class Expansions:
         The run; grows.
     dispatcher : Dispatcher
         Learns of new nodes, and which values are still needed.
+    placements : Placements
+        Learns of new tasks.
+
+    Attributes
+    ----------
+    joined : callable
+        Told of the run of each new node.
     """
 
-    def __init__(self, plan: Plan, nodes: list[NodeRun], dispatcher: Dispatcher) -> None:
+    def __init__(self, plan: Plan, nodes: list[NodeRun], dispatcher: Dispatcher, placements: Placements) -> None:
         self.plan = plan
         self.nodes = nodes
         self.dispatcher = dispatcher
+        self.placements = placements
+        self.joined: Callable[[NodeRun], object] = id
         self.ledger = dispatcher.ledger
         self.turns: dict[TaskRun, int] = {}
         self._names: dict[TaskRun, dict[str, int]] = {}
@@ -173,7 +187,8 @@ class Expansions:
         """Whether a turn can take an argument only from a node of its own, which measures it or takes it apart."""
         if isinstance(slot, Const) or slot == Ref(last):
             return False
-        return name in loop.spread or (name in loop.parts and not isinstance(slot, Ref))
+        whole = isinstance(slot, Ref) and slot.how is How.WHOLE
+        return name in loop.spread or (name in loop.parts and not whole)
 
     def _arguments(self, outer: TaskRun) -> dict[str, Slot]:
         """What one child of a node is called with, as slots of nodes that are not mapped."""
@@ -187,7 +202,7 @@ class Expansions:
             case EachConst(values):
                 return Const(values[child])
             case EachSent(values=values) if values is not None:
-                return Const(values[child])
+                return values[child] if type(values[child]) is ConstSent else Const(values[child])
             case EachOf(items):
                 return items[child]
             case Ref(node, path, How.EACH):
@@ -206,13 +221,14 @@ class Expansions:
         """Add nodes, of which the first ones are hidden, and those that close the sub-flow behind them."""
         nodes, base, label = self.plan.nodes, len(self.plan.nodes), self._label(outer)
         taken = refs(graph.result)
-        silent = set(graph.terminal()).difference(ref.node for ref in taken)
-        silent.update(ref.node for ref in taken if ref.path and graph.nodes[ref.node].mapped)  # perhaps not whole
+        whole = {ref.node for ref in taken if not (ref.path and graph.nodes[ref.node].mapped)}  # the others perhaps not
+        decides = deciding_of(graph).difference(whole)
+        ends = set(graph.terminal()).difference(whole, decides)
         drawn = range(base + relays, base + len(specs))
-        if silent:
-            waits = tuple(sorted(base + relays + index for index in silent))
-            specs.append(NodeSpec(label, SEAL, (), {}, waits, False))
-        upstream = (base + len(specs) - 1,) if silent else ()
+        if decides or ends:
+            upstream, after = (tuple(sorted(base + relays + index for index in some)) for some in (decides, ends))
+            specs.append(NodeSpec(label, SEAL, (), {}, upstream, False, after=after))
+        upstream = (base + len(specs) - 1,) if decides or ends else ()
         specs.append(NodeSpec(label, closing, args, {}, upstream, False))
         extend(self.plan, specs)
         added = range(base, len(nodes))
@@ -225,8 +241,10 @@ class Expansions:
         nodes[added[-1]].measures = (*known, *(measure for measure in wanted if measure not in known))
         self._stand_for(outer, added[-1])
         self.dispatcher.costs.extend(self.plan.tasks)
+        self.placements.extend_to(self.plan.tasks, joining=True)
         for index in added:
             self._add_run(index, base)
+        set_apart(self.nodes[base:], self.nodes, self.plan.tasks)
         return added
 
     def _stand_for(self, outer: TaskRun, node: int) -> None:
@@ -240,11 +258,10 @@ class Expansions:
     def _add_run(self, index: int, base: int) -> None:
         """Add the run of a new node, which may wait for, or take values of, nodes that were there before."""
         spec = self.plan.nodes[index]
-        run = NodeRun(spec, self.plan.policy(index))
-        if spec.widths and not spec.widths_from:
-            run.resize(spec.widths[0])
+        run = run_of(spec, self.plan.tasks[spec.task], self.placements[spec.task])
         self.nodes.append(run)
         self.dispatcher.add(run)
+        self.joined(run)
         for edge in spec.inputs:
             if edge.source >= base:
                 continue
@@ -255,8 +272,7 @@ class Expansions:
             self.ledger.owe(edge)
 
     def _label(self, outer: TaskRun) -> str:
-        spec = self.plan.nodes[outer[0]]
-        return f"{spec.name}[{outer[1]}]" if spec.mapped else spec.name
+        return self.nodes[outer[0]].label(outer[1])
 
     def _depth(self, outer: TaskRun) -> int:
         depth, around = 1, self.plan.nodes[outer[0]].outer
@@ -272,7 +288,8 @@ class Expansions:
         if state is State.SUCCESS:
             return state
         run.holders[child] = NO_BATCH
-        inside = any(self.nodes[edge.source].failed for edge in self.nodes[node].spec.inputs)
+        inputs = self.nodes[node].spec.inputs  # none of them comes only after others
+        inside = any(self.nodes[edge.source].failed for edge in inputs)
         if not inside:
             if (failure := self.nodes[node].failures.get(0)) is not None:
                 run.failures[child] = failure
@@ -287,6 +304,19 @@ class Expansions:
         return State.FAILED
 
 
+def deciding_of(graph: Graph) -> set[int]:
+    """Which nodes decide how a flow ends; the same as for a run (``core.noderun.deciding``)."""
+    if graph.deciding is not None:
+        return set(graph.deciding)
+    counted = {
+        source
+        for node in graph.nodes
+        if node.task.policy.trigger != CLEANUP
+        for source in set(node.sources()).difference(node.after)
+    }
+    return {ref.node for ref in refs(graph.result)}.union(set(range(len(graph.nodes))) - counted)
+
+
 def _moved(graph: Graph, shift: int, names: Sequence[str], values: dict[str, Slot]) -> list[NodeSpec]:
     """A graph's nodes with numbers of the plan that they go into, and with values for parameters."""
     return [
@@ -297,6 +327,9 @@ def _moved(graph: Graph, shift: int, names: Sequence[str], values: dict[str, Slo
             {key: _moved_slot(slot, shift, values) for key, slot in node.kwargs.items()},
             tuple([source + shift for source in node.upstream]),
             node.mapped,
+            node.strict,
+            tuple([source + shift for source in node.gates]),
+            tuple([source + shift for source in node.after]),
         )
         for name, node in zip(names, graph.nodes, strict=True)
     ]
@@ -310,7 +343,8 @@ def _moved_slot(slot: Slot, shift: int, values: dict[str, Slot]) -> Slot:
         if isinstance(value, Const):
             return bind_parameter(ref, {ref.name: value.value})
         if isinstance(value, Ref):
-            return Ref(value.node, (*value.path, *ref.path), ref.how)
+            how = value.how if ref.how is How.WHOLE else ref.how
+            return Ref(value.node, (*value.path, *ref.path), how)
         return value
 
     if isinstance(slot, Const):

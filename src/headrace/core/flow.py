@@ -162,11 +162,12 @@ class FlowDefinition:
                 f"flow {self.name!r} was called with arguments that it does not take: {error}"
             ) from None
         bound.apply_defaults()
+        assert isinstance(drawing, GraphDrawing)
         if self.function is not None:
-            return self.function(**bound.arguments)
+            with drawing.inner():
+                return self.function(**bound.arguments)
         if self.built is None:
             raise FlowError(f"flow {self.name!r} has no graph yet")
-        assert isinstance(drawing, GraphDrawing)
         return drawing.include(self.built, bound.arguments)
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from headrace.core.canonical import options_text, quoted, text_of
 from headrace.core.drawing import CURRENT
 from headrace.core.node import Node, ParameterNode, flatten, unmapped
+from headrace.core.policy import Policy
+from headrace.core.secret import Secret
 from headrace.core.slots import (
     PLAIN,
     Const,
@@ -19,25 +23,24 @@ from headrace.core.slots import (
     EachOf,
     How,
     ParameterRef,
-    Placeholder,
     Ref,
+    SecretRef,
     Slot,
     Slotted,
     bind_parameter,
     build,
+    concatenated,
     constant,
     contains_placeholder,
-    follow,
-    mapped_constant,
     placeholders,
     refs,
     replace,
+    secrets,
     slot_of,
+    spread,
 )
 from headrace.core.task import Task
 from headrace.errors import FlowError
-
-_quoted = json.encoder.encode_basestring_ascii
 
 
 @dataclass(slots=True)
@@ -56,6 +59,12 @@ class NodeSpec:
         Nodes that must be done first, without giving a value.
     mapped : bool
         Whether it has one child per element.
+    strict : bool
+        Whether what it maps over must be of one length.
+    gates : tuple of int
+        Nodes that must have succeeded for it to run, whatever its trigger says.
+    after : tuple of int
+        Nodes that must be over first, however they end.
     """
 
     name: str
@@ -64,6 +73,9 @@ class NodeSpec:
     kwargs: dict[str, Slot]
     upstream: tuple[int, ...]
     mapped: bool
+    strict: bool = True
+    gates: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
 
     def slots(self) -> Iterable[Slot]:
         """All arguments."""
@@ -73,7 +85,7 @@ class NodeSpec:
     def sources(self) -> list[int]:
         """All nodes that it waits for, each once, in order."""
         found = {ref.node for slot in self.slots() for ref in refs(slot)}
-        return sorted(found.union(self.upstream))
+        return sorted(found.union(self.upstream, self.gates, self.after))
 
 
 @dataclass
@@ -86,10 +98,20 @@ class Graph:
         In the order of the calls that drew them.
     result : Slot
         What the flow returns.
+    deciding : tuple of int, optional
+        Which nodes decide whether a run succeeds. Default: those that are returned, and those that no other waits for.
     """
 
     nodes: list[NodeSpec] = field(default_factory=list)
     result: Slot = field(default=Const(None))
+    deciding: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a result that must not leave a worker."""
+        for secret in secrets(self.result):
+            raise FlowError(
+                f"the flow returns hr.Secret({secret.name!r}), whose text is for tasks only; return something else"
+            )
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -114,6 +136,26 @@ class Graph:
             ring = " → ".join(self.nodes[index].name for index in error.args[1])
             raise FlowError(f"the flow has a cycle, so none of its nodes could start: {ring}") from None
 
+    def roots(self) -> list[int]:
+        """Nodes that wait for no other node."""
+        return [index for index, node in enumerate(self.nodes) if not node.sources()]
+
+    def find(self, *, name: str | None = None, tag: str | None = None) -> list[int]:
+        """Nodes of a name and a tag.
+
+        Parameters
+        ----------
+        name : str, optional
+            Of the node, or of its task.
+        tag : str, optional
+            One of its task's tags.
+        """
+        return [
+            index
+            for index, node in enumerate(self.nodes)
+            if (name is None or name in (node.name, node.task.name)) and (tag is None or tag in node.task.policy.tags)
+        ]
+
     def terminal(self) -> list[int]:
         """Nodes that no other node waits for."""
         used = {source for node in self.nodes for source in node.sources()}
@@ -129,17 +171,14 @@ class Graph:
             return constant(replace(slot, change))
 
         nodes = [
-            NodeSpec(
-                node.name,
-                node.task,
-                tuple(map(bound, node.args)),
-                {key: bound(slot) for key, slot in node.kwargs.items()},
-                node.upstream,
-                node.mapped,
+            dataclasses.replace(
+                node,
+                args=tuple(map(bound, node.args)),
+                kwargs={key: bound(slot) for key, slot in node.kwargs.items()},
             )
             for node in self.nodes
         ]
-        return Graph(nodes, bound(self.result))
+        return Graph(nodes, bound(self.result), self.deciding)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return the nodes as plain JSON data: name, task, mapped, upstream names."""
@@ -161,64 +200,26 @@ class Graph:
         because objects have no canonical form. Sets enter in sorted order.
         """
         tasks = {id(node.task): node.task for node in self.nodes}
-        told = {key: (json.dumps(task.qualified_name), _options_text(task)) for key, task in tasks.items()}
+        told = {key: (json.dumps(task.qualified_name), options_text(task)) for key, task in tasks.items()}
         texts = []
         for node in self.nodes:
             origin, policy = told[id(node.task)]
-            args = ", ".join([_text(slot) for slot in node.args])
-            kwargs = ", ".join([f"{_quoted(key)}: {_text(slot)}" for key, slot in node.kwargs.items()])
+            args = ", ".join([text_of(slot) for slot in node.args])
+            kwargs = ", ".join([f"{quoted(key)}: {text_of(slot)}" for key, slot in node.kwargs.items()])
             mapped = "true" if node.mapped else "false"
             upstream = list(node.upstream)
-            texts.append(f"[{_quoted(node.name)}, {origin}, {mapped}, {upstream}, [{args}], {{{kwargs}}}, {policy}]")
-        texts.append(_text(self.result))
+            texts.append(f"[{quoted(node.name)}, {origin}, {mapped}, {upstream}, [{args}], {{{kwargs}}}, {policy}]")
+            if node.gates or not node.strict:  # so that options that few nodes have change no other digest
+                texts.append(f"[{list(node.gates)}, {str(node.strict).lower()}]")
+            if node.after:
+                texts.append(f"[after {list(node.after)}]")
+        texts.append(text_of(self.result))
+        if self.deciding is not None:
+            texts.append(f"{list(self.deciding)}")
         return hashlib.sha256("".join(texts).encode()).hexdigest()
 
 
-def _text(slot: Slot) -> str:
-    """A slot's canonical form as JSON; that of the most common slots is written directly, which is much quicker."""
-    if isinstance(slot, Ref):
-        node, path, how = slot
-        if not path and how is How.WHOLE:
-            return f'["Ref", {node}, ["tuple"], 0]'
-    elif isinstance(slot, Const):
-        value = slot.value
-        if type(value) is int:
-            return f'["Const", {value}]'
-        if type(value) is str:
-            return f'["Const", {_quoted(value)}]'
-    return json.dumps(_canonical(slot))
-
-
-def _options_text(task: Task[..., Any]) -> str:
-    """A task's options other than defaults, so that options that future versions add change no digest."""
-    options = ((field, getattr(task.policy, field.name)) for field in fields(task.policy))
-    return json.dumps({field.name: _canonical(value) for field, value in options if value != field.default})
-
-
-def _canonical(value: Any) -> Any:
-    """Plain data that is equal for equal arguments, in every process."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (Ref, ParameterRef)):
-        return [type(value).__name__, value[0], _canonical(value.path), int(value.how)]
-    if isinstance(value, Slotted):
-        return [value.kind.__name__, _canonical(value.items), _canonical(value.keys)]
-    if isinstance(value, (Const, EachConst, EachOf)):
-        return [type(value).__name__, _canonical(value[0])]
-    if isinstance(value, (bytes, bytearray)):
-        return ["bytes", hashlib.sha256(value).hexdigest()]
-    if isinstance(value, range):
-        return ["range", value.start, value.stop, value.step]
-    if isinstance(value, (list, tuple)):
-        items = value if PLAIN.issuperset(map(type, value)) else map(_canonical, value)
-        return [type(value).__name__, *items]
-    if isinstance(value, (set, frozenset)):
-        return ["set", *sorted(json.dumps(_canonical(item)) for item in value)]
-    if isinstance(value, dict):
-        return ["dict", *([_canonical(key), _canonical(item)] for key, item in value.items())]
-    if isinstance(value, type) or hasattr(value, "__qualname__"):
-        return ["named", f"{value.__module__}:{value.__qualname__}"]
-    return ["object", f"{type(value).__module__}:{type(value).__qualname__}"]
+_FLATTEN = Task(concatenated, Policy(name="flatten"))
 
 
 def unique(names: dict[str, int], base: str) -> str:
@@ -238,6 +239,8 @@ class GraphDrawing:
 
     def __init__(self) -> None:
         self.nodes: list[NodeSpec] = []
+        self.deciding: set[int] | None = None
+        self._cases: list[int] = []  # gates of the blocks that are being drawn, from the outside in
         self._names: dict[str, int] = {}
         self._backward = False  # whether a node waits for a later one; without that there is no cycle
 
@@ -257,7 +260,11 @@ class GraphDrawing:
     def add_call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, mapped: bool) -> Node:
         """Add the node of a call and return it."""
         upstream = kwargs.pop("upstream", None)
+        strict = kwargs.pop("strict", True) if mapped else True
         task.check_call(args, kwargs)
+        if task.secrets:
+            left_out = task.secrets_left_out(args, kwargs)
+            kwargs.update({name: unmapped(secret) if mapped else secret for name, secret in left_out.items()})
         to_slot = self._mapped_slot if mapped else self._plain_slot
         spec = NodeSpec(
             self.unique_name(task.policy.name),
@@ -266,14 +273,65 @@ class GraphDrawing:
             {key: to_slot(task, key, value) for key, value in kwargs.items()} if kwargs else {},
             (),
             mapped,
+            strict,
         )
         if mapped:
             self._check_mapped(spec)
+        if self._cases:
+            self._put_behind_gate(spec)
         self.nodes.append(spec)
         node = Node(self, len(self.nodes) - 1)
         if upstream is not None:
             self.add_upstream(node._index, upstream if isinstance(upstream, (list, tuple, set)) else (upstream,))
         return node
+
+    @contextmanager
+    def inner(self) -> Any:
+        """Draw another flow within the ``with`` block, which does not say what decides of this one."""
+        deciding = self.deciding
+        try:
+            yield
+        finally:
+            self.deciding = deciding
+
+    @contextmanager
+    def case(self, gate: int) -> Any:
+        """Put what is drawn within the ``with`` block behind a gate."""
+        self._cases.append(gate)
+        try:
+            yield
+        finally:
+            self._cases.pop()
+
+    def _put_behind_gate(self, spec: NodeSpec) -> None:
+        """Make a node wait for the innermost gate, unless it is skipped anyway if that is.
+
+        So it is with a node that waits for another one of the block, and is skipped if that is skipped; a mapped node
+        is not, for what it maps over may have failed outside of the block.
+        """
+        gate, policy = self._cases[-1], spec.task.policy
+        resists = not policy.skip_on_upstream_skip or policy.trigger == "not_all_skipped" or spec.mapped
+        if resists or all(source <= gate for source in spec.sources()):
+            spec.gates = (*spec.gates, gate)
+
+    def shared_sources(self, index: int) -> set[int]:
+        """Return what all children of a mapped node need; if that does not succeed, none of them runs."""
+        found: set[int] = set()
+        todo = [index]
+        for index in todo:
+            spec, policy = self.nodes[index], self.nodes[index].task.policy
+            found.update(spec.gates)
+            strong = policy.trigger == "all_successful" and policy.skip_on_upstream_skip
+            found.update(spec.upstream if strong else ())
+            for slot in spec.slots():
+                for ref in refs(slot):
+                    mapped, item = self.nodes[ref.node].mapped, ref.path and type(ref.path[0]) is int
+                    spread = isinstance(slot, Ref) and ref.how is not How.WHOLE
+                    if spread and ref.how is How.EACH and mapped:
+                        todo += [ref.node] if ref.node not in todo else []
+                    elif spread or (strong and not (mapped and item)):  # one child may have failing siblings
+                        found.add(ref.node)
+        return found
 
     def _plain_slot(self, task: Task[..., Any], where: int | str, value: Any) -> Slot:
         kind = type(value)
@@ -292,19 +350,22 @@ class GraphDrawing:
         what = f"argument {where + 1 if isinstance(where, int) else repr(where)} of task {task.name!r}"
         if isinstance(value, unmapped):
             return self._plain_slot(task, where, value.value)
-        how = How.FLAT if isinstance(value, flatten) else How.EACH
-        return self.spread(value.value if isinstance(value, flatten) else value, what, how)
+        if isinstance(value, flatten):
+            return self._spread(self._flattened_once(value.value, what), what, How.FLAT)
+        return self._spread(value, what, How.EACH)
 
-    def spread(self, value: Any, what: str, how: How) -> Slot:
-        """Make the slot of a value that is mapped over."""
+    def _flattened_once(self, value: Any, what: str) -> Any:
+        """Concatenate what stands in an inner ``flatten``; if that is known at run time only, by a node."""
+        if not isinstance(value, flatten):
+            return value
+        inner = self._flattened_once(value.value, what)
+        self._check_own(what, inner)
+        later = contains_placeholder(inner)
+        return self.add_call(_FLATTEN, (inner,), {}, mapped=False) if later else concatenated(inner)
+
+    def _spread(self, value: Any, what: str, how: How) -> Slot:
         self._check_own(what, value)
-        if isinstance(value, Placeholder):
-            return value._slot(how)
-        if not contains_placeholder(value):
-            return mapped_constant(value, what, how)
-        if how is How.FLAT or not isinstance(value, (list, tuple)):
-            raise FlowError(f"cannot map over {what}, a {type(value).__name__} with nodes inside; give a list of nodes")
-        return EachOf(tuple(map(slot_of, value)))
+        return spread(value, what, how)
 
     def _check_own(self, what: str, value: Any) -> None:
         """Refuse nodes and parameters of another flow: their numbers and names mean something else there."""
@@ -338,6 +399,19 @@ class GraphDrawing:
         spec.upstream = tuple(sorted({*spec.upstream, *(node._index for node in nodes)}))
         self._backward = self._backward or (bool(spec.upstream) and spec.upstream[-1] >= index)
 
+    def begin_block(self, node: Node) -> Node:
+        """What is drawn from now on, until ``end_block``, begins after a node."""
+        return node
+
+    def end_block(self, block: Node, node: Node) -> None:
+        """Make a node come after all that was drawn in a block, without asking how that ended."""
+        begin, end = block._index, node._index
+        for index in range(begin + 1, end):
+            if all(source < begin for source in self.nodes[index].sources()):
+                self.add_upstream(index, (block,))
+        spec = self.nodes[end]
+        spec.after = tuple(sorted({*spec.sources(), *range(begin + 1, end)} - {begin}))
+
     def include(self, graph: Graph, arguments: Mapping[str, Any]) -> Any:
         """Inline a graph that was built by hand; its parameters take the given values or nodes."""
         shift = len(self.nodes)
@@ -345,19 +419,19 @@ class GraphDrawing:
             self._check_own(f"parameter {name!r}", value)
 
         def change(ref: Ref | ParameterRef) -> Slot:
-            if isinstance(ref, Ref):
-                return ref._replace(node=ref.node + shift)
-            if not contains_placeholder(arguments[ref.name]):
-                return bind_parameter(ref, arguments)
-            value = follow(arguments[ref.name], ref.path)
-            return slot_of(value) if ref.how is How.WHOLE else self.spread(value, f"parameter {ref.name!r}", ref.how)
+            return ref._replace(node=ref.node + shift) if isinstance(ref, Ref) else bind_parameter(ref, arguments)
 
         for node in graph.nodes:
             args = tuple(constant(replace(slot, change)) for slot in node.args)
             kwargs = {key: constant(replace(slot, change)) for key, slot in node.kwargs.items()}
             upstream = tuple(source + shift for source in node.upstream)
+            gates = tuple(source + shift for source in node.gates)
+            after = tuple(source + shift for source in node.after)
             name = self.unique_name(node.task.name)
-            self.nodes.append(NodeSpec(name, node.task, args, kwargs, upstream, node.mapped))
+            spec = NodeSpec(name, node.task, args, kwargs, upstream, node.mapped, node.strict, gates, after)
+            if self._cases:
+                self._put_behind_gate(spec)
+            self.nodes.append(spec)
         self._backward = True  # the built graph may say so, and its numbers were shifted
         return self.unslot(replace(graph.result, change))
 
@@ -368,6 +442,8 @@ class GraphDrawing:
                 return Node(self, node, path)
             case ParameterRef(name, path):
                 return ParameterNode(self, name, path)
+            case SecretRef(name):
+                return Secret(name)
             case Slotted(items=items):
                 return build(slot, [self.unslot(item) for item in items])
             case _:
@@ -385,7 +461,7 @@ class GraphDrawing:
         if not self.nodes and not may_be_empty:
             raise FlowError(f"flow {flow_name!r} drew no node: call at least one @hr.task inside it")
         self._check_own(f"the result of flow {flow_name!r}", result)
-        graph = Graph(self.nodes, slot_of(result))
+        graph = Graph(self.nodes, slot_of(result), None if self.deciding is None else tuple(sorted(self.deciding)))
         if self._backward:
             graph.order()
         return graph

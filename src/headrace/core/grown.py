@@ -26,7 +26,7 @@ class Grown(NamedTuple):
     rows : dict of int to row
         By node.
     tasks : set of int
-        The numbers of their tasks.
+        The numbers of the tasks of those that it executes, or of which something is to be told.
     stand_for : dict of int to (int, int)
         By node: the task run whose value it makes.
     """
@@ -54,6 +54,7 @@ def grown(plan: Plan, base: int, strips: Iterable[Strip], outside: Iterable[int]
     near = {node for node in outside if node >= base} - own
     if not own and not near:
         return None
+    tasks = {plan.nodes[index].task for index in own | near}
     rows, stand_for = {}, {}
     for index in own:
         node = plan.nodes[index]
@@ -66,8 +67,8 @@ def grown(plan: Plan, base: int, strips: Iterable[Strip], outside: Iterable[int]
     for index in near.difference(own):
         if index >= base:
             node = plan.nodes[index]
-            rows[index] = row_of(replace(node, args=(), kwargs={}, inputs=(), outputs=(), measures=()))
-    return Grown(rows, {plan.nodes[index].task for index in own}, stand_for)
+            rows[index] = row_of(replace(node, args=(), kwargs={}, inputs=(), outputs=(), measures=(), gates=()))
+    return Grown(rows, tasks, stand_for)
 
 
 class _GrownRows(Rows):
@@ -115,4 +116,4 @@ def join(plan: Plan, rows: dict[int, tuple[Any, ...]], tasks: dict[int, Task[...
         By number.
     """
     assert isinstance(plan.nodes, Rows)
-    return Plan(_Joined(plan.tasks, tasks), _GrownRows(plan.nodes, rows), plan.result)
+    return replace(plan, tasks=_Joined(plan.tasks, tasks), nodes=_GrownRows(plan.nodes, rows))

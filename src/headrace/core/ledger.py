@@ -18,7 +18,7 @@ from headrace.core.costs import Costs
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import Edge, EdgeKind, edge_children
 from headrace.core.policy import ANYWHERE
-from headrace.core.state import State
+from headrace.core.state import GOOD
 from headrace.core.strips import Strip
 
 
@@ -51,6 +51,7 @@ class Ledger:
         self.lost: set[tuple[int, int]] = set()
         #: by task run that went on as a flow: the node that makes its value
         self.makers: dict[tuple[int, int], int] = {}
+        self._ending = False
 
     def store(self, batch: int, strips: Iterable[Strip], heavy: bool = False) -> None:
         """Note that a batch ended and holds the values of these strips.
@@ -122,8 +123,16 @@ class Ledger:
             return 0
         holders = self.nodes[node].holders
         if holders[low:high].count(batch) == high - low:
-            return (high - low) - target.final_in(low, high)
-        return sum(holders[child] == batch and not target.final_in(child, child + 1) for child in range(low, high))
+            return target.unfinished_in(low, high)
+        return sum(holders[child] == batch and target.unfinished_in(child, child + 1) for child in range(low, high))
+
+    def narrowed(self, node: int) -> None:
+        """Note that a node got its width, so the children of wider sources beyond that have no taker."""
+        run = self.nodes[node]
+        for edge in run.spec.inputs:
+            if edge.data and edge.kind is EdgeKind.CHILD:
+                for batch, number in Counter(self.nodes[edge.source].holders[run.width :]).items():
+                    self._pay(batch, number)
 
     def settled(self, node: int, low: int, high: int, finished: bool) -> None:
         """Note that task runs became final, so they need no values any more.
@@ -181,10 +190,15 @@ class Ledger:
         """Note that one value is gone."""
         node, child = self._maker(node, child)
         run = self.nodes[node]
-        if run.states[child] != State.SUCCESS:
+        if run.states[child] not in GOOD:
             run.holders[child] = NO_BATCH  # an exception or a stand-in, which is made again where it is needed
         elif self._needed(node, child):
             self.lost.add((node, child))
+
+    def narrow(self) -> None:
+        """The run is ending early: of what was lost, only what somebody will still take is needed."""
+        self._ending = True
+        self.lost = {key for key in self.lost if self._needed(*key)}
 
     def can_be_served(self, node: int, child: int) -> bool:
         """Whether no value that a task run takes is lost."""
@@ -204,12 +218,14 @@ class Ledger:
 
     def _needed(self, node: int, child: int) -> bool:
         spec = self.nodes[node].spec
-        if spec.returned or (spec.stands_for is not None and self._needed(*spec.stands_for)):
+        if spec.returned and not self._ending:
+            return True
+        if spec.stands_for is not None and self._needed(*spec.stands_for):
             return True
         for edge in spec.outputs:
             target = self.nodes[edge.target]
             by_child = edge.kind is EdgeKind.CHILD and not target.widthless
-            done = target.final_in(child, child + 1) if by_child else target.finished
+            done = not target.unfinished_in(child, child + 1) if by_child else target.finished
             if edge.data and not done and (edge.kind is not EdgeKind.ITEM or edge.item == child):
                 return True
         return False
@@ -247,7 +263,7 @@ class Ledger:
                     early.add((node, child))
                 elif held == NO_BATCH or held in self.stored or held in sound:
                     continue
-                elif source.states[index] != State.SUCCESS:
+                elif source.states[index] not in GOOD:
                     source.holders[index] = NO_BATCH  # as in `lose`
                 else:
                     if key not in wanted:

@@ -96,7 +96,7 @@ class Loop:
         self.spread: dict[str, list[tuple[tuple[Any, ...], bool]]] = {}  # paths that are mapped over, or flattened
         self.parts: set[str] = set()  # parameters of which a part is taken
         for ref in _parameters_of(turn):
-            if ref.how is not How.WHOLE:
+            if ref.how in (How.EACH, How.FLAT):
                 self.spread.setdefault(ref.name, []).append((ref.path, ref.how is How.FLAT))
             if ref.path:
                 self.parts.add(ref.name)

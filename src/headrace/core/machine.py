@@ -12,17 +12,20 @@ settled here, without being dispatched; the same rules decide inside a batch.
 Every task run ends in exactly one final state, and none is dispatched while another dispatch of it is live: a range
 becomes ready only when it is PENDING, and leaves it only by becoming RUNNING. A hand-back moves from RUNNING to
 PENDING just what the worker promised not to start.
+
+A run that is cancelled, or out of time, still runs its clean-ups (``core.ending``).
 """
 
 from __future__ import annotations
 
 import heapq
-from array import array
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from headrace.core.constants import numbers_by_node
 from headrace.core.costs import Costs
 from headrace.core.dispatcher import Batch, Dispatcher
+from headrace.core.ending import Ending, set_apart
 from headrace.core.events import (
     CancelRequested,
     Command,
@@ -36,21 +39,20 @@ from headrace.core.events import (
     Progressed,
     Release,
     Resized,
-    Stop,
     Vanished,
-    Wake,
 )
 from headrace.core.expansion import Expansions
 from headrace.core.ledger import Ledger
-from headrace.core.noderun import NO_BATCH, NodeRun
+from headrace.core.limits import Placements
+from headrace.core.noderun import NO_BATCH, NodeRun, deciding, run_of
 from headrace.core.plan import EdgeKind, Plan
 from headrace.core.ready import Backlog, Segment
 from headrace.core.recovery import Recovery
-from headrace.core.rules import Decision, Upstream, decide, runs_after_success, upstream_of
+from headrace.core.rules import Decision, Upstream, behind_gates, decide, runs_after_success, upstream_of
 from headrace.core.state import State, move, move_run
 from headrace.core.strips import cut, locate, runs
 from headrace.core.summary import NodeSummary
-from headrace.core.widths import Problem, width_of
+from headrace.core.widths import Problem, empty, gate_states, note_sizes, whole_upstream, width_of
 from headrace.errors import TaskCrashed
 
 
@@ -63,18 +65,30 @@ class RunMachine:
         What to run.
     threads : int
         How many threads the executor has.
+    limits : mapping of str to int, optional
+        By tag: how many task runs may run at the same time.
+    timeout : float, optional
+        Seconds that the run may take.
     """
 
-    def __init__(self, plan: Plan, threads: int = 1) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        threads: int = 1,
+        *,
+        limits: Mapping[str, int] | None = None,
+        timeout: float | None = None,
+    ) -> None:
         self.plan = plan
+        self.timeout = timeout
         self.state = State.PENDING
         self.costs = Costs(len(plan.tasks))
         self.nodes: list[NodeRun] = []
+        placements = Placements(limits or {})
+        placements.extend_to(plan.tasks)
         for spec in plan.nodes:
-            run = NodeRun(spec, plan.policy(spec.index))
-            if spec.widths and not spec.widths_from:
-                run.resize(spec.widths[0])
-            self.nodes.append(run)
+            self.nodes.append(run_of(spec, plan.tasks[spec.task], placements[spec.task]))
+        set_apart(self.nodes, self.nodes, plan.tasks)
         self.ledger = Ledger(self.nodes)
         self.returned: dict[int, bytes] = {}
         self.trouble: Failure | None = None
@@ -82,8 +96,11 @@ class RunMachine:
         self._unfinished_nodes = len(self.nodes)
         self.recovery = Recovery()
         self.dispatcher = Dispatcher(self.nodes, self.costs, self.ledger, self.recovery, max(1, threads))
-        self.expansions = Expansions(plan, self.nodes, self.dispatcher)
+        self.expansions = Expansions(plan, self.nodes, self.dispatcher, placements)
+        if plan.constants:
+            self.dispatcher.constants = numbers_by_node(plan)
         self._due: list[tuple[float, int, int]] = []
+        self.ending = Ending(self.nodes, self.dispatcher, self._due, self._conclude)
         self._to_open: deque[int] = deque()
         self._to_offer: deque[Segment] = deque()
         self._commands: list[Command] = []
@@ -100,6 +117,8 @@ class RunMachine:
         """
         self.state = move_run(self.state, State.RUNNING)
         self._to_open.extend(range(len(self.nodes)))
+        if self.timeout is not None:
+            self.ending.expires = now + self.timeout
         return self.handle(now, ())
 
     def handle(self, now: float, events: Iterable[Event]) -> list[Command]:
@@ -127,23 +146,24 @@ class RunMachine:
                     if (batch := self.dispatcher.batches.get(number)) is not None:
                         batch.position = max(batch.position, position)
                 case Lost():
-                    self._lost(event)
+                    self._lost(event, now)
                 case Vanished(number):
                     self.ledger.vanish(number)
                 case Resized(threads):
                     self.threads = threads
                 case CancelRequested():
-                    self._cancel()
+                    self._end(now, State.CANCELLED)
         self._wake_due(now)
         self._settle_down()
+        self._expire(now)
         self._commands += self.dispatcher.fill(now, finished=self.finished)
         self._finish()
         if self.ledger.released:
             self._commands.append(Release(tuple(self.ledger.released)))
             self.ledger.released.clear()
         wakes = [due[0] for due in self._due[:1]] + ([self.dispatcher.wake] if self.dispatcher.wake is not None else [])
-        if wakes and not self.finished:
-            self._commands.append(Wake(min(wakes)))
+        if not self.finished:
+            self._commands += self.ending.times(wakes)
         commands, self._commands = self._commands, []
         return commands
 
@@ -184,8 +204,10 @@ class RunMachine:
         return [node.summary() for node in self.nodes if not node.spec.hidden]
 
     def deciding(self) -> list[NodeRun]:
-        """The nodes that decide how the run ends: what the flow returns, and what nothing else waits for."""
-        return [run for run in self.nodes[: self.drawn] if run.spec.returned or not run.spec.outputs]
+        """The nodes whose failures are the run's."""
+        if self.plan.deciding is not None:
+            return [self.nodes[index] for index in self.plan.deciding]
+        return deciding(self.nodes, self.drawn)
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -196,7 +218,7 @@ class RunMachine:
         self.recovery.heard()
         self._give_back(batch, event.stop)
         if batch.replay:
-            self._replayed(event, batch)
+            self._replayed(event, batch, now)
             return
         for node, child in event.missing:
             if self.nodes[node].holders[child] not in self.dispatcher.batches:  # else it will tell what became of it
@@ -211,8 +233,8 @@ class RunMachine:
             added = self.expansions.take_in(event, batch.strips, odd)
             self._unfinished_nodes += len(added)
             self._to_open.extend(added)
-        self._measured(event, batch)
-        self._learn(batch, event.seconds, batch.stop)
+        note_sizes(self.nodes, event.sizes, batch.strips)
+        self.dispatcher.learn(batch, event.seconds, batch.stop)
         strips = list(cut(batch.strips, 0, batch.stop))
         position = 0
         for nodes, low, high in strips:
@@ -225,15 +247,6 @@ class RunMachine:
                 self._apply(node, low, high, odd, now)
             position += len(nodes) * (high - low)
         self.ledger.store(event.batch, strips, event.heavy)
-
-    def _measured(self, event: Ended, batch: Batch) -> None:
-        """Note lengths."""
-        for position, measure, size in event.sizes:
-            node, child = locate(batch.strips, position)
-            self.nodes[node].sizes[measure][child] = size
-            outer = self.nodes[node].spec.stands_for
-            if outer is not None and measure < len(self.nodes[outer[0]].sizes):
-                self.nodes[outer[0]].sizes[measure][outer[1]] = size
 
     def _apply(self, node: int, low: int, high: int, odd: dict[tuple[int, int], Exceptional], now: float) -> None:
         """Move the task runs of a range to where the report says they ended."""
@@ -258,26 +271,29 @@ class RunMachine:
             run.give_back(child, child + 1)
             self._to_offer.append((node, child, child + 1))
             return
+        if run.teller is not None:
+            run.teller.attempted(child, run.attempts.get(child, 0), entry)
         run.attempts[child] = entry.attempts
         if entry.state is State.RUNNING:  # it goes on, as nodes that are there already
             run.holders[child] = NO_BATCH
             self.recovery.cleared(node, child, child + 1)
             return
-        if entry.state is State.RETRYING:
+        if entry.state is State.RETRYING and now + entry.delay < self.ending.until:
             move(run.states, child, child + 1, State.RETRYING)
             run.holders[child] = NO_BATCH
             heapq.heappush(self._due, (now + entry.delay, node, child))
             return
         if entry.failure is not None:
-            run.failures[child] = entry.failure
-        self._conclude(node, child, child + 1, entry.state)
+            (run.reasons if entry.state is State.SKIPPED else run.failures)[child] = entry.failure
+        # A retry that would come after the end of a run that is ending does not come.
+        self._conclude(node, child, child + 1, State.FAILED if entry.state is State.RETRYING else entry.state)
 
     def _handed_back(self, event: HandedBack) -> None:
         batch = self.dispatcher.batches.get(event.batch)
         if batch is None or event.stop >= batch.stop:
             return
         done = len(event.seconds)
-        self._learn(batch, event.seconds, done)
+        self.dispatcher.learn(batch, event.seconds, done)
         if done < event.stop:
             node, _ = locate(batch.strips, done)
             self.costs.at_least(self.nodes[node].spec.task, event.current)
@@ -300,14 +316,14 @@ class RunMachine:
             for node in reversed(nodes):
                 self._to_offer.appendleft((node, low, high))
 
-    def _lost(self, event: Lost) -> None:
+    def _lost(self, event: Lost, now: float) -> None:
         batch = self.dispatcher.over(event.batch)
         if batch is None:
             return
         whole = list(runs(cut(batch.strips, 0, batch.stop)))
         hopeless = self.recovery.hopeless(event.loss, whole)
         if batch.replay and hopeless:
-            self._give_up(event.failure)
+            self._give_up(now, event.failure)
         elif batch.replay:
             self.ledger.lost.update(whole)
         elif hopeless:
@@ -322,62 +338,42 @@ class RunMachine:
                 self.nodes[node].give_back(child, child + 1)
                 self._to_offer.append((node, child, child + 1))
 
-    def _replayed(self, event: Ended, batch: Batch) -> None:
+    def _replayed(self, event: Ended, batch: Batch, now: float) -> None:
         """Take in values that were made anew."""
         strips = list(cut(batch.strips, 0, batch.stop))
         again, problem = self.recovery.differs(self.nodes, strips, event)
         if problem:
-            self._give_up(Failure("headrace.errors.TaskCrashed", problem, exception=TaskCrashed(problem)))
+            self._give_up(now, Failure("headrace.errors.TaskCrashed", problem, exception=TaskCrashed(problem)))
             return
         self.ledger.lost.update(again)
         self.ledger.store(event.batch, strips, event.heavy)
 
-    def _give_up(self, failure: Failure) -> None:
-        """End the run at once, because it could go on only with wrong values."""
+    def _give_up(self, now: float, failure: Failure) -> None:
+        """End the run, because it could go on only with wrong values."""
         self.trouble = failure
-        self._settle_all(State.CRASHED)
+        self._end(now, State.CRASHED)
 
-    def _cancel(self) -> None:
-        self._settle_all(State.CANCELLED)
+    def _expire(self, now: float) -> None:
+        if now >= self.ending.limit and not self._done:
+            self._end(now, State.TIMED_OUT)
+            self._settle_down()
 
-    def _settle_all(self, state: State) -> None:
-        """End the run; what is not final is cancelled, and what runs is stopped."""
-        if self.dispatcher.batches:
-            self._commands.append(Stop(tuple(self.dispatcher.batches)))
-        self.dispatcher.clear()
-        self._due.clear()
+    def _end(self, now: float, state: State) -> None:
+        """End the run before it is done; at once, if it is ending already."""
+        if self.finished:
+            return
+        if self.ending.state is None:
+            self._commands += self.ending.begin(now, state)
+            return
+        self._commands += self.ending.cut_off()
         self._to_open.clear()
         self._to_offer.clear()
-        for run in self.nodes:
-            if run.width is None:
-                run.resize(1)
-            run.opened = True
-            for child in range(len(run.states)):
-                if not State(run.states[child]).is_final:
-                    run.settle(child, child + 1, State.CANCELLED)
         self._unfinished_nodes = 0
-        if not self.finished:
-            self.state = move_run(self.state, state)
 
     def _wake_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             _, node, child = heapq.heappop(self._due)
             self.dispatcher.offer(node, child, child + 1)
-
-    def _learn(self, batch: Batch, seconds: array[float], upto: int) -> None:
-        """Take in durations that were not seen before."""
-        totals: dict[int, list[float]] = {}
-        position = batch.learnt
-        for nodes, low, high in cut(batch.strips, batch.learnt, upto):
-            end = position + len(nodes) * (high - low)
-            for at, node in enumerate(nodes, position):
-                entry = totals.setdefault(self.nodes[node].spec.task, [0.0, 0])
-                entry[0] += seconds[at] if high - low == 1 else sum(seconds[at : end : len(nodes)])
-                entry[1] += high - low
-            position = end
-        for task, (total, number) in totals.items():
-            self.costs.learn(task, total, int(number))
-        batch.learnt = max(batch.learnt, upto)
 
     # -- consequences --------------------------------------------------------------------------------------------
 
@@ -397,13 +393,13 @@ class RunMachine:
                 if finished:
                     self._to_open.append(target)
                 self._to_offer.append((target, low, high))
-            elif finished and kind is EdgeKind.NODE:
+            elif finished and (kind is EdgeKind.NODE or kind is EdgeKind.AFTER):
                 self._serve(target)
         for item, targets in run.takers.items():
             if low <= item < high or (finished and item >= len(run.states)):
                 for target in targets:
                     self._serve(target)
-        if (outer := run.spec.stands_for) is not None:
+        if (outer := run.spec.stands_for) is not None and not self.nodes[outer[0]].final_in(outer[1], outer[1] + 1):
             self._conclude(*outer, outer[1] + 1, self.expansions.ended(node, outer, state))
 
     def _serve(self, node: int) -> None:
@@ -432,8 +428,14 @@ class RunMachine:
             if found is None:
                 return
             problem = found if isinstance(found, Problem) else None
-            run.widthless = problem is not None
-            run.resize(found if isinstance(found, int) else 1)
+            run.resize(found if isinstance(found, int) else 0)
+        if not run.width and problem is None:
+            problem = empty(run, self.nodes)
+        if problem is not None:
+            run.widthless = True
+            run.resize(1)
+        elif not run.spec.strict:
+            self.ledger.narrowed(node)
         run.opened = True
         for edge in run.spec.outputs:
             if edge.kind is EdgeKind.CHILD:
@@ -453,7 +455,10 @@ class RunMachine:
         high = min(high, len(run.states))  # a node that could not be mapped is narrower than its sources
         if not run.opened or run.states.find(State.PENDING, low, high) < 0:
             return  # most often, because a batch carried these task runs together with what they wait for
-        sources = [(edge, self.nodes[edge.source]) for edge in run.spec.inputs]
+        if self.ending.state is not None and not run.cleans:
+            self.ending.abandon(node)
+            return
+        sources = [(edge, self.nodes[edge.source]) for edge in run.spec.inputs if edge.kind is not EdgeKind.AFTER]
         by_child = [source for edge, source in sources if edge.kind is EdgeKind.CHILD]
         if by_child and not all(source.final_in(low, high) for source in by_child):
             return  # each child waits for something; so it is when a batch gives back the end of a column
@@ -466,19 +471,16 @@ class RunMachine:
         ):
             self.dispatcher.offer(node, low, high)
             return
-        whole = Upstream(0, 0, 0)
-        for edge, source in sources:
-            if edge.kind is not EdgeKind.CHILD:
-                part = source.upstream() if edge.kind is EdgeKind.NODE else source.upstream_of_item(edge.item)
-                whole = Upstream(*map(sum, zip(whole, part, strict=True)))
+        gates = behind_gates(gate_states(run, self.nodes))
+        whole = whole_upstream(run, self.nodes)
         for child in range(low, high):
             if run.states[child] == State.PENDING and all(State(source.states[child]).is_final for source in by_child):
-                self._offer_one(node, child, whole, by_child)
+                self._offer_one(node, child, gates, whole, by_child)
 
-    def _offer_one(self, node: int, child: int, whole: Upstream, by_child: list[NodeRun]) -> None:
+    def _offer_one(self, node: int, child: int, gates: Decision, whole: Upstream, by_child: list[NodeRun]) -> None:
         policy = self.nodes[node].policy
         up = upstream_of(whole, [State(source.states[child]) for source in by_child])
-        match decide(policy.trigger, policy.skip_on_upstream_skip, up):
+        match decide(policy.trigger, policy.skip_on_upstream_skip, up) if gates is Decision.RUN else gates:
             case Decision.RUN:
                 self.dispatcher.offer(node, child, child + 1)
             case Decision.SKIP:
@@ -486,10 +488,19 @@ class RunMachine:
             case Decision.TRIGGER_FAIL:
                 self._conclude(node, child, child + 1, State.TRIGGER_FAILED)
 
+    @property
+    def _done(self) -> bool:
+        """Whether all is final, and no value that somebody needs is still to be made anew."""
+        if self._unfinished_nodes or self.ending.state is not None:
+            return not self._unfinished_nodes
+        return not self.ledger.lost and not any(batch.replay for batch in self.dispatcher.batches.values())
+
     def _finish(self) -> None:
-        if self._unfinished_nodes or self.finished:
+        if self.finished or not self._done:
             return
-        if self.ledger.lost or any(batch.replay for batch in self.dispatcher.batches.values()):
+        if self.ending.state is not None:
+            self._commands += self.ending.cut_off()
+            self.state = move_run(self.state, self.ending.state)
             return
         failed = any(run.failed for run in self.deciding())
         self.state = move_run(self.state, State.FAILED if failed else State.SUCCESS)

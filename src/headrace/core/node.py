@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from headrace.core.slots import How, ParameterRef, Placeholder, Ref
-from headrace.errors import FlowError, NodeUsedAsValue
+from headrace.core.annotations import outputs_of
+from headrace.core.slots import How, ParameterRef, Placeholder, Ref, SecretRef
+from headrace.errors import NodeUsedAsValue
 
 
 class Later(Placeholder):
@@ -23,7 +24,11 @@ class Later(Placeholder):
         )
 
     def __bool__(self) -> bool:
-        self._refuse("`if`, `and`, `or` or `not`", "decide inside a task, or make it a parameter of the flow")
+        self._refuse(
+            "`if`, `and`, `or` or `not`",
+            "draw what depends on it in a block `with hr.case(node):`, decide inside a task, or make it a parameter of "
+            "the flow",
+        )
 
     def __len__(self) -> int:
         self._refuse("`len(...)`", "take the length inside a task; `.map(...)` needs no length")
@@ -74,7 +79,10 @@ class Later(Placeholder):
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Later):
             return self is other
-        return self._refuse("a comparison", "compare inside a task")
+        return self._refuse(
+            "a comparison",
+            "draw what depends on it in a block `with hr.case(node, value):`, or compare inside a task",
+        )
 
     def __ne__(self, other: object) -> bool:
         return not self == other
@@ -151,13 +159,15 @@ class Node(Later):
         return Node(self._drawing, self._index, (*self._path, key))
 
     def __iter__(self) -> Iterator[Node]:
-        nout = None if self._path else self._drawing.nodes[self._index].task.policy.nout
+        spec = self._drawing.nodes[self._index]
+        nout = outputs_of(spec.task.function, self._path) if self._path else spec.task.policy.nout
         if nout is None:
             self._refuse(
                 "`for ... in` or unpacking",
-                "use `task.map(node)` to run a task per element, or say how many outputs there are: @hr.task(nout=2)",
+                "use `task.map(node)` to run a task per element, or say how many outputs there are: @hr.task(nout=2), "
+                "or `-> tuple[int, str]` where the function is defined",
             )
-        if self._drawing.nodes[self._index].mapped:
+        if spec.mapped:
             self._refuse("unpacking", "it is mapped, so its value is a list of children; unpack inside a task")
         return iter([self[position] for position in range(nout)])
 
@@ -206,6 +216,24 @@ class ParameterNode(Later):
                      "parameters have their values")  # fmt: skip
 
 
+class Ended(Placeholder):
+    """How a node ended, where a task asks for that beside, or in place of, its value.
+
+    Parameters
+    ----------
+    node : node or parameter
+        Of a mapped one, the states of all children.
+    """
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: Later) -> None:
+        self.node = node
+
+    def _slot(self, how: How) -> Ref | ParameterRef | SecretRef:
+        return self.node._slot(How.STATE)
+
+
 class unmapped:  # noqa: N801 - a word of the flow language, used like a function
     """Give a value whole to every child of a mapped node.
 
@@ -224,11 +252,10 @@ class flatten:  # noqa: N801 - a word of the flow language, used like a function
 
     Parameters
     ----------
-    value : sequence of sequences, or node
+    value : sequence of sequences, node, or flatten
         A constant, a node whose value is a sequence of sequences, or a mapped node whose children return sequences.
+        ``flatten(flatten(...))`` goes one level deeper.
     """
 
     def __init__(self, value: Any) -> None:
-        if isinstance(value, flatten):
-            raise FlowError("flatten(flatten(...)) is not supported: flatten one level in a task")
         self.value = value

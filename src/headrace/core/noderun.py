@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
+from typing import Any
 
 from headrace.core.events import Failure
-from headrace.core.plan import EdgeKind, PlanNode
-from headrace.core.policy import Policy
-from headrace.core.rules import Upstream, upstream_of
+from headrace.core.moves import Teller
+from headrace.core.plan import Edge, EdgeKind, PlanNode
+from headrace.core.policy import Placement, Policy
+from headrace.core.rules import CLEANUP, Upstream, upstream_of
 from headrace.core.slots import EachSent
-from headrace.core.state import FINAL, State, move
+from headrace.core.state import FINAL, GOOD, State, move
 from headrace.core.summary import NodeSummary
+from headrace.core.task import Task
 
 _STATES = tuple(State)
 _FINAL = bytes(sorted(FINAL))
@@ -39,6 +43,8 @@ class NodeRun:
         How many NODE and ITEM edges lead here that wait for something.
     by_child : bool
         Whether a CHILD edge leads here.
+    awaits : bool
+        Whether its task is ``async def``: its task runs wait at the same time, on one thread.
     brings : float
         Bytes that each task run brings in its batch's message (``core.slices``).
     takes : bool
@@ -59,22 +65,27 @@ class NodeRun:
         How many ended so.
     failures : dict of int to Failure
         By child, for those that failed.
+    reasons : dict of int to Failure
+        By child, for those that skipped themselves: why, in the form of a failure.
     attempts : dict of int to int
         By child, for those that took other than one attempt.
     sizes : list of dict of int to int
         For each measure of the plan: length by child.
+    teller : Teller or None
+        Tells its moves, if somebody wants to hear of them.
     """
 
     __slots__ = (
-        "attempts", "brings", "by_child", "expands", "failed", "failures", "holders", "opened", "placement", "policy",
-        "seconds",
-        "sizes", "skipped", "spec", "states", "takers", "takes", "unfinished", "waiting", "width", "widthless",
+        "attempts", "awaits", "brings", "by_child", "expands", "failed", "failures", "holders", "opened", "placement",
+        "policy", "reasons", "seconds", "sizes", "skipped", "spec", "states", "takers", "takes", "teller", "unfinished",
+        "waiting", "width", "widthless",
     )  # fmt: skip
 
-    def __init__(self, spec: PlanNode, policy: Policy) -> None:
+    def __init__(self, spec: PlanNode, policy: Policy, placement: Placement, *, awaits: bool = False) -> None:
         self.spec = spec
+        self.awaits = awaits
         self.policy = policy
-        self.placement = policy.placement
+        self.placement = placement
         kinds = [edge.kind for edge in spec.inputs]
         self.by_child = EdgeKind.CHILD in kinds
         self.brings = sum(slot.size for slot in spec.slots() if type(slot) is EachSent) if spec.mapped else 0.0
@@ -96,8 +107,10 @@ class NodeRun:
         self.holders: array[int] = array("i")
         self.seconds: array[float] = array("f")
         self.failures: dict[int, Failure] = {}
+        self.reasons: dict[int, Failure] = {}
         self.attempts: dict[int, int] = {}
         self.sizes: list[dict[int, int]] = [{} for _ in spec.measures]
+        self.teller: Teller | None = None
 
     def resize(self, width: int) -> None:
         """Fix the width."""
@@ -111,6 +124,16 @@ class NodeRun:
     def finished(self) -> bool:
         """Whether all its task runs are final."""
         return self.opened and self.unfinished == 0
+
+    @property
+    def cleans(self) -> bool:
+        """Whether it cleans up, also when the run is cancelled."""
+        return self.policy.trigger == CLEANUP
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether all its task runs are there and succeeded."""
+        return self.finished and self.clean
 
     @property
     def clean(self) -> bool:
@@ -140,6 +163,10 @@ class NodeRun:
         part = self.states[low:high]
         return len(part) - len(part.translate(None, _FINAL))
 
+    def unfinished_in(self, low: int, high: int) -> int:
+        """How many of the task runs ``[low, high)`` there are, or may be, that are not final."""
+        return high - low if self.width is None else len(self.states[low:high].translate(None, _FINAL))
+
     def give_back(self, low: int, high: int) -> None:
         """Move ``[low, high)`` back to PENDING: no batch holds, or will hold, their values."""
         move(self.states, low, high, State.PENDING)
@@ -154,13 +181,22 @@ class NodeRun:
 
     def settle(self, low: int, high: int, state: State) -> None:
         """Move ``[low, high)`` to a final state and count them."""
+        ran = self.teller is not None and low < high and self.states[low] == State.RUNNING
         move(self.states, low, high, state)
+        if self.teller is not None:
+            attempts = self.attempts.get(low, int(ran)) if high - low == 1 else int(ran)
+            failure = self.failures.get(low) if high - low == 1 else None
+            self.teller.tell(low, high, state, attempts, self.seconds[low:high], failure)
         count = high - low
         self.unfinished -= count
         if state is State.SKIPPED:
             self.skipped += count
-        elif state is not State.SUCCESS:
+        elif state not in GOOD:
             self.failed += count
+
+    def label(self, child: int) -> str:
+        """A task run's name for people: ``task``, or ``task[child]``."""
+        return f"{self.spec.name}[{child}]" if self.spec.mapped else self.spec.name
 
     def summary(self) -> NodeSummary:
         """What to tell people."""
@@ -169,3 +205,38 @@ class NodeRun:
             return NodeSummary(spec.name, spec.mapped, self.width, {_STATES[self.states[0]]: 1}, self.seconds[0])
         counts = {state: number for state in _STATES if (number := self.states.count(state))}
         return NodeSummary(spec.name, spec.mapped, self.width, counts, sum(self.seconds))
+
+
+def run_of(spec: PlanNode, task: Task[..., Any], placement: Placement) -> NodeRun:
+    """Return the run of a node, with its width if the plan knows it.
+
+    Parameters
+    ----------
+    spec : PlanNode
+        The node.
+    task : Task
+        What it calls.
+    placement : Placement
+        Where its task runs may be executed.
+    """
+    run = NodeRun(spec, task.policy, placement, awaits=task.is_async)
+    if spec.widths and not spec.widths_from:
+        run.resize(spec.widths[0])
+    return run
+
+
+def deciding(nodes: Sequence[NodeRun], drawn: int) -> list[NodeRun]:
+    """Return the nodes that decide how a run ends: those returned, and those that only clean-ups wait for, or nothing.
+
+    Parameters
+    ----------
+    nodes : sequence of NodeRun
+        The run.
+    drawn : int
+        How many of them were drawn before it began; others came while it ran, and decide of a task run.
+    """
+
+    def counts(edge: Edge) -> bool:
+        return edge.kind is not EdgeKind.AFTER and not nodes[edge.target].cleans
+
+    return [run for run in nodes[:drawn] if run.spec.returned or not any(map(counts, run.spec.outputs))]

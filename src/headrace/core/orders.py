@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from headrace.core.events import Dispatch, Input, Links
+from headrace.core.events import NO_WIDTH, Dispatch, Input, Links
 from headrace.core.noderun import NO_BATCH, NodeRun
 from headrace.core.plan import EdgeKind
-from headrace.core.state import State
+from headrace.core.state import GOOD, State
 from headrace.core.strips import Strip
+
+#: states of task runs that ended with an exception of their own
+_RAISED = (State.FAILED, State.TIMED_OUT)
 
 
 def write_order(
@@ -47,6 +50,8 @@ def write_order(
             for child in [child for child in run.attempts if low <= child < high]:
                 attempts[node, child] = run.attempts[child]
             for edge in run.spec.inputs:
+                if edge.kind is EdgeKind.AFTER and not edge.data:
+                    continue  # it is over, and that is all
                 source, takes = nodes[edge.source], edge.data
                 if edge.kind is EdgeKind.CHILD:
                     first, last = low, high
@@ -56,7 +61,7 @@ def write_order(
                         continue
                     seen.add((edge.source, edge.data, item))
                     if source.spec.mapped and source.width is not None:
-                        widths[edge.source] = source.width
+                        widths[edge.source] = NO_WIDTH if source.widthless else source.width
                     # What takes an item that there is not is decided by all of its source, and gets no value of it.
                     beyond = item >= len(source.states)
                     first, last = (0, len(source.states)) if item < 0 or beyond else (item, item + 1)
@@ -71,7 +76,7 @@ def write_order(
     failures = {
         (node, child): nodes[node].failures[child]
         for node, child, state in outside
-        if state is State.FAILED and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
+        if state in _RAISED and nodes[node].holders[child] == NO_BATCH and child in nodes[node].failures
     }
     return Dispatch(
         number, strips, tuple(sorted(inputs)), tuple(sorted(outside)), widths, attempts, limit, failures, whole, links
@@ -81,4 +86,4 @@ def write_order(
 def _odd(node: int, run: NodeRun, first: int, last: int) -> list[Input]:
     """Those of a range that ended, and did not succeed."""
     states = enumerate(run.states[first:last], first)
-    return [Input(node, child, State(state)) for child, state in states if state > State.SUCCESS]
+    return [Input(node, child, State(state)) for child, state in states if state > State.SUCCESS and state not in GOOD]

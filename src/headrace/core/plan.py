@@ -2,11 +2,12 @@
 
 The plan is what the machine steers by (edges, widths) and what a worker executes by (tasks, argument slots); it
 travels to each worker once per run. A *task run* is a pair ``(node, child)``; the single run of a node that is not
-mapped is child 0. Three kinds of edges say what a task run waits for:
+mapped is child 0. Four kinds of edges say what a task run waits for:
 
 * ``NODE``: the whole source node, with all its children.
 * ``CHILD``: only the source's child of the same index (a map over a map).
 * ``ITEM``: only one child of the source, always the same (``mapped[3]``).
+* ``AFTER``: the whole source node, like ``NODE``, but not how it ended: it is no upstream of the target's trigger.
 
 The *width* of a mapped node is known from the plan (a constant list), or equals another node's (a map over a map),
 or is measured by the worker that computes the value that is mapped over.
@@ -14,17 +15,14 @@ or is measured by the worker that computes the value that is mapped over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, overload
 
-from headrace.core.graph import Graph, NodeSpec
-from headrace.core.loops import Loop
 from headrace.core.policy import Policy
-from headrace.core.slots import Const, EachConst, EachOf, EachSent, How, Ref, Slot, Slotted, refs
+from headrace.core.slots import Const, EachOf, How, Ref, Slot, Slotted
 from headrace.core.task import Task
-from headrace.errors import FlowError
 
 TaskRun = tuple[int, int]  # node, child
 
@@ -35,6 +33,7 @@ class EdgeKind(IntEnum):
     NODE = 0
     CHILD = 1
     ITEM = 2
+    AFTER = 3
 
 
 class Edge(NamedTuple):
@@ -62,7 +61,7 @@ def edge_children(edge: Edge, child: int, width: int) -> range:
     width : int
         Of the source.
     """
-    if edge.kind is EdgeKind.NODE:
+    if edge.kind is EdgeKind.NODE or edge.kind is EdgeKind.AFTER:
         return range(width)
     return range(child, child + 1) if edge.kind is EdgeKind.CHILD else range(edge.item, min(edge.item + 1, width))
 
@@ -110,6 +109,10 @@ class PlanNode:
         What its task runs report the length of.
     returned : bool
         Whether the flow returns (a part of) its value.
+    strict : bool
+        Whether all widths must agree; else the least one counts.
+    gates : tuple of int
+        Nodes that must have succeeded for it to run, whatever its trigger says.
     outer : (int, int) or None
         The task run that became a flow, this node in it; see ``core.expansion``.
     stands_for : (int, int) or None
@@ -130,6 +133,8 @@ class PlanNode:
     widths_from: tuple[WidthFrom, ...]
     measures: tuple[Measure, ...]
     returned: bool
+    strict: bool = True
+    gates: tuple[int, ...] = ()
     outer: TaskRun | None = None
     stands_for: TaskRun | None = None
     hidden: bool = False
@@ -152,6 +157,14 @@ class Plan:
         In the order of the graph's nodes.
     result : Slot
         What the flow returns.
+    constants : sequence of object
+        Large ones, by number; they do not travel with it (``core.constants``).
+    flow : str
+        The flow's name.
+    parameters : mapping
+        The run's parameters, for tasks that ask for them.
+    deciding : tuple of int, optional
+        Which nodes decide how the run ends. Default: those that are returned, and those that no other waits for.
     numbers : dict of int to int
         By ``id`` of a task, its number; known where the plan was made.
     """
@@ -159,6 +172,10 @@ class Plan:
     tasks: Sequence[Task[..., Any]]
     nodes: Sequence[PlanNode]
     result: Slot
+    constants: Sequence[Any] = ()
+    flow: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    deciding: tuple[int, ...] | None = None
     numbers: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     def policy(self, node: int) -> Policy:
@@ -169,9 +186,11 @@ class Plan:
         """Travel as rows of plain data, of which nodes are made when they are asked for.
 
         Every run pays for pickling and loading, on each worker, and a worker needs those nodes only that its batches
-        touch.
+        touch. Hooks stay behind: what they import need not be where tasks run.
         """
-        return _from_rows, (self.tasks, [row_of(node) for node in self.nodes], self.result)
+        tasks = [task.without_hooks() for task in self.tasks]
+        more = {"deciding": self.deciding, "flow": self.flow, "parameters": self.parameters}
+        return _from_rows, (tasks, [row_of(node) for node in self.nodes], self.result, more)
 
 
 class Rows(Sequence[PlanNode]):
@@ -249,7 +268,7 @@ def plain(nodes: Sequence[PlanNode], index: int) -> Plain | None:
     return Plain(task, args, outputs, returned)
 
 
-#: Entries of the row of a node that is not mapped, and has neither keyword arguments nor measures.
+#: Entries of the row of a node that is not mapped, and has neither keyword arguments, nor measures, nor gates.
 _SHORT = 6
 
 
@@ -267,10 +286,10 @@ def row_of(node: PlanNode) -> tuple[Any, ...]:
         for source, target, kind, data, item in node.outputs
     ]
     row = (node.name, node.task, args, inputs, outputs, node.returned)
-    if not (node.mapped or node.kwargs or node.measures):
+    if not (node.mapped or node.kwargs or node.measures or node.gates):
         return row
     kwargs = {key: _short(slot) for key, slot in node.kwargs.items()}
-    return (*row, node.mapped, kwargs, node.widths, node.widths_from, node.measures)
+    return (*row, node.mapped, kwargs, node.widths, node.widths_from, node.measures, node.strict, node.gates)
 
 
 def _long_edge(short: Any) -> Edge:
@@ -310,173 +329,18 @@ def _long(short: Any) -> Slot:
 def from_row(index: int, row: tuple[Any, ...]) -> PlanNode:
     """Return the node of a row."""
     name, task, args, inputs, outputs, returned, *rest = row
-    mapped, kwargs, widths, widths_from, measures = rest or (False, {}, (1,), (), ())
+    mapped, kwargs, widths, widths_from, measures, strict, gates = rest or (False, {}, (1,), (), (), True, ())
     node = EdgeKind.NODE
     sources = tuple([Edge(edge, index, node, True) if type(edge) is int else _long_edge(edge) for edge in inputs])
     targets = tuple([Edge(index, edge, node, True) if type(edge) is int else _long_edge(edge) for edge in outputs])
     slots = tuple(map(_long, args))
     named = {key: _long(slot) for key, slot in kwargs.items()}
     return PlanNode(
-        index, name, task, mapped, slots, named, sources, targets, widths, widths_from, measures, returned
+        index, name, task, mapped, slots, named, sources, targets, widths, widths_from, measures, returned, strict,
+        gates,
     )  # fmt: skip
 
 
-def _from_rows(tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot) -> Plan:
+def _from_rows(tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot, more: dict[str, Any]) -> Plan:
     """Make the plan again."""
-    return Plan(tasks, Rows(rows), result)
-
-
-def make_plan(graph: Graph) -> Plan:
-    """Make a plan of a graph whose parameters are bound.
-
-    Parameters
-    ----------
-    graph : Graph
-        As drawn, or as bound.
-
-    Raises
-    ------
-    FlowError
-        If a mapped node could have no width.
-    """
-    plan = Plan([], [], graph.result)
-    extend(plan, graph.nodes, {ref.node for ref in refs(graph.result)})
-    return plan
-
-
-def extend(plan: Plan, specs: Sequence[NodeSpec], returned: Set[int] = frozenset()) -> None:
-    """Add nodes to a plan.
-
-    Parameters
-    ----------
-    plan : Plan
-        Grows; its nodes are a list.
-    specs : sequence of NodeSpec
-        Their references are numbers in the grown plan. Whatever of an older node is mapped over was measured.
-    returned : set of int
-        Which of them the flow returns.
-
-    Raises
-    ------
-    FlowError
-        If a mapped node could have no width.
-    """
-    nodes = plan.nodes
-    assert isinstance(nodes, list)  # as it is where plans are made
-    base = len(nodes)
-    outputs: list[list[Edge]] = [[] for _ in specs]
-    measures: dict[int, list[Measure]] = {index: [] for index in range(base, base + len(specs))}
-    older: list[Edge] = []  # from nodes that were there before
-    mapped = {index for index, spec in enumerate(specs, base) if spec.mapped}
-    if base:
-        mapped.update(old for spec in specs for old in spec.sources() if old < base and nodes[old].mapped)
-    try:
-        for index, spec in enumerate(specs, base):
-            edges = _edges(mapped, index, spec)
-            for edge in edges:
-                (outputs[edge.source - base] if edge.source >= base else older).append(edge)
-            widths, widths_from = _widths(nodes, spec, measures) if spec.mapped else ((1,), ())
-            nodes.append(
-                PlanNode(
-                    index, spec.name, _number(plan, spec.task), spec.mapped, spec.args, spec.kwargs,
-                    edges, (), widths, widths_from, (), index in returned,
-                )
-            )  # fmt: skip
-    except FlowError:
-        del nodes[base:]
-        raise
-    for node, out, measured in zip(nodes[base:], outputs, measures.values(), strict=True):
-        node.outputs = tuple(out)
-        node.measures = tuple(measured)
-    for edge in older:
-        source = nodes[edge.source]
-        if not isinstance(source.outputs, list):
-            source.outputs = list(source.outputs)
-        source.outputs.append(edge)
-
-
-def _number(plan: Plan, task: Task[..., Any]) -> int:
-    """The number of a task, which joins the plan if it is new, with the tasks that it will call if it is a loop."""
-    number = plan.numbers.setdefault(id(task), len(plan.tasks))
-    if number == len(plan.tasks):
-        assert isinstance(plan.tasks, list)
-        plan.tasks.append(task)
-        for inner in task.function.tasks if isinstance(task.function, Loop) else ():
-            _number(plan, inner)
-    return number
-
-
-def _edges(mapped: Set[int], index: int, spec: NodeSpec) -> tuple[Edge, ...]:
-    """One edge per source: CHILD if every use of it is child by child, ITEMs if every use is one child, else NODE."""
-    used: list[Ref] = []
-    for slot in (*spec.args, *spec.kwargs.values()):
-        used += (slot,) if isinstance(slot, Ref) else refs(slot)
-    sources = {ref.node for ref in used}
-    if not spec.upstream and mapped.isdisjoint(sources):
-        return tuple([Edge(source, index, EdgeKind.NODE, True) for source in sorted(sources)])
-    kinds: dict[int, EdgeKind] = dict.fromkeys(spec.upstream, EdgeKind.NODE)
-    items: dict[int, set[int]] = {}
-    for ref in used:
-        kind = _kind_of(ref, ref.node in mapped)
-        known = kinds.setdefault(ref.node, kind)
-        if known is not kind:
-            kinds[ref.node] = EdgeKind.NODE
-        items.setdefault(ref.node, set()).add(ref.path[0] if kind is EdgeKind.ITEM else 0)
-    edges: list[Edge] = []
-    for source, kind in sorted(kinds.items()):
-        wanted = sorted(items[source]) if kind is EdgeKind.ITEM else (0,)
-        edges += (Edge(source, index, kind, source in items, item) for item in wanted)
-    return tuple(edges)
-
-
-def _kind_of(ref: Ref, mapped: bool) -> EdgeKind:
-    """How much of its source one reference takes."""
-    if not mapped:
-        return EdgeKind.NODE
-    if ref.how is How.EACH:
-        return EdgeKind.CHILD
-    one = ref.how is How.WHOLE and bool(ref.path) and type(ref.path[0]) is int and ref.path[0] >= 0
-    return EdgeKind.ITEM if one else EdgeKind.NODE
-
-
-def _widths(
-    nodes: Sequence[PlanNode], spec: NodeSpec, measures: dict[int, list[Measure]]
-) -> tuple[tuple[int, ...], tuple[WidthFrom, ...]]:
-    known: list[int] = []
-    later: list[WidthFrom] = []
-
-    def measured(ref: Ref, flat: bool) -> WidthFrom:
-        measure = Measure(ref.path, flat)
-        # Of an older node, it was measured if it is mapped over; a loop's turns see to that.
-        wanted = measures[ref.node] if ref.node in measures else list(nodes[ref.node].measures)
-        if measure not in wanted:
-            wanted.append(measure)
-        return WidthFrom(ref.node, wanted.index(measure))
-
-    for slot in spec.slots():
-        match slot:
-            case EachConst(values) | EachSent(values=values):
-                known.append(len(values or ()))
-            case EachOf(items):
-                known.append(len(items))
-            case Ref(node, path, How.EACH) if nodes[node].mapped:
-                if path:
-                    raise FlowError(
-                        f"node {spec.name!r} maps over {nodes[node].name!r}{list(path)!r}, an item of a mapped "
-                        "node; take the item in a task and map over what that returns"
-                    )
-                later.append(WidthFrom(node, None))
-            case Ref(node, path, How.EACH):
-                later.append(measured(slot, flat=False))
-            case Ref(node, path, How.FLAT):
-                if path and nodes[node].mapped:
-                    raise FlowError(f"node {spec.name!r} flattens an item of a mapped node; take the item in a task")
-                later.append(measured(slot, flat=not nodes[node].mapped))
-            case _:
-                pass
-    if len(set(known)) > 1:
-        raise FlowError(
-            f"node {spec.name!r} maps over sequences of different lengths: {', '.join(map(str, known))}; "
-            "give sequences of one length, or wrap what every child shall receive in hr.unmapped(...)"
-        )
-    return tuple(known), tuple(later)
+    return Plan(tasks, Rows(rows), result, **more)

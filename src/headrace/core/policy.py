@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from headrace.core.rules import TRIGGERS, Upstream
+from headrace.core.rules import CLEANUP, TRIGGERS, Upstream
 from headrace.errors import FlowError
 
 #: Seconds before the next attempt: always the same, by attempt (the last one stays), or told by a function of the
@@ -19,8 +19,12 @@ RetryOn = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Base
 Trigger = str | Callable[[Upstream], bool]
 
 
+#: More task runs than ever run at the same time.
+NO_LIMIT = 1 << 30
+
+
 class Placement(NamedTuple):
-    """Where a task's runs may be executed, and before which others.
+    """Where a task's runs may be executed, before which others, and beside how many.
 
     Attributes
     ----------
@@ -30,11 +34,28 @@ class Placement(NamedTuple):
         Names, addresses or hosts of the workers that may execute it; empty for all.
     priority : int
         Higher goes first.
+    limits : tuple of (str or int, int)
+        What may run at the same time only so often: tags, and numbers of tasks; see ``core.limits``.
+    apart : bool
+        Whether each is a batch of its own: what sets up or cleans up, so that it is known whether it was done, and
+        is not stopped with others.
     """
 
     resources: tuple[tuple[str, float], ...] = ()
     workers: tuple[str, ...] = ()
     priority: int = 0
+    limits: tuple[tuple[str | int, int], ...] = ()
+    apart: bool = False
+
+    @property
+    def is_free(self) -> bool:
+        """Whether any worker may execute it."""
+        return not (self.resources or self.workers)
+
+    @property
+    def most(self) -> int:
+        """How many may run at the same time, whatever else runs."""
+        return min((most for _, most in self.limits), default=NO_LIMIT)
 
 
 ANYWHERE = Placement()
@@ -74,6 +95,8 @@ class Policy:
         Words that it is found and limited by.
     max_running : int, optional
         How many of its task runs may run at the same time, across the run.
+    target : str, callable or Target, optional
+        Where values are kept; see ``headrace.targets``.
     run_name : str or callable, optional
         Names each task run for people.
     log_prints : bool, default False
@@ -98,11 +121,16 @@ class Policy:
     priority: int = 0
     tags: Sequence[str] = ()
     max_running: int | None = None
+    target: Any = None
     run_name: str | Callable[..., str] | None = None
     log_prints: bool = False
     on_state: Callable[..., object] | None = None
     on_failure: Callable[..., object] | None = None
     dynamic: bool = False
+
+    def __repr__(self) -> str:
+        given = "".join(f", {option}={value!r}" for option, value in options_of(self).items())
+        return f"Policy(name={self.name!r}{given})"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -160,9 +188,10 @@ class Policy:
     def placement(self) -> Placement:
         """Where its runs may be executed, and before which others."""
         workers = (self.workers,) if isinstance(self.workers, str) else tuple(self.workers or ())
-        if not (self.resources or workers or self.priority):
+        apart = self.trigger == CLEANUP
+        if not (self.resources or workers or self.priority or apart):
             return ANYWHERE
-        return Placement(tuple(sorted((self.resources or {}).items())), workers, self.priority)
+        return Placement(tuple(sorted((self.resources or {}).items())), workers, self.priority, apart=apart)
 
 
 @dataclass(frozen=True, kw_only=True)

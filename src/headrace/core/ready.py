@@ -187,8 +187,10 @@ class Ready:
 
     def backlog(self, costs: Costs, unknown: float) -> Backlog:
         """Sum up what is ready; parameters as for ``Queue.seconds``."""
-        queues = self.queues.values()
-        return Backlog(sum(queue.seconds(costs, unknown) for queue in queues), sum(queue.waiting for queue in queues))
+        return Backlog(
+            sum(queue.seconds(costs, unknown) for queue in self.queues.values()),
+            sum(min(queue.waiting, placement.most) for placement, queue in self.queues.items()),
+        )
 
     def _queue(self, placement: Placement) -> Queue:
         queue = self.queues.get(placement)

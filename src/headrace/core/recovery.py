@@ -20,7 +20,8 @@ from headrace.core.strips import Strip, cut, locate, runs
 SPLIT = 64
 #: A task run that was alone in a batch, and at this many deaths of a worker, crashed them.
 MOST_DEATHS = 3
-#: How often in a row, with no report in between, batches may be dropped by the cluster before the run gives up.
+#: How often in a row, with no report in between, a batch may be dropped by the cluster before the run gives up. What
+#: many batches need may be lost at once, and all are dropped then: so each counts by itself.
 MOST_DROPS = 100
 
 TaskRun = tuple[int, int]  # node, child
@@ -32,11 +33,11 @@ class Recovery:
     def __init__(self) -> None:
         self.suspects: dict[TaskRun, int] = {}  # with the largest batch that they may be in
         self._troubles: Counter[TaskRun] = Counter()
-        self._drops = 0
+        self._drops: Counter[TaskRun] = Counter()  # by the first task run of a batch
 
     def heard(self) -> None:
         """Note that a batch reported, so the cluster works."""
-        self._drops = 0
+        self._drops.clear()
 
     def hopeless(self, loss: Loss, whole: Sequence[TaskRun]) -> bool:
         """Note a loss, and say whether dispatching its task runs again makes no sense.
@@ -49,8 +50,8 @@ class Recovery:
             All that was in the batch.
         """
         if loss is Loss.DROPPED:
-            self._drops += 1
-            return self._drops > MOST_DROPS
+            self._drops.update(whole[:1])
+            return bool(whole) and self._drops[whole[0]] > MOST_DROPS
         if loss is Loss.BROKEN:
             return True
         self._troubles.update(whole)
@@ -95,7 +96,7 @@ class Recovery:
         again: list[TaskRun] = []
         for run in runs(cut(strips, 0, event.stop)):
             entry = odd.get(run)
-            if entry is None or entry.state is State.SUCCESS:
+            if entry is None or entry.state.is_good:
                 continue
             again.append(run)
             if entry.state in (State.PENDING, State.RETRYING):

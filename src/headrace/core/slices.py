@@ -32,7 +32,7 @@ def split(plan: Plan, size_of: Callable[[Sequence[Any]], int], most: int) -> Pla
         args = tuple(_sent(node.index, position, slot, size_of, most) for position, slot in enumerate(node.args))
         kwargs = {name: _sent(node.index, name, slot, size_of, most) for name, slot in node.kwargs.items()}
         nodes[node.index] = replace(node, args=args, kwargs=kwargs)
-    return Plan(plan.tasks, nodes, plan.result, plan.numbers)
+    return replace(plan, nodes=nodes)
 
 
 def split_graph(graph: Graph, size_of: Callable[[Sequence[Any]], int], most: int) -> None:

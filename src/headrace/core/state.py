@@ -35,11 +35,17 @@ class State(IntEnum):
     CANCELLED = 8
     CRASHED = 9
     TIMED_OUT = 10
+    CACHED = 11
 
     @property
     def is_final(self) -> bool:
         """Whether nothing can happen any more."""
         return self >= State.SUCCESS
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it ended with a value."""
+        return self in GOOD
 
     @property
     def is_failure(self) -> bool:
@@ -78,15 +84,16 @@ LABELS: dict[State, tuple[str, str]] = {
     State.CANCELLED: ("Cancelled", "#8e6bbf"),
     State.CRASHED: ("Crashed", "#8b1e1e"),
     State.TIMED_OUT: ("TimedOut", "#c2571a"),
+    State.CACHED: ("Cached", "#2a9d8f"),
 }
 
 FINAL: frozenset[State] = frozenset(state for state in State if state >= State.SUCCESS)
-FAILURES: frozenset[State] = frozenset(
-    {State.FAILED, State.TRIGGER_FAILED, State.CANCELLED, State.CRASHED, State.TIMED_OUT}
-)
+#: those that leave a value for others
+GOOD: frozenset[State] = frozenset({State.SUCCESS, State.CACHED})
+FAILURES: frozenset[State] = FINAL - GOOD - {State.SKIPPED}
 
 _P, _Y, _R, _T = State.PENDING, State.READY, State.RUNNING, State.RETRYING
-_S, _F, _G, _K, _C, _X, _O = (
+_S, _F, _G, _K, _C, _X, _O, _H = (
     State.SUCCESS,
     State.FAILED,
     State.TRIGGER_FAILED,
@@ -94,13 +101,14 @@ _S, _F, _G, _K, _C, _X, _O = (
     State.CANCELLED,
     State.CRASHED,
     State.TIMED_OUT,
+    State.CACHED,
 )
 
 #: from each state, the states that may follow. For task runs.
 MOVES: dict[State, frozenset[State]] = {
     _P: frozenset({_Y, _R, _F, _G, _K, _C}),  # FAILED without running: e.g. a map over unequal lengths
     _Y: frozenset({_R, _C}),
-    _R: frozenset({_P, _T, _S, _F, _G, _K, _C, _X, _O}),  # PENDING: handed back, or its worker was lost
+    _R: frozenset({_P, _T, _S, _F, _G, _K, _C, _X, _O, _H}),  # PENDING: handed back, or its worker was lost
     _T: frozenset({_Y, _C}),  # READY: the retry is due
     _S: frozenset(),
     _F: frozenset(),
@@ -109,6 +117,7 @@ MOVES: dict[State, frozenset[State]] = {
     _C: frozenset(),
     _X: frozenset(),
     _O: frozenset(),
+    _H: frozenset(),
 }
 
 #: the same for a whole run, which is never skipped, retried or refused by a trigger.
@@ -120,6 +129,7 @@ RUN_MOVES: dict[State, frozenset[State]] = {
     _C: frozenset(),
     _X: frozenset(),
     _O: frozenset(),
+    _H: frozenset(),
 }
 
 #: for each target state, the set of states (as bytes) from which a task run may come.

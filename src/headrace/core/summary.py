@@ -1,10 +1,12 @@
-"""What a run looks like from outside: one line per node. Pure values, made by the machine, read by reports."""
+"""What a run looks like from outside: one line per node, and who watches it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
+from headrace.core.moves import Move
+from headrace.core.policy import Policy
 from headrace.core.state import FAILURES, State
 
 
@@ -43,7 +45,7 @@ class NodeSummary(NamedTuple):
             (state,) = self.counts
             if state.is_final and self.counts[state] == self.width:
                 return state
-        for state in (State.CRASHED, State.FAILED, State.TRIGGER_FAILED, State.CANCELLED):
+        for state in (State.CRASHED, State.FAILED, State.TIMED_OUT, State.TRIGGER_FAILED, State.CANCELLED):
             if self.counts.get(state):
                 return state
         if self.width is None or self.done < self.width:
@@ -58,14 +60,34 @@ class NodeSummary(NamedTuple):
         return sum(self.counts.get(state, 0) for state in FAILURES)
 
 
-class Observer(Protocol):
-    """Watches a run from the process that drives it. Called often: be quick, and never raise."""
+class Observer:
+    """Watches a run from the process that drives it; subclass it, and give it to ``flow.run(observers=[...])``.
+
+    Each method is empty here, so write those only that you want. All but ``on_log`` are called by the thread that
+    drives the run, often: be quick, and never raise.
+    """
+
+    #: whether ``on_log`` shall be called
+    wants_logs: bool = False
 
     def on_start(self, run_id: str, flow_name: str, nodes: Sequence[NodeSummary]) -> None:
         """The run begins."""
 
     def on_progress(self, nodes: Sequence[NodeSummary], elapsed: float) -> None:
         """Something happened; called at most about ten times a second, ``elapsed`` seconds after the start."""
+
+    def wants_moves(self, policy: Policy) -> bool:
+        """Whether ``on_moves`` shall be called for the task runs of tasks with this policy; asked once per node."""
+        return False
+
+    def on_moves(self, moves: Sequence[Move]) -> None:
+        """Task runs moved to other states, in this order; nodes are numbers as in ``on_start``.
+
+        What several observers asked for is told to all of them.
+        """
+
+    def on_log(self, record: Any) -> None:
+        """A task logged a ``logging.LogRecord``; called by a thread of its own, in the order of arrival."""
 
     def on_end(self, nodes: Sequence[NodeSummary], state: State, elapsed: float) -> None:
         """The run is over."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
+from headrace.core.annotations import outputs_of
 from headrace.core.drawing import current_drawing
+from headrace.core.naming import check_run_name
 from headrace.core.policy import OPTIONS, Delay, Policy, RetryOn, Trigger
+from headrace.core.secret import Secret
 from headrace.errors import FlowError
 
 P = ParamSpec("P")
@@ -24,7 +27,7 @@ class Task(Generic[P, R]):
     Parameters
     ----------
     function : callable
-        What to run. Not a coroutine function, and without parameters named ``upstream``.
+        What to run: a function or an ``async def`` function, without parameters named ``upstream``.
     policy : Policy
         How to treat it.
     """
@@ -32,7 +35,7 @@ class Task(Generic[P, R]):
     def __init__(self, function: Callable[P, R], policy: Policy) -> None:
         if not callable(function):
             raise FlowError(f"@task needs a function, got {function!r}")
-        self.function = function
+        self.function: Callable[..., Any] = function
         self.policy = policy
         functools.update_wrapper(self, function)
         self._taken: set[tuple[Any, ...]] = set()
@@ -40,14 +43,27 @@ class Task(Generic[P, R]):
             self.signature: inspect.Signature | None = inspect.signature(function)
         except (TypeError, ValueError):  # some builtins have none; then arguments are checked when it runs
             self.signature = None
-        if self.signature is not None and "upstream" in self.signature.parameters:
+        declared = self.signature.parameters if self.signature is not None else {}
+        #: parameters whose default is a secret
+        self.secrets = {name: each.default for name, each in declared.items() if isinstance(each.default, Secret)}
+        if "upstream" in declared:
             raise FlowError(
                 f"task {policy.name!r} has a parameter named 'upstream', which is the keyword that orders tasks "
                 "without passing a value; rename the parameter"
             )
-        if inspect.iscoroutinefunction(function):
+        check_run_name(policy, self.signature)
+        #: whether calls give coroutines, which headrace awaits
+        self.is_async = any(map(inspect.iscoroutinefunction, _forms(function)))
+        if any(map(inspect.isasyncgenfunction, _forms(function))):
             raise FlowError(
-                f"task {policy.name!r} is an async function, which tasks cannot be yet: call asyncio.run(...) inside it"
+                f"task {policy.name!r} is an async generator, which has no one value; collect its items in an "
+                "`async def` function that returns a list: [item async for item in ...]"
+            )
+        if self.is_async and (policy.isolated or policy.dynamic):
+            option = "isolated" if policy.isolated else "dynamic"
+            raise FlowError(
+                f"task {policy.name!r} is `async def`, and {option}=True is for plain functions, because there is "
+                "nobody that it could wait beside; leave the option out, or call asyncio.run(...) in a plain function"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -67,14 +83,18 @@ class Task(Generic[P, R]):
         function = self.function
         return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', self.policy.name)}"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(self, *args: Any, upstream: Any, **kwargs: Any) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Add a node to the flow that is being drawn, or, outside of any, call the function."""
         drawing = current_drawing()
         if drawing is None:
             if "upstream" in kwargs:
                 raise FlowError(f"task {self.name!r} got upstream= outside of a flow; it orders nodes of a flow only")
             return self.function(*args, **kwargs)
-        return cast(R, drawing.add_call(self, args, kwargs, mapped=False))
+        return drawing.add_call(self, args, kwargs, mapped=False)
 
     def check_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Refuse arguments that the function's signature does not take.
@@ -103,7 +123,13 @@ class Task(Generic[P, R]):
             ) from None
         self._taken.add(form)
 
-    def map(self, *args: Any, upstream: Any = (), **kwargs: Any) -> list[R]:
+    def secrets_left_out(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Secret]:
+        """Return the parameters that a call leaves to their default, where that is a secret."""
+        assert self.signature is not None
+        given = self.signature.bind_partial(*args, **kwargs).arguments
+        return {name: secret for name, secret in self.secrets.items() if name not in given}
+
+    def map(self, *args: Any, upstream: Any = (), strict: bool | None = None, **kwargs: Any) -> list[R]:
         """Add a mapped node: one child per element.
 
         Parameters
@@ -113,6 +139,9 @@ class Task(Generic[P, R]):
             whole stands in ``hr.unmapped(...)``; ``hr.flatten(...)`` maps over the elements of the elements.
         upstream : node or list of nodes, optional
             Nodes that must be done first, without giving a value.
+        strict : bool, default True
+            Whether unequal lengths are an error. With ``strict=False``, the shortest one tells how many children there
+            are, as for Python's ``zip``.
 
         Returns
         -------
@@ -125,8 +154,21 @@ class Task(Generic[P, R]):
                 f"task {self.name!r}.map(...) was called outside of a flow; call it inside a function decorated "
                 "with @hr.flow, or use a list comprehension"
             )
+        if strict is not None:
+            self._check_strict(strict)
+            kwargs["strict"] = strict
         kwargs["upstream"] = upstream
         return cast("list[R]", drawing.add_call(self, args, kwargs, mapped=True))
+
+    def _check_strict(self, strict: object) -> None:
+        """Refuse what was meant for the function, and not for ``map``."""
+        own = self.signature is not None and "strict" in self.signature.parameters
+        if own or not isinstance(strict, bool):
+            hint = "its function has a parameter of that name, too: give that by position, or rename it"
+            raise FlowError(
+                f"task {self.name!r}.map(...) got strict={strict!r}, a word of .map that says whether unequal lengths "
+                f"are an error: {hint if own else 'give True or False'}"
+            )
 
     def with_options(self, **options: Any) -> Task[P, R]:
         """Return the same task with another policy.
@@ -144,6 +186,19 @@ class Task(Generic[P, R]):
         check_options(self.policy.name, options)
         return Task(self.function, replace(self.policy, **options))
 
+    def without_hooks(self) -> Task[P, R]:
+        """The same task as it travels to workers: its hooks run where its run was started."""
+        if self.policy.on_state is None and self.policy.on_failure is None:
+            return self
+        return self.with_options(on_state=None, on_failure=None)
+
+
+def _forms(function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """Where it may stand that a function is ``async def``: in itself, or in the ``__call__`` of its type."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function, getattr(type(function), "__call__", function)  # noqa: B004 - what it is, not whether it is there
+
 
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Refuse options that a task does not have."""
@@ -152,6 +207,17 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             raise FlowError(f"task {name!r}: unknown option {option!r}; known are {', '.join(OPTIONS)}")
 
 
+class Decorator(Protocol):
+    """What ``task`` with options returns. Checkers see of an ``async def`` function what awaiting it gives."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
@@ -171,12 +237,13 @@ def task(
     priority: int = 0,
     tags: Sequence[str] = (),
     max_running: int | None = None,
+    target: Any = None,
     run_name: str | Callable[..., str] | None = None,
     log_prints: bool = False,
     on_state: Callable[..., object] | None = None,
     on_failure: Callable[..., object] | None = None,
     dynamic: bool = False,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+) -> Decorator: ...
 
 
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
@@ -223,6 +290,9 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         Words that it is found and limited by.
     max_running : int, optional
         How many of its task runs may run at the same time, across the run. For limits by tag, see ``hr.flow``.
+    target : str, callable or Target, optional
+        Where the value is kept beyond the run: a path or URL such as ``"rows/{day}.json"``, see ``hr.Target``. If it
+        is there already, the task is not executed, and the task run ends as Cached.
     run_name : str or callable, optional
         Names each task run in logs and errors: a text with the names of parameters, ``"load-{day}"``, or a function
         of the task's arguments.
@@ -255,6 +325,7 @@ def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
             return function.with_options(**options)
         name = options.get("name") or getattr(function, "__name__", type(function).__name__).strip("<>")
         check_options(name, options)
-        return Task(function, Policy(**{**options, "name": name}))
+        nout = options["nout"] if "nout" in options else outputs_of(function)
+        return Task(function, Policy(**{**options, "name": name, "nout": nout}))
 
     return decorate if function is None else decorate(function)

@@ -10,6 +10,7 @@ from typing import Any, Self
 from headrace._version import __version__
 from headrace.core.summary import Observer
 from headrace.environments.base import Environment
+from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.clusters import check_answers, is_address, maker_of
 from headrace.errors import SetupError
 from headrace.execution.flowrun import FlowRun
@@ -33,8 +34,16 @@ class DaskEnvironment(Environment):
         How many workers; of a local cluster, by default one for each core.
     adapt : (int, int), optional
         Least and largest number of workers, between which the cluster scales itself.
+    offers : dict of str to float, optional
+        Resources of workers that may come while a run goes on, ``{"GPU": 1}``, so that a task may ask for what no
+        worker has yet. Not needed for a cluster that adapts by itself.
     deadline : float, default 60.0
         Seconds within which the cluster must be up, with its first worker.
+    on_start : callable or str, optional
+        Called with a ``Change`` before a run executes anything; if it raises, the run does not begin. A function, or
+        where it is: ``"module:qualname"``.
+    on_exit : callable or str, optional
+        Called with a ``Change`` when a run is over, however it ended.
     **options
         Go to the cluster class as they are; for an address, to ``distributed.Client``.
 
@@ -50,7 +59,10 @@ class DaskEnvironment(Environment):
         *,
         n_workers: int | None = None,
         adapt: tuple[int, int] | None = None,
+        offers: Mapping[str, float] | None = None,
         deadline: float = DEADLINE,
+        on_start: Callback | None = None,
+        on_exit: Callback | None = None,
         **options: Any,
     ) -> None:
         if n_workers is not None and adapt is not None:
@@ -59,10 +71,16 @@ class DaskEnvironment(Environment):
             raise SetupError(f"adapt must be (least, largest) with 0 <= least <= largest, got {adapt!r}")
         if n_workers is not None and (not isinstance(n_workers, int) or n_workers < 1):
             raise SetupError(f"n_workers must be a whole number from 1 on, got {n_workers!r}")
+        if offers is not None and not all(
+            isinstance(name, str) and isinstance(amount, (int, float)) and amount > 0 for name, amount in offers.items()
+        ):
+            raise SetupError(f"offers must be amounts > 0 by name of a resource, such as {{'GPU': 1}}, got {offers!r}")
         self.cluster = cluster
         self.n_workers = n_workers
         self.adapt = tuple(adapt) if adapt is not None else None
+        self.offers = dict(offers) if offers is not None else None
         self.deadline = deadline
+        self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
         self._cluster: Any = None  # made by setup, so ours to close
         self._client: Any = None
@@ -194,11 +212,12 @@ class DaskEnvironment(Environment):
 
         runner = storage.get_runner(location)
         prepared = runner.prepare(parameters, strings=strings)  # a typing error costs no cluster
+        callbacks = self.callbacks.observers()
         self.setup(storage)
         return prepared.run(
-            executor=DaskExecutor(self._client),
+            executor=DaskExecutor(self._client, self.offers),
             environment=self._describe(),
-            observers=observers,
+            observers=[*observers, *callbacks],
             run_id=run_id,
         )
 
@@ -219,6 +238,8 @@ class DaskEnvironment(Environment):
             data["n_workers"] = self.n_workers
         if self.adapt is not None:
             data["adapt"] = list(self.adapt)
+        if self.offers is not None:
+            data["offers"] = self.offers
         return data
 
     def serialize(self) -> dict[str, Any]:  # noqa: D102 - inherited
@@ -230,7 +251,12 @@ class DaskEnvironment(Environment):
         kind = self._kind()
         if "<locals>" in kind or kind.startswith("__main__"):
             raise SetupError(f"the cluster class {kind} cannot be found again by name; define it in a module")
-        data = {**self._describe(), "deadline": self.deadline, "options": self.options}
+        data = {
+            **self._describe(),
+            **self.callbacks.serialize(),
+            "deadline": self.deadline,
+            "options": self.options,
+        }
         try:
             same = json.loads(json.dumps(data)) == data
         except TypeError:

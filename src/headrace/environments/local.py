@@ -7,6 +7,7 @@ from typing import Any
 
 from headrace.core.summary import Observer
 from headrace.environments.base import Environment
+from headrace.environments.callbacks import Callback, Callbacks
 from headrace.execution.flowrun import FlowRun
 from headrace.execution.inline import InlineExecutor
 from headrace.store import Storage
@@ -15,11 +16,22 @@ from headrace.store import Storage
 class LocalEnvironment(Environment):
     """Runs flows in this process and thread: no cluster, nothing to set up, easy to debug.
 
+    Parameters
+    ----------
+    on_start : callable or str, optional
+        Called with a ``Change`` before a run executes anything; if it raises, the run does not begin. A function, or
+        where it is: ``"module:qualname"``.
+    on_exit : callable or str, optional
+        Called with a ``Change`` when a run is over, however it ended.
+
     Examples
     --------
     >>> LocalEnvironment().serialize()
     {'type': 'LocalEnvironment'}
     """
+
+    def __init__(self, *, on_start: Callback | None = None, on_exit: Callback | None = None) -> None:
+        self.callbacks = Callbacks(on_start, on_exit)
 
     def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
         pass
@@ -37,8 +49,8 @@ class LocalEnvironment(Environment):
         return storage.get_runner(location).run(
             parameters,
             executor=InlineExecutor(),
-            environment=self.serialize(),
-            observers=observers,
+            environment={"type": "LocalEnvironment"},
+            observers=[*observers, *self.callbacks.observers()],
             strings=strings,
             run_id=run_id,
         )
@@ -47,7 +59,7 @@ class LocalEnvironment(Environment):
         pass
 
     def serialize(self) -> dict[str, Any]:  # noqa: D102 - inherited
-        return {"type": "LocalEnvironment"}
+        return {"type": "LocalEnvironment", **self.callbacks.serialize()}
 
     def __repr__(self) -> str:
         return "LocalEnvironment()"

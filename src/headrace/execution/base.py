@@ -18,7 +18,7 @@ class Executor(ABC):
     """Executes the batches of one run, and holds their values until it is released.
 
     The calls come from one thread: ``start``, then ``send`` and ``wait`` in turn, then ``finish``; ``fetch`` at any
-    time until ``release``.
+    time until ``release``; ``notify`` from any thread.
     """
 
     #: shown to people and written into the run's record
@@ -39,7 +39,8 @@ class Executor(ABC):
         plan : bytes
             The pickled ``Plan``.
         outline : Plan
-            The same, as this process holds it: tells the nodes' names, and where their tasks may be executed.
+            The same, as this process holds it: tells the nodes' names, and where their tasks may be executed. Its
+            constants are not in the bytes; batches whose orders name them need them.
 
         Returns
         -------
@@ -54,11 +55,23 @@ class Executor(ABC):
 
     @abstractmethod
     def send(self, commands: Iterable[Command]) -> None:
-        """Carry out orders; returns without waiting for them."""
+        """Carry out orders; returns without waiting for them.
+
+        Of a batch that is stopped, nothing starts any more, and the task that runs is interrupted. A report of it may
+        still come; its values may be gone.
+        """
 
     @abstractmethod
     def wait(self, timeout: float | None) -> list[Event]:
         """Return what happened, at the latest after ``timeout`` seconds; an empty list if nothing did."""
+
+    @abstractmethod
+    def notify(self, event: Event) -> None:
+        """Have ``wait`` return an event soon; may be called from any thread.
+
+        Where the thread that waits executes tasks itself, a ``CancelRequested`` interrupts the one that runs, so that
+        it is heard.
+        """
 
     @abstractmethod
     def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:

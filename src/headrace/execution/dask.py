@@ -12,8 +12,9 @@ import queue
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -31,7 +32,11 @@ from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG
 from headrace.execution.dynamic import Packer
 from headrace.execution.failure import capture
+from headrace.execution.logs import settings
+from headrace.execution.offers import addresses, asks, check, offers_of
+from headrace.execution.scattered import Scattered
 from headrace.execution.scheduler import MARK, OVER, RunsPlugin, forget_plan, topic
+from headrace.execution.stopping import stop_batches
 from headrace.execution.worker import PlanPlugin, cut, pick, pick_kept, run_batch
 
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
@@ -44,6 +49,8 @@ INTERVAL = 0.002
 RETRY = 0.1
 #: Seconds without an answer from the scheduler after which it counts as lost.
 SILENCE = 30.0
+#: Added to the priority of batches that go before others of the same priority.
+URGENT = 0.5
 #: Seconds without any worker after which a run gives up. Adaptive clusters may need minutes to bring the first one.
 DESERTED = 600.0
 
@@ -59,12 +66,16 @@ class DaskExecutor(Executor):
     ----------
     client : distributed.Client
         Connected. It is not closed by the executor.
+    coming : mapping of str to float, optional
+        Resources of workers that may come later. Default: if the client's cluster adapts by itself, any; else none.
     """
 
     kind = "dask"
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, coming: Mapping[str, float] | None = None) -> None:
         self.client = client
+        self._coming = coming
+        self._addresses: dict[str, str] = {}  # of workers that tasks may ask for by name
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: dict[int, Future[Any]] = {}
         self._live: set[int] = set()
@@ -74,18 +85,21 @@ class DaskExecutor(Executor):
         self._comparing = False
         self._backlog = Backlog()
         self._registered = self._released = False
+        self._scattered: Scattered | None = None
+        self._kept_back: list[Dispatch] = []  # until the constants are there
         self._run_id = ""
         self._outline: Plan | None = None
         self._packer: Packer | None = None
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._run_id = run_id
+        self._check_offers(outline)
         if self.client.scheduler_comm is not None:
             self.client.scheduler_comm.interval = min(self.client.scheduler_comm.interval, INTERVAL)
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
             self._prepare_scheduler()
-            self._bring(PlanPlugin(run_id, plan))
+            self._bring(PlanPlugin(run_id, plan, settings(len(self.client.nthreads()))))
         except HeadraceError:
             raise
         except ImportError as error:
@@ -100,7 +114,19 @@ class DaskExecutor(Executor):
         self.mails = self.client.scheduler_info(n_workers=0)["address"].startswith(("tcp://", "inproc://"))
         self._told = self._threads
         self._peopled = time.monotonic()
+        if outline.constants:
+            self._scattered = Scattered(self.client, run_id, outline.constants)
+            self._scattered.look(len(self._nthreads))
         return self._told
+
+    def _check_offers(self, outline: Plan) -> None:
+        """Make sure that there is a worker for each task, unless such may come."""
+        if not (policies := asks(outline)):
+            return
+        offers = offers_of(self.client.scheduler_info(n_workers=-1))
+        self._addresses = addresses(offers)
+        if self._coming is not None or getattr(self.client.cluster, "_adaptive", None) is None:
+            check(policies, offers, self._coming or {})
 
     @property
     def _threads(self) -> int:
@@ -138,18 +164,21 @@ class DaskExecutor(Executor):
             self._events.put(pickle.loads(event[1]))
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
-        groups: list[tuple[tuple[Placement, dict[int, str]], dict[int, DaskTask], list[DaskTask]]] = []
+        groups: list[tuple[tuple[Placement, float, dict[int, str]], dict[int, DaskTask], list[DaskTask]]] = []
         keys: dict[int, str] = {}
         seats: dict[tuple[int, ...], dict[int, str]] = {}
         released: list[int] = []
         for command in commands:
-            if isinstance(command, Dispatch):
+            if isinstance(command, Dispatch) and command.constants and not self._has_constants():
+                self._kept_back.append(command)
+            elif isinstance(command, Dispatch):
                 assert self._packer is not None
                 key = self._key(command)
                 gang = command.links.gang if command.links is not None else ()
                 addresses = seats.get(gang) or seats.setdefault(gang, self._seats(gang))
                 order = pickle.dumps((command, addresses, self._packer.pack(command)), protocol=5)
-                where = self._placement(command), addresses
+                placement = self._placement(command)
+                where = placement, placement.priority + (URGENT if command.urgent else 0), addresses
                 if not groups or groups[-1][0] != where:
                     groups.append((where, {}, []))
                 held = {batch: keys.get(batch) or self._futures[batch].key for batch in command.inputs}
@@ -158,35 +187,51 @@ class DaskExecutor(Executor):
                     for batch, which in command.cuts.items()
                 ]
                 held.update(zip(command.cuts, [part.key for part in parts], strict=True))
+                constants = [self._scattered.key(number) for number in command.constants] if self._scattered else []
                 groups[-1][1][command.batch] = DaskTask(
-                    key, run_batch, self._run_id, order, *map(TaskRef, held.values())
-                )
+                    key, run_batch, self._run_id, order, *map(TaskRef, (*held.values(), *constants)),
+                    # It shall run wherever a thread is free, and not only where the constants are already.
+                    _data_producer=bool(constants) and not held,
+                )  # fmt: skip
                 groups[-1][2].extend(parts)
                 keys[command.batch] = key
             elif isinstance(command, Release):
                 released.extend(command.batches)
             elif isinstance(command, Stop):
-                self.client.cancel([self._futures[b] for b in command.batches if b in self._futures], force=True)
-                self._live.difference_update(command.batches)
-        for (placement, addresses), tasks, parts in groups:
+                self._stop(command.batches)
+        for (placement, priority, addresses), tasks, parts in groups:
             if addresses:
                 at = {task.key: [addresses[batch]] for batch, task in tasks.items()}
                 with annotate(workers=at.__getitem__, allow_other_workers=True):
-                    self._submit(placement, tasks, parts)
+                    self._submit(placement, priority, tasks, parts)
             else:
-                self._submit(placement, tasks, parts)
+                self._submit(placement, priority, tasks, parts)
         for batch in released:  # only now: what was just sent may need them
             self._futures.pop(batch, None)
 
-    def _submit(self, placement: Placement, tasks: dict[int, DaskTask], parts: list[DaskTask]) -> None:
+    def _stop(self, batches: tuple[int, ...]) -> None:
+        """Have the workers stop batches, not waiting for it, and the scheduler forget them."""
+        self._later(partial(self._tell_workers, batches))
+        self._live.difference_update(batches)
+        self._kept_back = [order for order in self._kept_back if order.batch not in batches]
+        self.client.cancel([self._futures.pop(batch) for batch in batches if batch in self._futures], force=True)
+
+    async def _tell_workers(self, batches: tuple[int, ...]) -> None:
+        with suppress(OSError):  # the cluster is going down, and takes all with it
+            await self.client._run(stop_batches, self._run_id, batches, on_error="ignore")
+
+    def _has_constants(self) -> bool:
+        return self._scattered is not None and self._scattered.complete
+
+    def _submit(self, placement: Placement, priority: float, tasks: dict[int, DaskTask], parts: list[DaskTask]) -> None:
         """Give batches to the scheduler that may all run at the same places, and what cuts lists for them."""
         futures = self.client.get(
             {task.key: task for task in (*tasks.values(), *parts)},
             [task.key for task in tasks.values()],
             sync=False,
-            workers=list(placement.workers) or None,
+            workers=[self._addresses.get(worker, worker) for worker in placement.workers] or None,
             resources=dict(placement.resources) or None,
-            priority=placement.priority,
+            priority=priority,
         )
         self._futures.update(zip(tasks, futures, strict=True))
         self._live.update(tasks)
@@ -205,6 +250,9 @@ class DaskExecutor(Executor):
         assert self._outline is not None
         name = _safe(self._outline.nodes[order.strips[0].nodes[0]].name)
         return f"{name}{MARK}{self._run_id}-{order.batch}"
+
+    def notify(self, event: Event) -> None:  # noqa: D102 - inherited
+        self._events.put(event)
 
     def wait(self, timeout: float | None) -> list[Event]:
         """Wait for the first event, and return it with all that came meanwhile."""
@@ -242,6 +290,8 @@ class DaskExecutor(Executor):
         if (threads := self._threads) != self._told:
             self._told = threads
             events.append(Resized(threads))
+        if self._scattered is not None and self._scattered.look(len(self._nthreads)) and self._kept_back:
+            events += self._send_kept_back()
         for batch, future in list(self._futures.items()):
             if (status := future.status) not in ("error", "cancelled"):
                 continue
@@ -252,6 +302,14 @@ class DaskExecutor(Executor):
                 events.insert(0, Vanished(batch))
             del self._futures[batch]
         return events
+
+    def _send_kept_back(self) -> list[Event]:
+        """Send batches that waited for constants; those whose inputs were lost meanwhile are lost, too."""
+        kept_back, self._kept_back = self._kept_back, []
+        whole = [order for order in kept_back if all(batch in self._futures for batch in order.inputs)]
+        self.send(whole)
+        failure, _ = capture(ClusterLost("what it needs was lost before it could start"))
+        return [Lost(order.batch, Loss.DROPPED, failure) for order in kept_back if order not in whole]
 
     async def _compare(self, backlog: Backlog) -> None:
         """Tell the scheduler what waits, and ask for its threads, without making the driver wait for the answer."""
@@ -315,6 +373,10 @@ class DaskExecutor(Executor):
             ) from error
 
     def finish(self) -> None:  # noqa: D102 - inherited
+        if self._scattered is not None:
+            self._scattered.clear()
+            self._scattered = None
+            self._kept_back.clear()
         self._later(self._close)
 
     def release(self) -> None:  # noqa: D102 - inherited

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -20,6 +22,9 @@ from headrace.execution.loaded import LoadedPlan
 #: Bytes of a graph beyond which its long lists travel in slices, with the batches that need them.
 LONG = 1 << 16
 
+#: what a node is besides its task
+_NAMES = tuple(field.name for field in fields(NodeSpec) if field.name != "task")
+_FIELDS = attrgetter(*_NAMES)
 #: by task of this process: its pickle, so that flows that share a task share it on the driver, too
 _PICKLED: WeakKeyDictionary[Task[..., Any], bytes] = WeakKeyDictionary()
 
@@ -52,10 +57,9 @@ def pack(bound: Bound, what: str) -> bytes | Any:
         return (graph.result.value,)  # type: ignore[union-attr]
     tasks = list({id(node.task): node.task for node in graph.nodes}.values())
     numbers = {id(task): number for number, task in enumerate(tasks)}
-    nodes = [
-        (node.name, numbers[id(node.task)], node.args, node.kwargs, node.upstream, node.mapped) for node in graph.nodes
-    ]
-    return pickling.dumps((list(map(_pickled, tasks)), nodes, graph.result), f"the flow that {what} returned")
+    rows = [(numbers[id(node.task)], *_FIELDS(node)) for node in graph.nodes]
+    packed = list(map(_pickled, tasks)), rows, graph.result, graph.deciding
+    return pickling.dumps(packed, f"the flow that {what} returned")
 
 
 def _pickled(task: Task[..., Any]) -> bytes:
@@ -82,11 +86,12 @@ class Unpacker:
     def _graph(self, data: bytes) -> Graph | Failure:
         what = "a flow that a task returned"
         try:
-            tasks, rows, result = pickling.loads(data, what)
+            tasks, rows, result, deciding = pickling.loads(data, what)
             known = [self._task(task) for task in tasks]
         except Exception as error:  # noqa: BLE001 - whatever a user's type does when it is unpickled
             return capture(error)[0]
-        graph = Graph([NodeSpec(name, known[task], *rest) for name, task, *rest in rows], result)
+        nodes = [NodeSpec(task=known[task], **dict(zip(_NAMES, row, strict=True))) for task, *row in rows]
+        graph = Graph(nodes, result, deciding)
         if len(data) > LONG:
             split_graph(graph, lambda values: len(pickling.dumps(values, "a list")), LONG // 16)
         return graph
@@ -129,7 +134,7 @@ class Packer:
     def _task(self, number: int) -> bytes:
         data = self._tasks.get(number)
         if data is None:
-            task = self._plan.tasks[number]
+            task = self._plan.tasks[number].without_hooks()
             data = self._tasks[number] = pickling.dumps(task, f"task {task.name!r}")
         return data
 

@@ -17,9 +17,11 @@ from headrace.core.slots import Const as ConstSlot
 from headrace.core.slots import How, Ref, Slot, Slotted, build, follow, refs
 from headrace.core.state import State
 from headrace.core.summary import NodeSummary
+from headrace.core.widths import why_not
 from headrace.errors import RunCancelled, RunError, TriggerFailed, ValueReleased
 from headrace.execution.base import Executor
 from headrace.execution.failure import restore
+from headrace.execution.hooks import HookError
 from headrace.report.html import run_html
 
 
@@ -36,12 +38,15 @@ class FlowRun:
         Which flow.
     elapsed : float
         Seconds from start to end.
+    hook_errors : list of HookError
+        Hooks that raised.
     """
 
     def __init__(self, run_id: str, flow_name: str, machine: RunMachine, executor: Executor, elapsed: float) -> None:
         self.run_id = run_id
         self.flow_name = flow_name
         self.elapsed = elapsed
+        self.hook_errors: list[HookError] = []
         self._machine = machine
         self._executor = executor
         self._tracebacks: dict[str, TracebackType | None] = {}
@@ -69,13 +74,21 @@ class FlowRun:
         RunCancelled
             If it was cancelled.
         """
-        if self.state is State.CANCELLED:
-            raise RunCancelled(f"run {self.run_id} of flow {self.flow_name!r} was cancelled, so it has no result")
         if self.state is not State.SUCCESS:
-            raise self._first_error()
+            raise self._why_no_result()
         found = self._result(None)
         assert found is not None
         return found[0]
+
+    @property
+    def error(self) -> BaseException | None:
+        """What ``result()`` raises because of how the run ended; None if it succeeded."""
+        return None if self.state is State.SUCCESS else self._why_no_result()
+
+    def _why_no_result(self) -> BaseException:
+        if self.state is State.CANCELLED:
+            return RunCancelled(f"run {self.run_id} of flow {self.flow_name!r} was cancelled, so it has no result")
+        return self._first_error()
 
     def result_if_small(self, most: int) -> tuple[Any] | None:
         """The result in a tuple, or None if it is larger than so many bytes."""
@@ -106,8 +119,10 @@ class FlowRun:
         assert isinstance(slot, Ref)
         assert slot.how is How.WHOLE
         run = self._machine.nodes[slot.node]
-        value = [values[slot.node, child] for child in range(len(run.states))] if run.spec.mapped else None
-        return follow(value if run.spec.mapped else values[slot.node, 0], slot.path)
+        if run.spec.mapped:
+            return follow([values[slot.node, child] for child in range(len(run.states))], slot.path)
+        value = values[slot.node, 0]
+        return follow(value, slot.path) if run.clean else value  # of what stands in for a value there are no parts
 
     def _fetch(self, keys: list[tuple[int, int]], most: int | None = None) -> dict[tuple[int, int], Any] | None:
         """Bring values; what was settled without running has its stand-in."""
@@ -185,12 +200,11 @@ class FlowRun:
     def _error(self, run: NodeRun, child: int) -> BaseException:
         """The exception of a task run that failed, with a note on where."""
         failure = run.failures.get(child)
+        if failure is None and run.states[child] == State.CANCELLED:
+            return RunCancelled(f"task {_label(run, child)!r} was cancelled with run {self.run_id}", task=run.spec.name)
         if failure is None:
-            return TriggerFailed(
-                f"task {_label(run, child)!r} did not run: how its upstream ended does not satisfy its trigger "
-                f"{run.policy.trigger!r}",
-                task=run.spec.name,
-            )
+            why = why_not(run, self._machine.nodes, child)
+            return TriggerFailed(f"task {_label(run, child)!r} did not run: {why}", task=run.spec.name)
         error = restore(failure)
         note = f"in task {_label(run, child)!r} of flow {self.flow_name!r}, run {self.run_id}"
         if note not in getattr(error, "__notes__", []):
@@ -311,6 +325,12 @@ class TaskRunView:
         """The exception that it ended with, if it failed."""
         return self._run._error(self._node, self._child) if self.state.is_failure else None
 
+    @property
+    def message(self) -> str:
+        """Why it ended as it did, in words: of an error its text, of a task run that skipped itself its reason."""
+        told = self._node.failures.get(self._child) or self._node.reasons.get(self._child)
+        return told.message if told is not None else str(self.error or "")
+
     def result(self) -> Any:
         """Fetch the value.
 
@@ -327,7 +347,8 @@ class TaskRunView:
         return values[key]
 
     def __repr__(self) -> str:
-        return f"<{_label(self._node, self._child)}: {self.state}>"
+        why = f", {self.message.splitlines()[0]}" if self.message else ""
+        return f"<{_label(self._node, self._child)}: {self.state}{why}>"
 
 
 def _label(run: NodeRun, child: int) -> str:

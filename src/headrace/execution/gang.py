@@ -69,7 +69,7 @@ class GangExecution(Execution):
             return False
         del self.awaited[node]
         state, self.values.setdefault(node, {})[0] = letter
-        if state is not State.SUCCESS:
+        if not state.is_good:
             self.odd[node, 0] = state
         return True
 

@@ -8,23 +8,35 @@ import json
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
 from headrace import parameters as params
 from headrace import pickling
 from headrace._version import __version__
+from headrace.core.constants import extract
 from headrace.core.flow import FlowDefinition, draw_twice, unstable
 from headrace.core.graph import Graph
-from headrace.core.plan import Plan, make_plan
+from headrace.core.plan import Plan
+from headrace.core.planning import make_plan
+from headrace.core.policy import FlowPolicy
 from headrace.core.slices import split
+from headrace.core.slots import Const
+from headrace.core.state import State
 from headrace.core.summary import Observer
+from headrace.errors import NotPicklable
 from headrace.execution.base import Executor
+from headrace.execution.constants import measure
+from headrace.execution.context import Parameters
 from headrace.execution.drive import Drive, Record
 from headrace.execution.flowrun import FlowRun
+from headrace.execution.hooks import Hooks
 
 #: Bytes of a plan beyond which its long lists travel in slices, with the batches, and not to every worker.
 LONG = 1 << 20
+#: Bytes of a pickled constant beyond which it travels by itself, and not with the plan.
+LARGE = 1 << 20
 #: The most digests that are remembered, and the most characters of the parameters of one.
 MOST_REMEMBERED = 1_000
 #: Digests of what this process drew, by location and parameters; the latest at the end.
@@ -128,10 +140,8 @@ class FlowRunner:
         with _uncollected():
             graph, digest = self._draw(values, as_json)
             plan = make_plan(graph)
-            data = pickling.dumps(plan, f"flow {self.flow.name!r}")
-            if len(data) > LONG:
-                plan = split(plan, lambda values: len(pickling.dumps(values, "a list")), LONG // 16)
-                data = pickling.dumps(plan, f"flow {self.flow.name!r}")
+            plan.flow, plan.parameters = self.flow.name, Parameters(values)
+            plan, data = _packed(plan)
         facts = {
             "flow": self.flow.name,
             "location": self.location,
@@ -139,7 +149,7 @@ class FlowRunner:
             "versions": versions(),
             "digest": digest,
         }
-        return PreparedRun(facts, plan, data, self._record)
+        return PreparedRun(facts, plan, data, self._record, self.flow.policy)
 
     def _draw(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:
         """Draw the graph, and make sure that it depends on nothing but the parameters.
@@ -187,15 +197,23 @@ class PreparedRun:
         The same, pickled.
     record : callable
         Begins the record.
+    policy : FlowPolicy
+        How the flow's runs are treated.
     """
 
     def __init__(
-        self, facts: dict[str, Any], plan: Plan, plan_bytes: bytes, record: Callable[[dict[str, Any]], Record]
+        self,
+        facts: dict[str, Any],
+        plan: Plan,
+        plan_bytes: bytes,
+        record: Callable[[dict[str, Any]], Record],
+        policy: FlowPolicy,
     ) -> None:
         self.facts = facts
         self.plan = plan
         self.plan_bytes = plan_bytes
         self._record = record
+        self.policy = policy
 
     def run(
         self,
@@ -214,9 +232,52 @@ class PreparedRun:
         """
         where = dict(environment or {"type": executor.kind})
         record = self._record({**self.facts, "run_id": run_id, "environment": where})
+        hooks = Hooks(self.plan, self.policy)
         with _uncollected():
-            drive = Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers)
-        return drive.run()
+            drive = Drive(
+                self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers, self.policy, hooks
+            )
+        try:
+            run = drive.run()
+        except BaseException as error:
+            hooks.over(State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED, error)
+            raise
+        if hooks.began:
+            hooks.over(run.state, run.error)
+            run.hook_errors = hooks.errors
+        return run
+
+
+def _packed(plan: Plan) -> tuple[Plan, bytes]:
+    """A plan as it travels, pickled: long lists go with the batches, and no parameter keeps it at home."""
+    what = f"flow {plan.flow!r}"
+    try:
+        data = pickling.dumps(plan, what)
+    except NotPicklable:
+        plan.parameters = _light(plan.parameters)
+        data = pickling.dumps(plan, what)
+    if len(data) > LONG:
+        plan = split(plan, lambda values: len(pickling.dumps(values, "a list")), LONG // 16)
+        plan = extract(plan, measure, LARGE)
+        plan.parameters = _light(plan.parameters)
+        # Workers have no use for what the flow returns; it may be large, too.
+        data = pickling.dumps(replace(plan, result=Const(None)), what)
+    return plan, data
+
+
+def _light(values: Mapping[str, Any]) -> Parameters:
+    """The parameters that can travel to each worker, and are no burden there."""
+    light, withheld = {}, []
+    for name, value in values.items():
+        try:
+            size = len(pickling.dumps(value, name))
+        except NotPicklable:
+            size = LONG
+        if size > LONG // 16:
+            withheld.append(name)
+        else:
+            light[name] = value
+    return Parameters(light, tuple(withheld))
 
 
 def _beginning(as_json: dict[str, Any]) -> str:

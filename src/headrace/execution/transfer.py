@@ -1,7 +1,9 @@
 """Values on their way between workers: what cannot be pickled arrives as an error that says so.
 
-Dask would try again for ever to send a value that cannot be pickled. So a batch's result has a type of its own, for
-which Dask asks here: it is pickled as it is, and only if that fails, value by value.
+A result could be pickled when it was made (``sound``), but may have changed since: some objects open files or make
+locks when they are first used, in a task that takes them in the same process. Dask would try again for ever to send
+such a value. So a batch's result has a type of its own, for which Dask asks here: it is pickled as it is, and only if
+that fails, value by value.
 """
 
 from __future__ import annotations
@@ -10,9 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import cloudpickle
+from dask.sizeof import sizeof
 from distributed.protocol.serialize import dask_deserialize, dask_serialize, pickle_dumps, pickle_loads
 
 from headrace.errors import NotPicklable
+from headrace.execution.constants import Constant
+from headrace.execution.secrets import redact
 from headrace.execution.values import Values
 
 
@@ -60,9 +65,10 @@ def why_not(value: Any) -> Exception | None:
 
 def refusal(label: str, value: Any, error: Exception) -> NotPicklable:
     """Return the error for a task's value that cannot travel."""
+    told = redact(f"{type(error).__name__}: {error}")
     return NotPicklable(
         f"the value of task {label}, a {type(value).__qualname__}, is needed in another process and cannot be pickled "
-        f"({type(error).__name__}: {error}); return plain data, or make the object in the task that uses it",
+        f"({told}); return plain data, or make the object in the task that uses it",
         task=label,
     )
 
@@ -81,3 +87,19 @@ def _dump(values: BatchValues) -> tuple[dict[str, Any], list[Any]]:
 def _load(header: dict[str, Any], frames: list[Any]) -> BatchValues:
     values, refused = pickle_loads(header["pickled"], frames)
     return BatchValues(values, None, refused)
+
+
+@dask_serialize.register(Constant)  # type: ignore[untyped-decorator]
+def _dump_constant(constant: Constant) -> tuple[dict[str, Any], list[Any]]:
+    flags, frames = constant.pack()
+    return {"writeable": list(flags)}, list(frames)
+
+
+@dask_deserialize.register(Constant)  # type: ignore[untyped-decorator]
+def _load_constant(header: dict[str, Any], frames: list[Any]) -> Constant:
+    return Constant(packed=(header["writeable"], frames))
+
+
+@sizeof.register(Constant)  # type: ignore[untyped-decorator]
+def _size_of_constant(constant: Constant) -> int:
+    return constant.nbytes or int(sizeof(constant.value))

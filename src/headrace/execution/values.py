@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
+
+_TABLES: list[dict[Any, Any]] = [{}, OrderedDict()]
+_VIEWS = [view for table in _TABLES for view in (table.keys(), table.values(), table.items())]
+_ITERATED: list[Any] = [[], (), {}, set(), "", b"", range(0), range(1 << 70), *_VIEWS]
+_REVERSED: list[Any] = [[], {}, range(0), *_VIEWS]
+
+#: Types of values that can be neither shared, because they are used up, nor pickled, and that stand for their elements:
+#: what Python's own functions and comprehensions return. A task's value of such a type becomes a list.
+PASSING: frozenset[type] = frozenset(
+    {
+        *map(type, _VIEWS),
+        *(type(iter(values)) for values in _ITERATED),
+        *(type(reversed(values)) for values in _REVERSED),
+        *(type(_ for _ in ()), map, filter, zip, enumerate, reversed),
+        *(itertools.accumulate, itertools.chain, itertools.combinations, itertools.combinations_with_replacement),
+        *(itertools.compress, itertools.dropwhile, itertools.filterfalse, itertools.islice, itertools.pairwise),
+        *(itertools.permutations, itertools.product, itertools.starmap, itertools.takewhile, itertools.zip_longest),
+    }
+)
 
 Values = dict[int, dict[int, Any]]
 

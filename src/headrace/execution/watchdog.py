@@ -1,4 +1,4 @@
-"""The watchdog: gives back what a slow batch has not started, and says how far batches are.
+"""The watchdog: gives back what a slow batch has not started, interrupts tasks, and tells how far batches are.
 
 One daemon thread per process, started at the first batch. Nobody waits behind a slow neighbour: when a batch has
 run longer than the limit that came with it, the unstarted rest goes back to the machine, which dispatches it
@@ -12,8 +12,11 @@ import threading
 from array import array
 from time import perf_counter
 
-from headrace.core.events import HandedBack, Progressed
-from headrace.execution.batch import Control
+from headrace.core.events import Ended, HandedBack, Progressed
+from headrace.core.signals import Cancelled
+from headrace.execution.batch import Execution
+from headrace.execution.interrupt import Control, forget
+from headrace.execution.logs import LOGS
 
 #: Seconds between two looks; a batch is noticed at most this much after its limit.
 LOOK = 0.02
@@ -70,12 +73,14 @@ class Watchdog:
             with self._lock:
                 controls = list(self._controls)
             for control in controls:
+                control.look()
                 if perf_counter() - control.began > control.limit:
                     give_back(control)
                 if look % looks_per_note(control.limit) == 0 and noted.get(control) != control.position:
                     noted[control] = control.position
                     control.send(Progressed(control.batch, control.position))
             if look % NOTE == 0:
+                LOGS.flush()
                 noted = {control: noted[control] for control in controls if control in noted}
 
 
@@ -87,8 +92,33 @@ def give_back(control: Control) -> None:
         stop = control.stop = control.position
         seconds: array[float] = control.seconds[:stop]
     running = control.running
-    current = perf_counter() - running if running is not None else 0.0
+    current = perf_counter() - running if running is not None else control.busy
     control.send(HandedBack(control.batch, stop, seconds, current))
 
 
 WATCHDOG = Watchdog()
+
+
+def watched(execution: Execution) -> Ended:
+    """Execute a batch under the eyes of the watchdog, and where it can be stopped.
+
+    Parameters
+    ----------
+    execution : Execution
+        Of the batch.
+    """
+    control = execution.control
+    WATCHDOG.watch(control)
+    try:
+        try:
+            control.thread = threading.get_ident()
+            ended = execution.run()
+        finally:
+            with control.lock:  # before anything is called; see `interrupt`
+                control.thread = None
+            forget(threading.get_ident())
+    except Cancelled:
+        ended = execution.cut_short()
+    finally:
+        WATCHDOG.unwatch(control)
+    return ended

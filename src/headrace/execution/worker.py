@@ -19,17 +19,25 @@ from distributed import WorkerPlugin, get_worker
 from headrace import pickling
 from headrace.core.events import Dispatch, Ended, Event
 from headrace.core.plan import plain
+from headrace.core.slots import elements
 from headrace.errors import NotPicklable, RunError
-from headrace.execution.batch import Control, Execution
+from headrace.execution.asynchronous import execution_of
+from headrace.execution.batch import Execution
+from headrace.execution.constants import Constant
+from headrace.execution.context import at_post
 from headrace.execution.dynamic import joined
 from headrace.execution.gang import GangExecution
+from headrace.execution.inside import executing
+from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedPlan
+from headrace.execution.logs import LOGS, Logged, LogSettings, Outlet
 from headrace.execution.mail import OFFICE, Outbox, serve
 from headrace.execution.scheduler import topic
 from headrace.execution.shelf import Shelf
+from headrace.execution.stopping import RUNNING, place_of_this_thread
 from headrace.execution.transfer import BatchValues, refusal, why_not
 from headrace.execution.values import Part, Values, add_values
-from headrace.execution.watchdog import WATCHDOG
+from headrace.execution.watchdog import watched
 
 #: Largest pickled value that travels with the report of the batch that made it.
 SMALL = 1 << 14
@@ -65,37 +73,48 @@ class PlanPlugin(WorkerPlugin):
         Which run.
     plan : bytes
         The pickled plan.
+    logs : LogSettings
+        How the driver logs.
     """
 
     #: Dask would take a second attempt to bring it for done.
     idempotent = False
 
-    def __init__(self, run_id: str, plan: bytes) -> None:
+    def __init__(self, run_id: str, plan: bytes, logs: LogSettings) -> None:
         self.name = topic(run_id)
         self.run_id = run_id
         self.plan = plan
+        self.logs = logs
 
     async def setup(self, worker: Any) -> None:
         """Load the plan, away from the event loop, because importing what it needs may take seconds."""
         serve(worker)
         OFFICE.open(self.run_id)
+        RUNNING.open(self.run_id)
+        outlet = Outlet(partial(_send, worker, self.name), worker.address, self.logs.lines)
+        LOGS.open(self.run_id, self.logs, outlet)
         PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) + 1
         if self.run_id not in PROCESS.plans:
             plan = await asyncio.to_thread(pickling.loads, self.plan, f"the plan of run {self.run_id}")
             if self.run_id in PROCESS.users:  # else it was taken away meanwhile
                 PROCESS.plans.setdefault(self.run_id, LoadedPlan(plan))
+                LOGS.mute(self.logs)  # only now is all imported that sets up logging
 
     def teardown(self, worker: Any) -> None:
         """Drop the plan."""
+        LOGS.close_run(self.run_id)
         PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) - 1
         if PROCESS.users[self.run_id] <= 0:
             PROCESS.users.pop(self.run_id, None)
-            PROCESS.plans.pop(self.run_id, None)
+            plan = PROCESS.plans.pop(self.run_id, None)
             PROCESS.kept.clear(self.run_id)
             OFFICE.remove(self.run_id)
+            RUNNING.close(self.run_id)
+            if plan is not None:
+                plan.children.close()
 
 
-def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchValues:
+def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues | Constant) -> BatchValues:
     """Execute a batch; this is what a Dask task of headrace is.
 
     Parameters
@@ -105,8 +124,8 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     order_bytes : bytes
         The pickled ``Dispatch``, the address of each batch of its gang, if it has one, and what it must know of nodes
         that are newer than the plan, if it touches some.
-    *inputs : BatchValues
-        Results of the batches that it needs.
+    *inputs : BatchValues or Constant
+        Results of the batches that it needs, then the large constants.
 
     Returns
     -------
@@ -121,22 +140,38 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues) -> BatchVal
     plan = joined(plan, grown)
     values: Values = {}
     refused: dict[tuple[int, int], NotPicklable] = {}
-    for part in inputs:
+    constants: dict[int, Any] = {}
+    for number, constant in zip(order.constants, inputs[len(order.inputs) :], strict=True):
+        assert isinstance(constant, Constant)
+        constants[number] = constant.value
+    for part in inputs[: len(order.inputs)]:
+        assert isinstance(part, BatchValues)
         refused.update(part.refused)
         add_values(values, part)
     worker = get_worker()
     send = partial(_send, worker, topic(run_id))
     control = Control(order, send)
+    control.leave = place_of_this_thread(worker)
     if order.links is None:
-        execution = Execution(plan, order, values, control, size_of=size_of, refused=refused)
-        ended = _watched(execution)
+        execution = execution_of(plan, order)(
+            plan, order, values, control, size_of=size_of, constants=constants, refused=refused
+        )
+        ended = _watched(run_id, execution, worker.address)
     else:
         box, outbox = OFFICE.box(run_id, order.batch), Outbox(worker, run_id, order.batch, addresses)
         execution = GangExecution(
-            plan, order, values, control, size_of=size_of, refused=refused, mailbox=box, outbox=outbox
+            plan,
+            order,
+            values,
+            control,
+            size_of=size_of,
+            constants=constants,
+            refused=refused,
+            mailbox=box,
+            outbox=outbox,
         )
         try:
-            ended = _watched(execution)
+            ended = _watched(run_id, execution, worker.address)
         finally:
             outbox.flush(closed=not execution.complete)
             OFFICE.remove(run_id, order.batch)
@@ -164,21 +199,22 @@ def cut(node: int, low: int, high: int, values: BatchValues) -> BatchValues:
         return BatchValues({}, values.name_of, values.refused)
     whole = values[node][0]
     try:
-        part = Part(low, [whole[index] for index in range(low, high)])
+        part = Part(low, elements(whole, low, high))
     except Exception:  # noqa: BLE001 - a user's type may refuse in any way; then each task run tells by itself
         return values
     return BatchValues({node: {0: part}}, values.name_of)
 
 
-def _watched(execution: Execution) -> Ended:
-    WATCHDOG.watch(execution.control)
+def _watched(run_id: str, execution: Execution, worker: str) -> Ended:
+    control = execution.control
     try:
-        return execution.run()
+        with RUNNING.noted(run_id, control), executing(control), at_post(execution, run_id, worker):
+            return watched(execution)
     finally:
-        WATCHDOG.unwatch(execution.control)
+        LOGS.flush_run(run_id)  # before the end is reported, so that it is read before it
 
 
-def _send(worker: Any, name: str, event: Event) -> None:
+def _send(worker: Any, name: str, event: Event | Logged) -> None:
     worker.log_event(name, pickle.dumps(event, protocol=5))
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.state import State
-from headrace.core.summary import NodeSummary
+from headrace.core.summary import NodeSummary, Observer
 from headrace.report.rows import WAITING, duration, fit, progress, share_out, totals
 
 if TYPE_CHECKING:
@@ -30,11 +30,13 @@ _GLYPHS: dict[State, tuple[str, str]] = {
     State.RUNNING: ("●", "*"),
     State.RETRYING: ("↻", "~"),
     State.SUCCESS: ("✓", "+"),
+    State.CACHED: ("✓", "+"),
     State.FAILED: ("✗", "x"),
     State.TRIGGER_FAILED: ("⊘", "x"),
     State.SKIPPED: ("↷", "-"),
     State.CANCELLED: ("■", "c"),
     State.CRASHED: ("✗", "X"),
+    State.TIMED_OUT: ("✗", "t"),
 }
 _SPIN = ("◐", "◓", "◑", "◒")
 
@@ -42,7 +44,7 @@ _SPIN = ("◐", "◓", "◑", "◒")
 MOST_ROWS = 30
 
 
-class ConsoleObserver:
+class ConsoleObserver(Observer):
     """Show a run in the terminal; where there is none, write a plain line now and then.
 
     Use it in a ``with`` block around the run, so that an exception leaves the terminal as it was.

@@ -19,6 +19,7 @@ WAITING = frozenset({State.PENDING, State.READY})
 _URGENCY = {
     State.CRASHED: 0,
     State.FAILED: 0,
+    State.TIMED_OUT: 0,
     State.TRIGGER_FAILED: 1,
     State.CANCELLED: 1,
     State.RUNNING: 2,
@@ -27,6 +28,7 @@ _URGENCY = {
     State.PENDING: 3,
     State.SKIPPED: 4,
     State.SUCCESS: 4,
+    State.CACHED: 4,
 }
 
 
@@ -142,7 +144,7 @@ def share_out(counts: dict[State, int], width: int | None, cells: int) -> list[t
     if not whole or cells <= 0:
         return []
     order = [state for state in State if state.is_failure]
-    order += [State.RUNNING, State.RETRYING, State.SKIPPED, State.SUCCESS]
+    order += [State.RUNNING, State.RETRYING, State.SKIPPED, State.CACHED, State.SUCCESS]
     left, shares = cells, {}
     for state in order:
         count = counts.get(state, 0)
@@ -153,7 +155,7 @@ def share_out(counts: dict[State, int], width: int | None, cells: int) -> list[t
     if left and width is not None and sum(counts.get(state, 0) for state in order) == whole:
         widest = max(shares, key=lambda state: shares[state])
         shares[widest] += left
-    drawn = [State.SUCCESS, State.SKIPPED, *(state for state in State if state.is_failure)]
+    drawn = [State.SUCCESS, State.CACHED, State.SKIPPED, *(state for state in State if state.is_failure)]
     drawn += [State.RETRYING, State.RUNNING]
     return [(state, shares[state]) for state in drawn if state in shares]
 

@@ -1,0 +1,87 @@
+"""Large constants on a Dask cluster: each is scattered once, and again if the workers that have it die.
+
+From there they are Dask's: workers that need one get it from those that have it, spill it, and count its bytes. The
+scheduler passes each on once, to its first worker. A run's constants are let go of everywhere when it is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from distributed import Client, Future
+
+from headrace.execution.constants import Constant, copy
+
+#: Seconds in which a worker must be found to scatter to; meanwhile the driver does nothing else.
+WORKERLESS = 1.0
+
+
+class Scattered:
+    """The large constants of one run.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Connected.
+    run_id : str
+        Which run.
+    values : sequence of object
+        The constants, by number.
+    """
+
+    def __init__(self, client: Client, run_id: str, values: Sequence[Any]) -> None:
+        self.client = client
+        self.run_id = run_id
+        alone = client.scheduler_info(n_workers=0)["address"].startswith("inproc://")  # nothing is pickled there
+        self._constants = [Constant(copy(value) if alone else value) for value in values]
+        self._futures: dict[int, Future[Any]] = {}
+        self._times = 0
+        self._wanted: Future[Any] | None = None
+
+    def look(self, workers: int) -> bool:
+        """Scatter what no worker has, and say whether all is there now.
+
+        Parameters
+        ----------
+        workers : int
+            How many there are.
+        """
+        missing = self._missing()
+        if not missing:
+            return True
+        if not workers:
+            if self._wanted is None:  # a cluster that adapts by itself brings its first worker for something to do
+                self._wanted = self.client.submit(int, pure=False)
+            return False
+        self._times += 1
+        named = {f"constant-{self.run_id}-{number}-{self._times}": number for number in missing}
+        try:
+            futures = self.client.scatter(
+                {key: self._constants[number] for key, number in named.items()}, timeout=WORKERLESS
+            )
+        except OSError:  # also a timeout: the worker that was to have it died; the next look tries again
+            return False
+        self._futures.update((number, futures[key]) for key, number in named.items())
+        self._wanted = None
+        return True
+
+    def _missing(self) -> list[int]:
+        futures = self._futures
+        numbers = range(len(self._constants))
+        return [number for number in numbers if number not in futures or futures[number].status != "finished"]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all are there, as far as is known."""
+        return not self._missing()
+
+    def key(self, number: int) -> Any:
+        """The key of a constant that is there."""
+        return self._futures[number].key
+
+    def clear(self) -> None:
+        """Let go of all."""
+        self._constants.clear()
+        self._futures.clear()
+        self._wanted = None

@@ -1,0 +1,170 @@
+"""Targets: where tasks keep values that outlive runs, like the files that `make` makes.
+
+A task with a target whose object is there is not executed: its value is read instead. The object is whole or absent,
+so a writer that is killed leaves nothing behind that could be taken for a value.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import pickle
+import string
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from headrace import pickling
+from headrace.errors import AlreadyExists, FlowError, NotFound
+from headrace.storage.confidential import without_secrets
+from headrace.storage.envelope import open_envelope, pack
+from headrace.storage.files import Files
+
+KIND = "value"
+
+
+class Target:
+    """Where a task keeps its value.
+
+    Parameters
+    ----------
+    url : str or callable
+        A path or fsspec URL. Names in braces are filled in: the task's arguments, the parameters of the run, and
+        ``run_id``, ``flow_name``, ``task_name``, ``index``. Or a function that takes such names by keyword, or all of
+        them as ``**names``, and returns the URL.
+    format : {"pickle", "json"}, optional
+        Default: JSON where the URL ends with ``.json``, else a pickle.
+    storage_options : mapping, optional
+        Given to the fsspec file system. Credentials do not belong here, because tasks travel: let the workers find
+        them where the provider's own tools do.
+
+    Raises
+    ------
+    FlowError
+        If an option cannot be meant, or holds a secret.
+
+    Examples
+    --------
+    >>> Target("rows/{day}.json").url_for({"day": "2026-11-01"})
+    'rows/2026-11-01.json'
+    """
+
+    def __init__(
+        self,
+        url: str | Callable[..., str],
+        *,
+        format: str | None = None,  # noqa: A002 - the word that people know
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        if not callable(url) and not (isinstance(url, str) and url):
+            raise FlowError(f"a target needs a URL or a function that returns one, got {url!r}")
+        if format not in (None, "pickle", "json"):
+            raise FlowError(f"a target's format is 'pickle' or 'json', got {format!r}")
+        omitted = without_secrets(storage_options or {})[1]
+        if omitted:
+            raise FlowError(
+                f"the target {url!r} cannot hold {', '.join(omitted)}, because tasks travel and are stored; let the "
+                "workers find credentials in their own environment"
+            )
+        self.url = url
+        self.format = format
+        self.storage_options = dict(storage_options or {})
+
+    def __repr__(self) -> str:
+        return f"Target({self.url!r})"
+
+    def url_for(self, names: Mapping[str, Any]) -> str:
+        """Return the URL for one task run.
+
+        Parameters
+        ----------
+        names : mapping
+            What may stand in braces.
+
+        Raises
+        ------
+        FlowError
+            If something is needed that there is not.
+        """
+        if callable(self.url):
+            found = self.url(**_wanted(self.url, names))
+            if not isinstance(found, str) or not found:
+                raise FlowError(f"the function of {self!r} must return a URL, and returned {found!r}")
+            return found
+        try:
+            return string.Formatter().vformat(self.url, (), names)
+        except (LookupError, ValueError, AttributeError) as error:
+            known = ", ".join(names)
+            raise FlowError(f"{self!r} cannot be filled in ({error!r}); known here are {known}") from None
+
+    def read(self, url: str) -> tuple[Any] | None:
+        """Return the value that is kept at a URL, in a tuple; None if there is none.
+
+        Raises
+        ------
+        EnvelopeError
+            If what lies there is damaged, or no value of ours.
+        """
+        files, key = self._place(url)
+        try:
+            data = files.read(key)
+        except NotFound:
+            return None
+        if self._is_json(url):
+            try:
+                return (json.loads(data),)
+            except ValueError as error:
+                raise FlowError(
+                    f"what lies at {url} is no JSON ({error}); remove it, or choose another target"
+                ) from None
+        return (open_envelope(data, url, KIND).unpickle(),)
+
+    def write(self, url: str, value: Any) -> Any:
+        """Keep a value, and return it; the one that is there if another writer was first, so that all agree.
+
+        Raises
+        ------
+        NotPicklable, FlowError
+            If the value cannot be written.
+        """
+        files, key = self._place(url)
+        try:
+            files.create(key, self._dump(url, value))
+        except AlreadyExists:
+            found = self.read(url)
+            return value if found is None else found[0]
+        return value
+
+    def _dump(self, url: str, value: Any) -> bytes:
+        if not self._is_json(url):
+            return pack(KIND, {}, pickling.dumps(value, f"the value for {url}"))
+        try:
+            data = json.dumps(value, allow_nan=False)
+            if json.loads(data) == value:
+                return data.encode()
+        except (TypeError, ValueError) as error:
+            raise FlowError(f"a {type(value).__name__} cannot be kept at {url} as JSON: {error}; {_ADVICE}") from None
+        raise FlowError(f"a {type(value).__name__} would come back from {url} as another value; {_ADVICE}")
+
+    def _is_json(self, url: str) -> bool:
+        return self.format == "json" or (self.format is None and url.endswith(".json"))
+
+    def _place(self, url: str) -> tuple[Files, str]:
+        folder, _, name = url.rpartition("/")
+        options = tuple(sorted(self.storage_options.items()))
+        return _files(folder or ("/" if url.startswith("/") else "."), pickle.dumps(options)), name
+
+
+_ADVICE = "give plain lists, texts, numbers and dicts with texts for keys, or format='pickle'"
+
+
+@functools.lru_cache(maxsize=100)
+def _files(folder: str, options: bytes) -> Files:
+    return Files(folder, dict(pickle.loads(options)))
+
+
+def _wanted(function: Callable[..., str], names: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = inspect.signature(function).parameters.values()
+    if any(each.kind is each.VAR_KEYWORD for each in parameters):
+        return dict(names)
+    return {each.name: names[each.name] for each in parameters if each.name in names}
