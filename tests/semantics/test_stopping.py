@@ -14,7 +14,7 @@ import headrace as hr
 from headrace import pickling
 from headrace.core.events import CancelRequested, Dispatch, Stop
 from headrace.core.graph import draw
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.strips import Strip
 from headrace.execution.dask import DaskExecutor
 from headrace.execution.interrupt import Control
