@@ -23,7 +23,7 @@ ALLOWED = {
     "storage": {"errors", "_version", "core", "pickling", "parameters"},
     "targets": {"errors", "pickling", "storage"},
     "execution": {"errors", "_version", "core", "pickling", "parameters", "report", "targets"},
-    "store": {"errors", "storage", "execution"},
+    "store": {"errors", "core", "storage", "execution"},
     "environments": {"errors", "_version", "core", "execution", "store"},
     "flows": {"errors", "core", "parameters", "report", "storage", "store", "execution", "environments"},
     "loading": {"errors", "core", "flows"},

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from headrace.core.node import flatten, unmapped
     from headrace.core.resource import Resource, resource
     from headrace.core.rules import some_failed, some_successful
+    from headrace.core.secret import Secret
     from headrace.core.signals import Fail, Retry, Skip
     from headrace.core.state import State
     from headrace.core.summary import Observer
@@ -50,6 +51,7 @@ _FACE = {
     "decide_by": ("headrace.core.control", "decide_by"),
     "some_failed": ("headrace.core.rules", "some_failed"),
     "some_successful": ("headrace.core.rules", "some_successful"),
+    "Secret": ("headrace.execution.secrets", "Secret"),  # with what looks it up
     "Skip": ("headrace.core.signals", "Skip"),
     "Fail": ("headrace.core.signals", "Fail"),
     "Retry": ("headrace.core.signals", "Retry"),
@@ -84,6 +86,7 @@ __all__ = [
     "Parameter",
     "Resource",
     "Retry",
+    "Secret",
     "Skip",
     "State",
     "Storage",

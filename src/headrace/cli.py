@@ -121,6 +121,14 @@ def run(
         list[str] | None,
         typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the flow; may be repeated."),
     ] = None,
+    secret: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=NAME",
+            help="A parameter whose value is the secret of this name, which is looked up where the tasks run; may be "
+            "repeated.",
+        ),
+    ] = None,
     on: Annotated[
         str | None,
         typer.Option(
@@ -140,7 +148,7 @@ def run(
     """Run a flow from a storage (s3://bucket/flows#etl, folder#etl) or from code (flow.py#etl, package.module:etl)."""
     from headrace.loading import load_flow, parse_target
 
-    values = support.pairs(parameter, "-p")
+    values = support.values_of(parameter, secret)
     found = parse_target(target)
     if found.is_code:
         flow = load_flow(found)
@@ -168,6 +176,7 @@ def execute() -> None:
     own, else this process), HEADRACE_STORAGE_OPTIONS (JSON, added to those of the storage: secrets, say) and
     HEADRACE_RUN_ID may be set.
     """
+    from headrace import parameters
     from headrace import store as names
     from headrace.environments.base import Environment
 
@@ -182,7 +191,7 @@ def execute() -> None:
     location = store.resolve(flow)
     given = support.variable(names.ENVIRONMENT_VARIABLE)
     own = Environment.deserialize(given) if given is not None else support.own_environment(store.manifest(location))
-    values = support.variable(names.PARAMETERS_VARIABLE) or {}
+    values = parameters.from_json(support.variable(names.PARAMETERS_VARIABLE) or {})
     run_id = os.environ.get(names.RUN_ID_VARIABLE) or None
     with support.up(support.environment_of(None, None, own)) as environment:
         done = support.run_shown(environment, store, location, values, run_id=run_id)

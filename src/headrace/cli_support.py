@@ -142,6 +142,24 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
     return found
 
 
+def values_of(texts: Sequence[str] | None, secrets: Sequence[str] | None) -> dict[str, Any]:
+    """Return parameter values as typed: texts of ``-p``, and secrets of ``--secret``, by name.
+
+    Parameters
+    ----------
+    texts, secrets : sequence of str or None
+        As typed.
+    """
+    from headrace.core.secret import Secret
+
+    values: dict[str, Any] = dict(pairs(texts, "-p"))
+    for key, name in pairs(secrets, "--secret").items():
+        if key in values:
+            raise typer.BadParameter(f"{key} is given twice, by -p and by --secret")
+        values[key] = Secret(name)
+    return values
+
+
 def variable(name: str) -> Any:
     """Return the JSON object in an environment variable; None if it is not set.
 

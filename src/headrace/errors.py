@@ -8,6 +8,7 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── NodeUsedAsValue(TypeError)        `if node:`, `node + 1`, `for x in node` while drawing
     │   └── UnstableFlow                      one flow function, the same parameters, two graphs
     ├── ParameterError(ValueError)            a parameter is unknown, missing or of the wrong type
+    ├── SecretNotFound(LookupError)           a secret is not where the task runs; says where was looked
     ├── NotPicklable(TypeError)               something cannot travel; names the path to it
     ├── MissingPackage(ImportError)           an optional package is needed; names the pip line
     ├── MissingModule(ImportError)            code of the flow cannot be imported where it must run
@@ -26,6 +27,7 @@ survives a pickle, and the standard class is a base where one fits::
     │   └── NoSuchWorker                      no worker of the cluster offers what a task asks for
     ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
     │   ├── TaskFailed                        the task said so, or the original exception could not travel
+    │   ├── SecretReturned                    a task returned the text of a secret
     │   ├── TaskTimedOut(TimeoutError)        an attempt of the task took longer than its timeout
     │   ├── TriggerFailed                     upstream states did not satisfy the task's trigger
     │   ├── TaskCrashed                       the process that ran the task died, and no attempt is left
@@ -86,6 +88,10 @@ class UnstableFlow(FlowError):
 
 class ParameterError(HeadraceError, ValueError):
     """A parameter is unknown, missing, or of the wrong type."""
+
+
+class SecretNotFound(HeadraceError, LookupError):
+    """A secret is not known where it was asked for."""
 
 
 class NotPicklable(HeadraceError, TypeError):
@@ -162,6 +168,10 @@ class TaskFailed(RunError):
 
 class TaskTimedOut(RunError, TimeoutError):
     """An attempt of a task took longer than the task's timeout."""
+
+
+class SecretReturned(RunError):
+    """A task returned the text of a secret, which must not leave its worker."""
 
 
 class TriggerFailed(RunError):

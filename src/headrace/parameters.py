@@ -18,6 +18,8 @@ from typing import Any
 
 from headrace.core.annotations import resolve
 from headrace.core.flow import FlowDefinition
+from headrace.core.secret import Secret, secret_json, with_secrets
+from headrace.core.slots import contains_placeholder
 from headrace.errors import ParameterError
 
 _EMPTY = inspect.Parameter.empty
@@ -29,7 +31,8 @@ def validate(flow: FlowDefinition, given: Mapping[str, Any], *, strings: bool = 
     """Return the values of all parameters of a flow: those given, converted, and defaults for the rest.
 
     Conversion is lenient: ``"3"`` becomes ``3`` where an ``int`` is expected, an ISO text a date. Defaults
-    are taken as they are. Parameters without an annotation take anything.
+    are taken as they are. Parameters without an annotation take anything. A secret passes for any annotation, and a
+    container with secrets inside is taken as it is.
 
     Parameters
     ----------
@@ -137,15 +140,30 @@ def to_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return {str(name): _json_of(value) for name, value in values.items()}
 
 
+def from_json(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what ``to_json`` returned as values to run with: secrets in the place of their JSON form.
+
+    Parameters
+    ----------
+    data : mapping
+        By name.
+    """
+    return {name: with_secrets(value) for name, value in data.items()}
+
+
 def _json_of(value: Any) -> Any:
     from pydantic_core import PydanticSerializationError, to_jsonable_python
 
     try:
-        plain = to_jsonable_python(value, inf_nan_mode="strings", fallback=_plain_repr)
+        plain = to_jsonable_python(value, inf_nan_mode="strings", fallback=_secret_or_repr)
         json.dumps(plain, allow_nan=False)
     except (PydanticSerializationError, TypeError, ValueError, RecursionError):
         return _plain_repr(value)
     return plain
+
+
+def _secret_or_repr(value: Any) -> Any:
+    return secret_json(value) if isinstance(value, Secret) else _plain_repr(value)
 
 
 def _plain_repr(value: Any) -> str:
@@ -236,13 +254,17 @@ def _adapter(annotation: Any) -> Any:
 
 def _convert(value: Any, annotation: Any, *, strings: bool) -> Any:
     """Convert one value; pydantic's ``ValidationError`` is a ``ValueError``."""
+    if contains_placeholder(value):
+        return value
     adapter = _adapter(annotation)
     if not strings or not isinstance(value, str) or annotation is str:
         return adapter.validate_python(value)
     try:
-        parsed = json.loads(value)
+        parsed = with_secrets(json.loads(value))
     except ValueError:
         return adapter.validate_python(value)
+    if contains_placeholder(parsed):
+        return parsed
     try:
         return adapter.validate_python(parsed)
     except ValueError:

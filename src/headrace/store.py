@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from headrace.core.secret import Secret, secret_json
 from headrace.errors import RunError, StorageError
 from headrace.execution.runner import FlowRunner
 from headrace.storage.capture import load_flow
@@ -99,6 +100,12 @@ def _drawn(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     return (dict(manifest["example"]), str(digest)) if digest is not None else None
 
 
+def _json_form(value: object) -> dict[str, str]:
+    if isinstance(value, Secret):
+        return secret_json(value)
+    raise TypeError(f"parameters must be JSON data or secrets to be put into a variable, got a {type(value).__name__}")
+
+
 class EnvRunner:
     """Runs one stored flow in a fresh interpreter that knows environment variables only.
 
@@ -128,7 +135,7 @@ class EnvRunner:
         Parameters
         ----------
         parameters : mapping, optional
-            Values by parameter name, as JSON data.
+            Values by parameter name, as JSON data, and secrets.
         environment : mapping, optional
             As ``Environment.serialize()`` returns it. Default: the flow's own, else this process.
         run_id : str, optional
@@ -137,7 +144,7 @@ class EnvRunner:
         found = {
             STORAGE_VARIABLE: json.dumps(self.storage.serialize()),
             FLOW_VARIABLE: self.location,
-            PARAMETERS_VARIABLE: json.dumps(dict(parameters or {})),
+            PARAMETERS_VARIABLE: json.dumps(dict(parameters or {}), default=_json_form),
         }
         if environment is not None:
             found[ENVIRONMENT_VARIABLE] = json.dumps(dict(environment))

@@ -150,12 +150,12 @@ class Simulated(Execution):
         self.cluster.history.append((node, began, CLOCK.now))
         return self.cluster.world.call(self.cluster.lists, node, child, attempt, args)
 
-    def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
+    def _attempted(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
         if isinstance(error, Skip):
             self._note(number, child, State.SKIPPED)
             self.values[number][child] = None
         else:
-            super()._failed(number, node, child, error)
+            super()._attempted(number, node, child, error)
 
 
 class SimulatedGangExecution(Simulated, GangExecution):

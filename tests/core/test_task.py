@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import functools
 import math
+import pickle
 
 import pytest
 
@@ -76,12 +78,39 @@ def test_what_cannot_be_a_task(make, told):
         make()
 
 
-def test_async_functions_are_refused():
-    with pytest.raises(FlowError, match=r"async function.*asyncio.run"):
+async def later(x=1):
+    return x
 
-        @hr.task
-        async def later():
-            return 1
+
+class Caller:
+    async def __call__(self):
+        return 1
+
+
+async def stream():
+    yield 1
+
+
+@pytest.mark.parametrize("function", [later, functools.partial(later, 2), Caller()])
+def test_async_functions_are_known(function):
+    assert hr.task(name="later")(function).is_async
+    assert pickle.loads(pickle.dumps(hr.task(later))).is_async
+
+
+def test_plain_functions_are_not_async():
+    assert not hr.task(len).is_async
+    assert not hr.task(lambda: later()).is_async
+
+
+def test_async_generators_are_refused():
+    with pytest.raises(FlowError, match=r"'stream' is an async generator.*returns a list"):
+        hr.task(stream)
+
+
+@pytest.mark.parametrize("option", ["isolated", "dynamic"])
+def test_async_tasks_have_options_that_they_cannot_have(option):
+    with pytest.raises(FlowError, match=f"'later' is `async def`, and {option}=True is for plain functions"):
+        hr.task(**{option: True})(later)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,7 @@ def after(value):
 def test_interruptions_hit_the_attempt_that_they_are_for_and_nothing_else(task, monkeypatch, eager_threads):
     """Thousands of tasks that end at about the time at which they are interrupted, in several threads at once."""
     monkeypatch.setattr("headrace.execution.watchdog.LOOK", 5e-5)
+    monkeypatch.setattr("headrace.execution.interrupt.AGAIN", 5e-4)
     width = 800
     seconds = [0.0003 + 0.0004 * child / width for child in range(width)]
     plan = LoadedPlan(make_plan(draw("f", lambda: after.map(task.map(seconds)), {})))

@@ -21,9 +21,8 @@ log = logging.getLogger("tests.logs")
 def opened():
     """A run of another driver, in this process; yields what is sent to it."""
     sent = []
-    LOGS.open(
-        "run-1", logs.LogSettings("elsewhere", 0, {"": logging.ERROR, "tests.logs": logging.INFO}), sent.append, "w"
-    )
+    levels = {"": logging.ERROR, "tests.logs": logging.INFO}
+    LOGS.open("run-1", logs.LogSettings("elsewhere", 0, levels), Outlet(sent.append, "w", 1000))
     yield sent
     LOGS.close_run("run-1")
 
@@ -44,6 +43,27 @@ def test_an_outlet_keeps_the_latest_lines_and_counts_the_others():
     outlet.add(row_of(record("more")))
     outlet.flush()
     assert sent[1].dropped == 0
+
+
+def test_what_is_sent_at_the_same_time_is_sent_in_order():
+    sent, gate, entered = [], threading.Event(), threading.Event()
+
+    def send(logged):
+        entered.set()
+        assert gate.wait(30)
+        sent.append(logged.rows[0]["msg"])
+
+    outlet = Outlet(send, "w", 10)
+    threads = []
+    for number in range(2):
+        outlet.add(row_of(record(f"line {number}")))
+        threads.append(threading.Thread(target=outlet.flush))
+        threads[-1].start()
+        assert entered.wait(30)
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert sent == ["line 0", "line 1"]
 
 
 def test_an_outlet_keeps_no_more_than_so_many_characters():
@@ -91,7 +111,7 @@ def test_what_a_task_logs_is_sent_and_what_others_log_is_not(opened):
 def test_levels_are_those_of_the_driver_and_then_what_they_were(opened):
     before = logging.getLogger("tests.logs").level, logging.getLogger().level
     assert before == (logging.INFO, logging.ERROR)
-    LOGS.open("run-2", logs.LogSettings("third", 0, {"": logging.DEBUG}), print, "w")
+    LOGS.open("run-2", logs.LogSettings("third", 0, {"": logging.DEBUG}), Outlet(print, "w", 1000))
     assert logging.getLogger().level == logging.DEBUG
     LOGS.close_run("run-2")
     assert logging.getLogger().level == logging.ERROR
@@ -99,14 +119,14 @@ def test_levels_are_those_of_the_driver_and_then_what_they_were(opened):
 
 def test_levels_are_put_back():
     before = logging.getLogger().level, logging.getLogger("tests.logs").level
-    LOGS.open("run-1", logs.LogSettings("elsewhere", 0, {"": 1, "tests.logs": 2}), print, "w")
+    LOGS.open("run-1", logs.LogSettings("elsewhere", 0, {"": 1, "tests.logs": 2}), Outlet(print, "w", 1000))
     LOGS.close_run("run-1")
     assert (logging.getLogger().level, logging.getLogger("tests.logs").level) == before
     assert LOGS not in logging.getLogger().handlers
 
 
 def test_handlers_are_heard_again_when_the_run_is_over(caplog):
-    LOGS.open("run-1", logs.LogSettings("elsewhere", os.getppid()), print, "w")
+    LOGS.open("run-1", logs.LogSettings("elsewhere", os.getppid()), Outlet(print, "w", 1000))
     LOGS.mute(logs.LogSettings("elsewhere", os.getppid()))
     LOGS.close_run("run-1")
     with pinned(HERE):
@@ -116,7 +136,7 @@ def test_handlers_are_heard_again_when_the_run_is_over(caplog):
 
 def test_a_run_that_two_workers_of_a_process_open_is_closed_by_the_second():
     for _ in range(2):
-        LOGS.open("run-1", logs.LogSettings("elsewhere", 0, {}), print, "w")
+        LOGS.open("run-1", logs.LogSettings("elsewhere", 0, {}), Outlet(print, "w", 1000))
     LOGS.close_run("run-1")
     assert LOGS in logging.getLogger().handlers
     LOGS.close_run("run-1")
@@ -143,7 +163,7 @@ def test_a_process_elsewhere_shows_to_its_own_handlers_too(opened, caplog):
 
 
 def test_in_the_drivers_own_process_records_are_marked_only(caplog):
-    LOGS.open("run-1", logs.settings(1), pytest.fail, "w")
+    LOGS.open("run-1", logs.settings(1), Outlet(pytest.fail, "w", 1000))
     try:
         with pinned(HERE):
             log.warning("mine %s", 1, extra={"task": "my own"})

@@ -8,7 +8,9 @@ import dataclasses
 import datetime
 import io
 import logging
+import os
 import pickle
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -597,3 +599,53 @@ def prints_of_a_thread_without():
 @row(logged={"prints_and_logs": [*printed("one"), "WARNING tests.context: two", *printed("three")]})
 def prints_and_logs_in_order():
     return prints_and_logs()
+
+
+# -- isolated tasks: the same in a child process ---------------------------------------------------------------------
+
+
+@row({"n": 3}, result=["isolated_context", "field-2", None, 1, {"n": 3}])
+def isolated_context(n: int):
+    alone = field.with_options(isolated=True)
+    return [alone("flow_name"), alone("task_name"), alone("index"), alone("attempt"), everything(alone("parameters"))]
+
+
+@hr.task
+def everything(parameters: Any) -> dict[str, Any]:
+    return dict(parameters)
+
+
+@row(result=["name-a", "name-b"])
+def isolated_run_names():
+    return name_of.with_options(isolated=True, run_name="name-{x}").map(["a", "b"])
+
+
+@row(result=3, attempts={"attempts_until": [3]})
+def isolated_attempts():
+    return attempts_until.with_options(isolated=True)(3)
+
+
+@row(result=[5, 6], logged={f"warns[{i}]": [f"WARNING tests.context: got {i + 5}"] for i in range(2)})
+def isolated_warnings():
+    return warns.with_options(isolated=True).map([5, 6])
+
+
+@row(result=1, logged={})
+def isolated_below_the_level():
+    return logs_a_detail.with_options(isolated=True)()
+
+
+@row(logged={"prints": printed("a", "b")})
+def isolated_prints():
+    return prints.with_options(isolated=True)("a", "b")
+
+
+@hr.task(isolated=True)
+def warns_and_dies() -> None:
+    log.warning("last words")
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@row(error=(hr.errors.TaskCrashed, "SIGKILL"), logged={"warns_and_dies": ["WARNING tests.context: last words"]})
+def isolated_last_words():
+    return warns_and_dies()

@@ -683,6 +683,11 @@ def filter_does_not_hide_what_all_children_need() -> Any:
     return hr.filter(pair.map([1, 2], hr.unmapped(fail())))
 
 
+@row(result=[[1, 2], [3, 2]], odd_fails=[F, S], pair=[S, S], filter=[S])
+def filter_does_not_mind_siblings_of_a_child_that_all_need() -> Any:
+    return hr.filter(pair.map([1, 3], hr.unmapped(odd_fails.map([1, 2])[1])))
+
+
 @row(error=(Broken, "as ordered"), pair=[T, T], filter=[T])
 def filter_does_not_hide_what_all_children_wait_for() -> Any:
     return hr.filter(pair.map([1, 2], [3, 4], upstream=fail()))

@@ -36,7 +36,10 @@ def begun(row: Row, place: hr.Environment, parameters: dict[str, Any]) -> hr.Flo
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_row(row: Row, place: hr.Environment, tmp_path: Path) -> None:
-    parameters = {name: str(tmp_path / "count") if value == "?" else value for name, value in row.parameters.items()}
+    parameters = {
+        name: str(tmp_path / "count") if isinstance(value, str) and value == "?" else value
+        for name, value in row.parameters.items()
+    }
     with witness() as seen:
         run = begun(row, place, parameters)
     if row.writes is not None:

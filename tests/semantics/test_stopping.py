@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from headrace.core.graph import draw
 from headrace.core.plan import make_plan
 from headrace.core.strips import Strip
 from headrace.execution.dask import DaskExecutor
+from headrace.execution.interrupt import Control
 from headrace.execution.stopping import RUNNING
 from tests.execution.test_isolated import is_alive, leave_a_process, pid
 
@@ -141,22 +143,20 @@ def test_a_run_whose_plan_is_taken_away_is_interrupted(single, tmp_path):
     until((tmp_path / "began.over").exists)
 
 
-def test_a_batch_that_is_stopped_before_it_arrives_does_not_start(tmp_path):
+def test_a_batch_that_is_stopped_before_it_arrives_does_not_start():
+    order = Dispatch(3, (Strip((0,), 0, 1),))
+    RUNNING.open("run")
     RUNNING.stop("run", (3,))
-    seen = []
-
-    class Late:
-        batch = 3
-
-        def end(self):
-            seen.append(self)
-
-    with RUNNING.noted("run", Late()):
-        assert seen
-    RUNNING.clear("run")
-    with RUNNING.noted("run", Late()):
-        assert len(seen) == 1
-    RUNNING.clear("run")
+    for number, stopped in ((3, True), (4, False)):
+        control = Control(replace(order, batch=number), lambda event: None)
+        with RUNNING.noted("run", control):
+            assert (control.stop == 0) == stopped
+    RUNNING.close("run")
+    late = Control(order, lambda event: None)
+    with RUNNING.noted("run", late):  # the run is over
+        assert late.stop == 0
+    RUNNING.stop("run", (3,))
+    assert "run" not in RUNNING._runs
 
 
 def test_notes_wake_who_waits(single, tmp_path):

@@ -60,6 +60,7 @@ class Growth:
         self.cost = 0.0
         self.count = 0
         self.most = most
+        self.waiter: float | None = None  # if it began with coroutines: the cost of one
         self._strips: list[Strip] = []
         self._singles: list[int] = []  # nodes of the strip that is being written, each with its child 0
         self._stack: list[Segment] = []
@@ -81,6 +82,8 @@ class Growth:
     def take(self, segment: Segment, budget: float, most: int) -> int:
         """Take children of a segment, with the columns that hang on them; return how many."""
         node, low, high = segment
+        if not self.count:
+            self.waiter = self.cost_of(node) if self.nodes[node].awaits else None
         width = high - low
         if width > 1:  # of a range of millions, columns are only looked for where they could be taken
             width = max(1, min(width, most, self._fit(self.cost_of(node) or 0.0, budget)))
@@ -174,13 +177,25 @@ class Growth:
 
     def _joins(self, target: int, column: list[int], low: int, high: int) -> bool:
         run = self.nodes[target]
-        if not run.opened or run.placement != self.placement or not run.all_in(State.PENDING, low, high):
+        if not run.opened or self.apart(run) or not run.all_in(State.PENDING, low, high):
             return False
         return all(
             edge.source in column or self.nodes[edge.source].all_final(low, high)
             for edge in run.spec.inputs
             if edge.kind is EdgeKind.CHILD
         )
+
+    def apart(self, run: NodeRun) -> bool:
+        """Whether a node's task runs belong into other batches.
+
+        Among coroutines, so do those that compute for longer than these: a batch would hold few of both, and few would
+        wait at the same time.
+        """
+        if run.placement != self.placement:
+            return True
+        if self.waiter is None or run.awaits:
+            return False
+        return (self.cost_of(run.spec.index) or 0.0) > self.waiter
 
     def _cover(self, node: int, low: int, count: int) -> None:
         """Note that more of a node is inside; what waits for just that, or now has all of the node, may follow."""
@@ -201,7 +216,7 @@ class Growth:
         """Note that a node waits for one thing less in this batch."""
         run = self.nodes[node]
         left = self._waiting[node] = self._waiting.get(node, run.waiting) - 1
-        if left or not run.width or run.opened or run.by_child or run.placement != self.placement:
+        if left or not run.width or run.opened or run.by_child or self.apart(run):
             return
         if run.all_in(State.PENDING, 0, run.width):  # else it runs in a gang already
             self._stack.append((node, 0, run.width))
@@ -317,7 +332,7 @@ def _fill(
     """Take ready segments up to a budget, each followed by the descendants that it completes."""
     while ready and growth.cost < budget and most > 0 and growth.count < growth.most:
         node, low, _ = ready.first
-        if growth.count and (growth.cost_of(node) is not None) != known:
+        if growth.count and ((growth.cost_of(node) is not None) != known or growth.apart(growth.nodes[node])):
             return
         if suspects and (node, low) in suspects:
             return

@@ -95,7 +95,7 @@ def form(
     seconds = ready.seconds(costs, unknown=math.inf)
     if seconds >= threads * batching.GRAIN or len(ready) > MOST // 2:
         return None
-    if any(nodes[node].spec.mapped for node, _, _ in ready):
+    if any(nodes[node].spec.mapped or nodes[node].awaits for node, _, _ in ready):
         return None
     known = {task: costs.estimate(task) for task in {run.spec.task for run in nodes}}
     if sum((known[run.spec.task] or 0.0) * run.unfinished for run in nodes) < LITTLE:
@@ -170,7 +170,7 @@ class _Window:
             for _, target, _, _, _ in nodes[node].spec.outputs:
                 run = nodes[target]
                 left = waiting[target] = waiting.get(target, run.waiting) - 1
-                if left or run.spec.mapped or run.opened or run.placement != ANYWHERE:
+                if left or run.spec.mapped or run.awaits or run.opened or run.placement != ANYWHERE:
                     continue
                 if run.states[0] == State.PENDING and known[run.spec.task] is not None:
                     levels[target] = levels[node] + 1

@@ -15,6 +15,7 @@ from headrace.core.canonical import options_text, quoted, text_of
 from headrace.core.drawing import CURRENT
 from headrace.core.node import Node, ParameterNode, flatten, unmapped
 from headrace.core.policy import Policy
+from headrace.core.secret import Secret
 from headrace.core.slots import (
     PLAIN,
     Const,
@@ -22,8 +23,8 @@ from headrace.core.slots import (
     EachOf,
     How,
     ParameterRef,
-    Placeholder,
     Ref,
+    SecretRef,
     Slot,
     Slotted,
     bind_parameter,
@@ -31,14 +32,13 @@ from headrace.core.slots import (
     concatenated,
     constant,
     contains_placeholder,
-    follow,
-    mapped_constant,
     placeholders,
     refs,
     replace,
+    secrets,
     slot_of,
+    spread,
 )
-from headrace.core.state import State
 from headrace.core.task import Task
 from headrace.errors import FlowError
 
@@ -105,6 +105,13 @@ class Graph:
     nodes: list[NodeSpec] = field(default_factory=list)
     result: Slot = field(default=Const(None))
     deciding: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a result that must not leave a worker."""
+        for secret in secrets(self.result):
+            raise FlowError(
+                f"the flow returns hr.Secret({secret.name!r}), whose text is for tasks only; return something else"
+            )
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -250,6 +257,9 @@ class GraphDrawing:
         upstream = kwargs.pop("upstream", None)
         strict = kwargs.pop("strict", True) if mapped else True
         task.check_call(args, kwargs)
+        if task.secrets:
+            left_out = task.secrets_left_out(args, kwargs)
+            kwargs.update({name: unmapped(secret) if mapped else secret for name, secret in left_out.items()})
         to_slot = self._mapped_slot if mapped else self._plain_slot
         spec = NodeSpec(
             self.unique_name(task.policy.name),
@@ -310,10 +320,11 @@ class GraphDrawing:
             found.update(spec.upstream if strong else ())
             for slot in spec.slots():
                 for ref in refs(slot):
+                    mapped, item = self.nodes[ref.node].mapped, ref.path and type(ref.path[0]) is int
                     spread = isinstance(slot, Ref) and ref.how is not How.WHOLE
-                    if spread and ref.how is How.EACH and self.nodes[ref.node].mapped:
+                    if spread and ref.how is How.EACH and mapped:
                         todo += [ref.node] if ref.node not in todo else []
-                    elif spread or strong:
+                    elif spread or (strong and not (mapped and item)):  # one child may have failing siblings
                         found.add(ref.node)
         return found
 
@@ -335,8 +346,8 @@ class GraphDrawing:
         if isinstance(value, unmapped):
             return self._plain_slot(task, where, value.value)
         if isinstance(value, flatten):
-            return self.spread(self._flattened_once(value.value, what), what, How.FLAT)
-        return self.spread(value, what, How.EACH)
+            return self._spread(self._flattened_once(value.value, what), what, How.FLAT)
+        return self._spread(value, what, How.EACH)
 
     def _flattened_once(self, value: Any, what: str) -> Any:
         """Concatenate what stands in an inner ``flatten``; if that is known at run time only, by a node."""
@@ -347,16 +358,9 @@ class GraphDrawing:
         later = contains_placeholder(inner)
         return self.add_call(_FLATTEN, (inner,), {}, mapped=False) if later else concatenated(inner)
 
-    def spread(self, value: Any, what: str, how: How) -> Slot:
-        """Make the slot of a value that is mapped over."""
+    def _spread(self, value: Any, what: str, how: How) -> Slot:
         self._check_own(what, value)
-        if isinstance(value, Placeholder):
-            return value._slot(how)
-        if not contains_placeholder(value):
-            return mapped_constant(value, what, how)
-        if how is How.FLAT or not isinstance(value, (list, tuple)):
-            raise FlowError(f"cannot map over {what}, a {type(value).__name__} with nodes inside; give a list of nodes")
-        return EachOf(tuple(map(slot_of, value)))
+        return spread(value, what, how)
 
     def _check_own(self, what: str, value: Any) -> None:
         """Refuse nodes and parameters of another flow: their numbers and names mean something else there."""
@@ -410,14 +414,7 @@ class GraphDrawing:
             self._check_own(f"parameter {name!r}", value)
 
         def change(ref: Ref | ParameterRef) -> Slot:
-            if isinstance(ref, Ref):
-                return ref._replace(node=ref.node + shift)
-            if not contains_placeholder(arguments[ref.name]):
-                return bind_parameter(ref, arguments)
-            value = follow(arguments[ref.name], ref.path)
-            if ref.how is How.STATE:
-                return value._slot(How.STATE) if isinstance(value, Placeholder) else Const(State.SUCCESS)
-            return slot_of(value) if ref.how is How.WHOLE else self.spread(value, f"parameter {ref.name!r}", ref.how)
+            return ref._replace(node=ref.node + shift) if isinstance(ref, Ref) else bind_parameter(ref, arguments)
 
         for node in graph.nodes:
             args = tuple(constant(replace(slot, change)) for slot in node.args)
@@ -440,6 +437,8 @@ class GraphDrawing:
                 return Node(self, node, path)
             case ParameterRef(name, path):
                 return ParameterNode(self, name, path)
+            case SecretRef(name):
+                return Secret(name)
             case Slotted(items=items):
                 return build(slot, [self.unslot(item) for item in items])
             case _:

@@ -85,7 +85,8 @@ class RunMachine:
         self.nodes: list[NodeRun] = []
         placements = placements_of(plan, limits or {})
         for spec in plan.nodes:
-            run = NodeRun(spec, plan.tasks[spec.task].policy, placements[spec.task])
+            task = plan.tasks[spec.task]
+            run = NodeRun(spec, task.policy, placements[spec.task], awaits=task.is_async)
             if spec.widths and not spec.widths_from:
                 run.resize(spec.widths[0])
             self.nodes.append(run)

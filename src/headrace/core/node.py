@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from headrace.core.annotations import outputs_of
-from headrace.core.slots import How, ParameterRef, Placeholder, Ref
+from headrace.core.slots import How, ParameterRef, Placeholder, Ref, SecretRef
 from headrace.errors import NodeUsedAsValue
 
 
@@ -230,7 +230,7 @@ class Ended(Placeholder):
     def __init__(self, node: Later) -> None:
         self.node = node
 
-    def _slot(self, how: How) -> Ref | ParameterRef:
+    def _slot(self, how: How) -> Ref | ParameterRef | SecretRef:
         return self.node._slot(How.STATE)
 
 

@@ -41,6 +41,8 @@ class NodeRun:
         How many NODE and ITEM edges lead here that wait for something.
     by_child : bool
         Whether a CHILD edge leads here.
+    awaits : bool
+        Whether its task is ``async def``: its task runs wait at the same time, on one thread.
     brings : float
         Bytes that each task run brings in its batch's message (``core.slices``).
     takes : bool
@@ -70,13 +72,14 @@ class NodeRun:
     """
 
     __slots__ = (
-        "attempts", "brings", "by_child", "failed", "failures", "holders", "opened", "placement", "policy", "reasons",
-        "seconds", "sizes", "skipped", "spec", "states", "takers", "takes", "teller", "unfinished", "waiting", "width",
-        "widthless",
+        "attempts", "awaits", "brings", "by_child", "failed", "failures", "holders", "opened", "placement", "policy",
+        "reasons", "seconds", "sizes", "skipped", "spec", "states", "takers", "takes", "teller", "unfinished",
+        "waiting", "width", "widthless",
     )  # fmt: skip
 
-    def __init__(self, spec: PlanNode, policy: Policy, placement: Placement) -> None:
+    def __init__(self, spec: PlanNode, policy: Policy, placement: Placement, *, awaits: bool = False) -> None:
         self.spec = spec
+        self.awaits = awaits
         self.policy = policy
         self.placement = placement
         kinds = [edge.kind for edge in spec.inputs]

@@ -12,6 +12,7 @@ without walking anything again:
   the node ended (of a mapped node: the list of its children's states).
 * ``EachConst``: a constant sequence that is mapped over; ``EachOf``: a list with nodes inside that is mapped over.
 * ``Slotted``: a container with other slots inside.
+* ``SecretRef``: a text that is looked up where the task runs.
 * ``ParameterRef``: a parameter of a flow that was built by hand; its value takes its place when a run starts.
 """
 
@@ -104,6 +105,12 @@ class ParameterRef(NamedTuple):
     how: How = How.WHOLE
 
 
+class SecretRef(NamedTuple):
+    """The name of a text that a worker looks up when the task runs (``core.secret``)."""
+
+    name: str
+
+
 class Slotted(NamedTuple):
     """A container (``list``, ``tuple``, ``set``, ``dict``, or a dataclass) of slots.
 
@@ -115,7 +122,7 @@ class Slotted(NamedTuple):
     keys: tuple[Any, ...] | None = None
 
 
-Slot = Const | ConstSent | EachConst | EachOf | EachSent | Ref | ParameterRef | Slotted
+Slot = Const | ConstSent | EachConst | EachOf | EachSent | Ref | ParameterRef | SecretRef | Slotted
 
 #: Types without parts. Most arguments are of these, and long constant lists hold nothing else: told by exact type,
 #: a million of them are passed by in milliseconds.
@@ -127,7 +134,7 @@ class Placeholder:
 
     __slots__ = ()
 
-    def _slot(self, how: How) -> Ref | ParameterRef:
+    def _slot(self, how: How) -> Ref | ParameterRef | SecretRef:
         raise NotImplementedError
 
 
@@ -135,21 +142,21 @@ def contains_placeholder(value: object) -> bool:
     """Whether a placeholder is inside, at any depth of the containers that are looked into."""
     if isinstance(value, Placeholder):
         return True
-    parts = _parts(value)
-    return not PLAIN.issuperset(map(type, parts)) and any(map(contains_placeholder, parts))
+    inside = parts(value)
+    return not PLAIN.issuperset(map(type, inside)) and any(map(contains_placeholder, inside))
 
 
 def placeholders(value: object) -> Iterator[Placeholder]:
     """All placeholders inside, at any depth of the containers that are looked into."""
     if isinstance(value, Placeholder):
         yield value
-    parts = _parts(value)
-    if not PLAIN.issuperset(map(type, parts)):
-        for part in parts:
+    inside = parts(value)
+    if not PLAIN.issuperset(map(type, inside)):
+        for part in inside:
             yield from placeholders(part)
 
 
-def _parts(value: object) -> Collection[Any]:
+def parts(value: object) -> Collection[Any]:
     """What is directly inside a container that is looked into; nothing for any other value."""
     if isinstance(value, (str, bytes, int, float)):  # quick, also for their subclasses
         return ()
@@ -233,6 +240,15 @@ def refs(slot: Slot) -> Iterable[Ref]:
     return ()
 
 
+def secrets(slot: Slot) -> Iterable[SecretRef]:
+    """All references to secrets in a slot."""
+    if isinstance(slot, SecretRef):
+        return (slot,)
+    if isinstance(slot, (Slotted, EachOf)):
+        return [ref for item in slot.items for ref in secrets(item)]
+    return ()
+
+
 def replace(slot: Slot, change: Callable[[Ref | ParameterRef], Slot]) -> Slot:
     """Return the slot with each reference replaced."""
     if isinstance(slot, (Ref, ParameterRef)):
@@ -267,11 +283,28 @@ def bind_parameter(ref: ParameterRef, values: Mapping[str, Any]) -> Slot:
             f"the flow uses {ref.name}{keys}, which the given parameter {ref.name!r} does not have: "
             f"{type(error).__name__}: {error}"
         ) from error
-    if ref.how is How.WHOLE:
-        return Const(value)
     if ref.how is How.STATE:
-        return Const(State.SUCCESS)
-    return mapped_constant(value, f"parameter {ref.name!r}", ref.how)
+        return value._slot(How.STATE) if isinstance(value, Placeholder) else Const(State.SUCCESS)
+    return slot_of(value) if ref.how is How.WHOLE else spread(value, f"parameter {ref.name!r}", ref.how)
+
+
+def spread(value: Any, what: str, how: How) -> Slot:
+    """Make the slot of a value that is mapped over.
+
+    Raises
+    ------
+    FlowError
+        If the value is not something whose elements have an order.
+    """
+    if isinstance(value, Placeholder):
+        return value._slot(how)
+    if not contains_placeholder(value):
+        return mapped_constant(value, what, how)
+    if how is How.FLAT or not isinstance(value, (list, tuple)):
+        raise FlowError(
+            f"cannot map over {what}, a {type(value).__name__} with nodes or secrets inside; give a list of them"
+        )
+    return EachOf(tuple(map(slot_of, value)))
 
 
 #: Types whose elements have no order, or that count as one value; and what to write instead.

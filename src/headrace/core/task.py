@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, cast, overload
 
 from headrace.core.annotations import outputs_of
 from headrace.core.drawing import current_drawing
 from headrace.core.naming import check_run_name
 from headrace.core.policy import OPTIONS, Delay, Policy, RetryOn, Trigger
+from headrace.core.secret import Secret
 from headrace.errors import FlowError
 
 P = ParamSpec("P")
@@ -26,7 +27,7 @@ class Task(Generic[P, R]):
     Parameters
     ----------
     function : callable
-        What to run. Not a coroutine function, and without parameters named ``upstream``.
+        What to run: a function or an ``async def`` function, without parameters named ``upstream``.
     policy : Policy
         How to treat it.
     """
@@ -34,7 +35,7 @@ class Task(Generic[P, R]):
     def __init__(self, function: Callable[P, R], policy: Policy) -> None:
         if not callable(function):
             raise FlowError(f"@task needs a function, got {function!r}")
-        self.function = function
+        self.function: Callable[..., Any] = function
         self.policy = policy
         functools.update_wrapper(self, function)
         self._taken: set[tuple[Any, ...]] = set()
@@ -42,15 +43,27 @@ class Task(Generic[P, R]):
             self.signature: inspect.Signature | None = inspect.signature(function)
         except (TypeError, ValueError):  # some builtins have none; then arguments are checked when it runs
             self.signature = None
-        if self.signature is not None and "upstream" in self.signature.parameters:
+        declared = self.signature.parameters if self.signature is not None else {}
+        #: parameters whose default is a secret
+        self.secrets = {name: each.default for name, each in declared.items() if isinstance(each.default, Secret)}
+        if "upstream" in declared:
             raise FlowError(
                 f"task {policy.name!r} has a parameter named 'upstream', which is the keyword that orders tasks "
                 "without passing a value; rename the parameter"
             )
         check_run_name(policy, self.signature)
-        if inspect.iscoroutinefunction(function):
+        #: whether calls give coroutines, which headrace awaits
+        self.is_async = any(map(inspect.iscoroutinefunction, _forms(function)))
+        if any(map(inspect.isasyncgenfunction, _forms(function))):
             raise FlowError(
-                f"task {policy.name!r} is an async function, which tasks cannot be yet: call asyncio.run(...) inside it"
+                f"task {policy.name!r} is an async generator, which has no one value; collect its items in an "
+                "`async def` function that returns a list: [item async for item in ...]"
+            )
+        if self.is_async and (policy.isolated or policy.dynamic):
+            option = "isolated" if policy.isolated else "dynamic"
+            raise FlowError(
+                f"task {policy.name!r} is `async def`, and {option}=True is for plain functions, because there is "
+                "nobody that it could wait beside; leave the option out, or call asyncio.run(...) in a plain function"
             )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -70,14 +83,18 @@ class Task(Generic[P, R]):
         function = self.function
         return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', self.policy.name)}"
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(self, *args: Any, upstream: Any, **kwargs: Any) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Add a node to the flow that is being drawn, or, outside of any, call the function."""
         drawing = current_drawing()
         if drawing is None:
             if "upstream" in kwargs:
                 raise FlowError(f"task {self.name!r} got upstream= outside of a flow; it orders nodes of a flow only")
             return self.function(*args, **kwargs)
-        return cast(R, drawing.add_call(self, args, kwargs, mapped=False))
+        return drawing.add_call(self, args, kwargs, mapped=False)
 
     def check_call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Refuse arguments that the function's signature does not take.
@@ -105,6 +122,12 @@ class Task(Generic[P, R]):
                 f"its signature is {self.name}{self.signature}"
             ) from None
         self._taken.add(form)
+
+    def secrets_left_out(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Secret]:
+        """Return the parameters that a call leaves to their default, where that is a secret."""
+        assert self.signature is not None
+        given = self.signature.bind_partial(*args, **kwargs).arguments
+        return {name: secret for name, secret in self.secrets.items() if name not in given}
 
     def map(self, *args: Any, upstream: Any = (), strict: bool | None = None, **kwargs: Any) -> list[R]:
         """Add a mapped node: one child per element.
@@ -170,6 +193,13 @@ class Task(Generic[P, R]):
         return self.with_options(on_state=None, on_failure=None)
 
 
+def _forms(function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """Where it may stand that a function is ``async def``: in itself, or in the ``__call__`` of its type."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function, getattr(type(function), "__call__", function)  # noqa: B004 - what it is, not whether it is there
+
+
 def check_options(name: str, options: Mapping[str, Any]) -> None:
     """Refuse options that a task does not have."""
     for option in options:
@@ -177,6 +207,17 @@ def check_options(name: str, options: Mapping[str, Any]) -> None:
             raise FlowError(f"task {name!r}: unknown option {option!r}; known are {', '.join(OPTIONS)}")
 
 
+class Decorator(Protocol):
+    """What ``task`` with options returns. Checkers see of an ``async def`` function what awaiting it gives."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def task(function: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
 @overload
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
@@ -202,7 +243,7 @@ def task(
     on_state: Callable[..., object] | None = None,
     on_failure: Callable[..., object] | None = None,
     dynamic: bool = False,
-) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+) -> Decorator: ...
 
 
 def task(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:

@@ -11,9 +11,9 @@ from typing import Any, Self
 
 from headrace.core.summary import Observer
 from headrace.errors import SetupError
-from headrace.execution.asynchronous import see_through
 from headrace.execution.base import Executor
 from headrace.execution.flowrun import FlowRun
+from headrace.execution.waiting import see_through
 from headrace.store import Storage
 
 #: The entry point group in which other packages name their environments; ours are there too.

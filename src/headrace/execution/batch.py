@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import perf_counter
-from types import MappingProxyType
+from types import CoroutineType, MappingProxyType
 from typing import Any
 
 from headrace.core.attempts import verdict
@@ -25,7 +25,7 @@ from headrace.core.slots import ConstSent, follow, length
 from headrace.core.state import State
 from headrace.core.strips import cut
 from headrace.errors import FlowError, RunCancelled, TaskCrashed, TaskTimedOut, TriggerFailed
-from headrace.execution import sound
+from headrace.execution import secrets, sound
 from headrace.execution.bulk import BULKY, Bulk, inside, takers
 from headrace.execution.failure import capture, restore
 from headrace.execution.interrupt import Control
@@ -86,6 +86,7 @@ class Execution:
         self.interrupts = interrupts
         self.refused = refused
         self.watchful = bool(refused)  # whether each task run is looked at before it runs
+        self.confided = False  # whether the task run was given a secret
         self.exceptional: list[Exceptional] = []
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
@@ -112,8 +113,12 @@ class Execution:
 
     def run(self) -> Ended:
         """Execute the batch, and report."""
+        with secrets.confiding(self):
+            return self._run()
+
+    def _run(self) -> Ended:
         control, lock, behind = self.control, self.control.lock, self.order.attempts
-        seconds = control.seconds
+        seconds, weighs = control.seconds, self.size_of is not None and not self.order.whole
         for nodes, low, high in self.order.strips:
             column = self._column(nodes, high - low)
             for child in range(low, high):
@@ -129,7 +134,7 @@ class Execution:
                     control.running = began
                     try:
                         value = node.call(self, child)
-                        if type(value) not in SOUND:
+                        if self.confided or type(value) not in SOUND:
                             self._check(number, child, value)
                         mine[child] = value
                     except self.interrupts:
@@ -137,12 +142,12 @@ class Execution:
                     except BaseException as caught:  # noqa: BLE001 - whatever a task raises is its own state
                         error = caught
                     if error is not None or behind:  # out here, so that no exception becomes the next one's context
-                        self._not_plain(number, node, child, error)
+                        self._attempted(number, node, child, error)
                     control.running = None
                     seconds.append(perf_counter() - began)
                     if node.measures:
                         self._measure(number, node, child)
-                    if self.size_of is not None and not self.order.whole:
+                    if weighs:
                         self._weigh(number, child, mine)
         return self._report()
 
@@ -187,7 +192,14 @@ class Execution:
         return known
 
     def _check(self, number: int, child: int, value: Any) -> None:
-        """Let an attempt fail whose value could not travel, if it had to."""
+        """Let an attempt fail whose value could not travel, if it had to, or must not."""
+        if type(value) is CoroutineType:
+            value.close()
+            raise not_awaited(self._label(number, child), value.__qualname__)
+        if self.confided:
+            self.confided = False
+            if secrets.reveals(value):
+                raise secrets.refusal(self._label(number, child))
         sound.check(value, f"the value of task {self._label(number, child)!r}")
 
     def _label(self, number: int, child: int) -> str:
@@ -202,7 +214,7 @@ class Execution:
                 size = length(follow(self.values[number][child], path), flat=flat)
             except Exception:  # noqa: BLE001 - a user's type may refuse in any way
                 size = -1
-            self.sizes.append(Size(self.control.position - 1, measure, size))
+            self.sizes.append(Size(self.at, measure, size))
 
     def _weigh(self, number: int, child: int, mine: dict[int, Any]) -> None:
         """Count a value's bytes, drop what it was made of, and end the batch if it holds too much."""
@@ -217,8 +229,17 @@ class Execution:
             for node, index in bulk.spent(number, child):
                 del self.values[node][index]
         if self.small + bulk.needed > LARGE or bulk.temporary > TEMPORARY:
-            with self.control.lock:
-                self.control.stop = min(self.control.stop, self.control.position)
+            self._end_early()
+
+    def _end_early(self) -> None:
+        """Start nothing more, and let the machine have the rest back."""
+        with self.control.lock:
+            self.control.stop = min(self.control.stop, self.control.position)
+
+    @property
+    def at(self) -> int:
+        """The position of the task run that is looked at."""
+        return self.control.position - 1
 
     # -- what is not a plain success -----------------------------------------------------------------------------
 
@@ -264,7 +285,7 @@ class Execution:
             self.odd[number, child] = state
         if attempts is None:
             attempts = self.order.attempts.get((number, child), 0)
-        self.exceptional.append(Exceptional(self.control.position - 1, state, attempts))
+        self.exceptional.append(Exceptional(self.at, state, attempts))
 
     def _missing(self, node: LoadedNode, child: int) -> list[tuple[int, int]]:
         """Values that a task run takes and that are not here, because they were lost on their way."""
@@ -276,42 +297,41 @@ class Execution:
             if index not in self.values.get(edge.source, {})
         ]
 
-    def _not_plain(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
-        """Deal with an attempt that failed, or that others went before."""
-        if error is not None:
-            self._failed(number, node, child, error)
-        elif before := self.order.attempts.get((number, child)):
-            self._note(number, child, State.SUCCESS, before + 1)
-
-    def _failed(self, number: int, node: LoadedNode, child: int, error: BaseException) -> None:
-        """Try again at once, or later, or record the failure."""
-        if isinstance(error, KeyError) and (missing := self._missing(node, child)):
-            self.missing += missing
-            self._note(number, child, State.PENDING)
-            return
+    def _attempted(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
+        """Deal with an attempt that failed, or that others went before: it may be made again at once."""
         attempts = self.order.attempts.get((number, child), 0) + 1
-        judged = verdict(node.policy, attempts, error)
-        while judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole) and not self.control.stopped:
-            attempts += 1
-            self.again = self.control.position - 1, attempts
+        while error is not None:
+            if not self._again(number, node, child, error, attempts):
+                return
+            attempts, error = attempts + 1, None
+            self.again = self.at, attempts
             try:
                 value = node.call(self, child)
                 self._check(number, child, value)
                 self.values[number][child] = value
             except self.interrupts:
                 raise
-            except BaseException as again:  # noqa: BLE001 - as above
-                judged = verdict(node.policy, attempts, again)
-            else:
-                self._note(number, child, State.SUCCESS, attempts)
-                return
+            except BaseException as caught:  # noqa: BLE001 - as above
+                error = caught
+        if attempts > 1:
+            self._note(number, child, State.SUCCESS, attempts)
+
+    def _again(self, number: int, node: LoadedNode, child: int, error: BaseException, attempts: int) -> bool:
+        """Whether to try again at once; if not, what becomes of the task run is recorded."""
+        if isinstance(error, KeyError) and (missing := self._missing(node, child)):
+            self.missing += missing
+            self._note(number, child, State.PENDING)
+            return False
+        judged = verdict(node.policy, attempts, error)
+        if judged.state is State.RETRYING and (judged.delay <= 0 or self.order.whole) and not self.control.stopped:
+            return True
         if judged.state is State.RETRYING:
             failure, _ = capture(judged.error)
             self.odd[number, child] = State.RETRYING
-            position = self.control.position - 1
-            self.exceptional.append(Exceptional(position, State.RETRYING, attempts, failure, judged.delay))
+            self.exceptional.append(Exceptional(self.at, State.RETRYING, attempts, failure, judged.delay))
         else:
             self._give_in(number, child, judged.error, attempts, judged.state)
+        return False
 
     def _give_in(
         self, number: int, child: int, error: BaseException, attempts: int, state: State = State.FAILED
@@ -323,12 +343,12 @@ class Execution:
             return
         if isinstance(error, Signal):  # it skipped itself, or was cancelled: neither is an error
             value = _stand_in(self.plan.plan, number, state)
-            failure = Failure(f"hr.{type(error).__name__}", error.message) if error.message else None
+            failure = Failure(f"hr.{type(error).__name__}", secrets.redact(error.message)) if error.message else None
         else:
             failure, value = capture(error)
         self.values[number][child] = value
         self.odd[number, child] = state
-        self.exceptional.append(Exceptional(self.control.position - 1, state, attempts, failure))
+        self.exceptional.append(Exceptional(self.at, state, attempts, failure))
 
     def _refused(self, node: LoadedNode, child: int) -> BaseException | None:
         """Why the first of a task run's inputs that could not come along could not."""
@@ -384,6 +404,14 @@ class Execution:
                         room -= size
                         target[child] = mine[child]
         return kept
+
+
+def not_awaited(label: str, coroutine: str) -> FlowError:
+    """Return the error for a task that returned a coroutine."""
+    return FlowError(
+        f"task {label} returned a coroutine of {coroutine}, which nothing awaits, because its own function is not "
+        f"`async def`; write `async def` and `return await {coroutine}(...)`, and headrace awaits it"
+    )
 
 
 def _has_items(plan: Plan, number: int) -> bool:

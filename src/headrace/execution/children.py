@@ -64,6 +64,9 @@ class Child:
                 pass_fds=(write,),
                 start_new_session=True,
             )
+        except BaseException:
+            os.close(self._answers)
+            raise
         finally:
             os.close(write)
 

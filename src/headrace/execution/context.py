@@ -19,6 +19,7 @@ from headrace.core.signals import Signal
 from headrace.core.strips import locate
 from headrace.core.task import Task
 from headrace.errors import NotInTask
+from headrace.execution.secrets import redact
 
 #: What fetches the arguments of a task run and calls the function.
 Call = Callable[[Any, int], Any]
@@ -98,7 +99,7 @@ class Position(Protocol):
     position: int
 
 
-class Batch(Protocol):
+class Executing(Protocol):
     """The execution of a batch, as far as a context needs it."""
 
     plan: Any  # a LoadedPlan; its module stands above this one
@@ -115,8 +116,8 @@ class Post:
 
     Parameters
     ----------
-    batch : Batch
-        The execution.
+    batch : Executing
+        Its execution.
     run_id, worker : str
         Of which run, and where.
     outer : Post or None
@@ -125,7 +126,7 @@ class Post:
 
     __slots__ = ("_known", "batch", "outer", "run_id", "worker")
 
-    def __init__(self, batch: Batch, run_id: str, worker: str, outer: Post | Pinned | None) -> None:
+    def __init__(self, batch: Executing, run_id: str, worker: str, outer: Post | Pinned | None) -> None:
         self.batch = batch
         self.run_id = run_id
         self.worker = worker
@@ -173,7 +174,7 @@ class Post:
             return plain
         try:
             args, kwargs = loaded.arguments(self.batch, child)
-            return name_run(loaded.policy.run_name, loaded.function, args, kwargs)
+            return redact(name_run(loaded.policy.run_name, loaded.function, args, kwargs))
         except Exception as error:  # noqa: BLE001 - a user's function may raise anything
             return f"{plain} (run_name raised {type(error).__name__}: {error})"
 
@@ -206,7 +207,7 @@ POST: ContextVar[Post | Pinned | None] = ContextVar("headrace_post", default=Non
 
 
 @contextmanager
-def at_post(batch: Batch, run_id: str, worker: str) -> Iterator[None]:
+def at_post(batch: Executing, run_id: str, worker: str) -> Iterator[None]:
     """Note that this thread executes a batch."""
     token = POST.set(Post(batch, run_id, worker, POST.get()))
     try:
@@ -234,15 +235,25 @@ def named(task: Task[..., Any], call: Call) -> Call:
         return call
 
     def named_call(source: Any, child: int) -> Any:
-        try:
+        with _naming():
             return call(source, child)
-        except (Exception, Signal) as error:
-            note = f"run name: {context().run_name}"
-            if note not in getattr(error, "__notes__", ()):
-                error.add_note(note)
-            raise
 
-    return named_call
+    async def named_coroutine(source: Any, child: int) -> Any:
+        with _naming():
+            return await call(source, child)
+
+    return named_coroutine if task.is_async else named_call
+
+
+@contextmanager
+def _naming() -> Iterator[None]:
+    try:
+        yield
+    except (Exception, Signal) as error:
+        note = f"run name: {context().run_name}"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise
 
 
 def context(default: Any = _RAISE) -> Context:

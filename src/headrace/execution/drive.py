@@ -152,6 +152,7 @@ class Drive:
                 hooks.over(state, error)
             raise
         executor.finish()
+        self.reading.close()
         self.underway.stop_clock()
         early = self.machine.ending.state is not None  # then its last task runs did not end, and would be missing
         self.record.finish(*outcome_of(run), None if early else means_of(self.plan.tasks, self.machine.nodes))
@@ -205,7 +206,6 @@ class Drive:
             observer.on_moves(moves)
 
     def _end(self, state: State) -> None:
-        self.reading.close()
         if not self.observers:
             return
         summaries = self.machine.summaries()
@@ -224,6 +224,7 @@ class Drive:
         finally:
             if executor is not None:
                 executor.release()
+            self.reading.close()
             self.underway.stop_clock()
             failure, _ = capture(error)
             self.record.finish({**outcome_of(self.flow_run, failure)[0], "state": state.label}, None)

@@ -2,8 +2,9 @@
 
 Pickle drops an exception's traceback, so it travels beside it, by ``tblib``, which Dask uses for the same purpose.
 An exception that cannot be pickled, or not be unpickled again, arrives as ``TaskFailed`` with its type's name, its
-message and the text of its traceback. Many exceptions cannot be unpickled only because their constructor takes other
-arguments than their ``args``; these are put together again without calling it.
+message and the text of its traceback; so does one that holds a secret, with ``***`` in its place. Many exceptions
+cannot be unpickled only because their constructor takes other arguments than their ``args``; these are put together
+again without calling it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tblib
 
 from headrace.core.events import Failure
 from headrace.errors import TaskFailed
+from headrace.execution.secrets import exposes, redact
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -52,6 +54,10 @@ def capture(error: BaseException) -> tuple[Failure, BaseException]:
     pickled, travels = _pickled(_Reduced(error), message, frames), True
     if pickled is None:
         pickled, travels = _pickled(_Parts(error), message, frames), False
+    told = redact(message), redact(text)
+    if told != (message, text) or (pickled is not None and exposes(pickled)):
+        failure = Failure(type_name, *told)
+        return failure, TaskFailed(str(failure), type_name=type_name, traceback=failure.traceback)
     failure = Failure(type_name, message, text, pickled, error)
     return failure, error if travels else TaskFailed(str(failure), type_name=type_name, traceback=text)
 

@@ -18,8 +18,8 @@ from headrace import pickling
 from headrace.core.events import CancelRequested, Command, Deadline, Dispatch, Ended, Event, Release, Stop
 from headrace.core.plan import Plan
 from headrace.core.signals import Cancelled
+from headrace.execution.asynchronous import execution_of
 from headrace.execution.base import Executor, Wanted
-from headrace.execution.batch import Execution
 from headrace.execution.constants import copy
 from headrace.execution.context import at_post
 from headrace.execution.interrupt import AGAIN, Control
@@ -142,7 +142,7 @@ class InlineExecutor(Executor):
         for batch in order.inputs:
             add_values(values, self._values[batch])
         control = Control(order, self._events.append)
-        execution = Execution(
+        execution = execution_of(self._plan, order)(
             self._plan, order, values, control, interrupts=(KeyboardInterrupt,), constants=self._constants
         )
         if self.heeded:

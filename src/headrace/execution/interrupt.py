@@ -2,11 +2,12 @@
 
 How to think about it. A thread that executes Python can be made to raise an exception at its next step, by another
 thread, and in no other way. That must hit a user's task and nothing else: not the next task run, not what headrace
-itself does. So nobody interrupts without holding the batch's lock, and only while the batch says, by ``running`` or
-``deadline``, that a task is under way. Who is through with a task takes that back, and then the lock once: from then
-on nobody can be about to interrupt, and what was on its way arrives at the latest when the lock is let go of. For what
-arrives in these few steps, which are no longer the task's, there is an ``except`` around them. Python looks for
-interruptions at calls of functions only, so between taking back and taking the lock nothing may be called.
+itself does. So nobody interrupts without holding the batch's lock, and only while the batch says that it may be
+interrupted: for a timeout by ``deadline``, for a stop by ``thread`` and ``running``. Who is through takes the lock and
+takes that back: from then on nobody can be about to interrupt, and what was on its way arrives at the latest when the
+lock is let go of. For what arrives in these few steps, which are no longer the task's, there is an ``except`` around
+them. Python looks for interruptions where it calls functions and where it repeats loops, so nothing is called between
+the task's end and the lock.
 
 A thread that waits inside a C function (``time.sleep``, a query) hears of it when the function returns. On a
 cluster such a thread gives its place to another after ``GRACE``; what runs in a process of its own is killed.
@@ -59,7 +60,7 @@ class Control:
     """How far a batch is; shared between the thread that runs it, the watchdog, and those who may stop it."""
 
     __slots__ = (
-        "batch", "began", "deadline", "interrupt_at", "kill", "leave", "limit", "lock", "position", "running",
+        "batch", "began", "busy", "deadline", "interrupt_at", "kill", "leave", "limit", "lock", "position", "running",
         "seconds", "send", "stop", "stopped", "thread",
     )  # fmt: skip
 
@@ -72,6 +73,7 @@ class Control:
         self.seconds: array[float] = array("f")
         self.began = perf_counter()
         self.running: float | None = None  # since when a task is running
+        self.busy = 0.0  # seconds that a coroutine has computed which was under way last
         self.send = send
         self.thread: int | None = None  # who runs it, while it may be interrupted
         self.deadline: float | None = None  # when the attempt that is running has taken too long

@@ -18,6 +18,7 @@ class Node(Protocol):
     """A node as a worker holds it, as far as it matters here."""
 
     policy: Policy
+    awaits: bool
     function: Callable[..., Any]
 
     def arguments(self, source: Any, child: int) -> tuple[Sequence[Any], Mapping[str, Any]]:
@@ -46,7 +47,14 @@ def kept(node: Node, call: Call) -> Call:
             raise Found(found[0])
         return target.write(url, call(source, child))
 
-    return keep
+    async def keep_awaited(source: Any, child: int) -> Any:
+        url = target.url_for(_names(node, source, child))
+        found = target.read(url)
+        if found is not None:
+            raise Found(found[0])
+        return target.write(url, await call(source, child))
+
+    return keep_awaited if node.awaits else keep
 
 
 def _names(node: Node, source: Any, child: int) -> dict[str, Any]:

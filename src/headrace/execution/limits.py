@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from threading import get_ident
 from time import perf_counter
@@ -33,6 +34,8 @@ def limited(task: Task[..., Any], call: Call) -> Call:
     seconds = task.policy.timeout
     if seconds is None or task.policy.isolated:  # `Children` looks after those that are isolated
         return call
+    if task.is_async:
+        return _limited_coroutines(task, call, seconds)
 
     def attempt(source: Any, child: int) -> Any:
         control = source.control
@@ -42,9 +45,8 @@ def limited(task: Task[..., Any], call: Call) -> Call:
                 control.deadline = began + seconds
                 value = call(source, child)
             finally:
-                control.deadline = None
-                with control.lock:
-                    pass
+                with control.lock:  # before anything is called; see `interrupt`
+                    control.deadline = None
                 forget(get_ident())
         except (Cancelled, KeyboardInterrupt):
             raise
@@ -59,6 +61,25 @@ def limited(task: Task[..., Any], call: Call) -> Call:
             told = timed_out(task, took, prompt=took < seconds + PROMPT)
             raise told.with_traceback(error.__traceback__) from None
         raise timed_out(task, took, prompt=False) from error
+
+    return attempt
+
+
+def _limited_coroutines(task: Task[..., Any], call: Call, seconds: float) -> Call:
+    async def attempt(source: Any, child: int) -> Any:
+        began, scope = perf_counter(), asyncio.timeout(seconds)
+        try:
+            async with scope:
+                value = await call(source, child)
+        except TimeoutError as error:
+            if not scope.expired():
+                raise
+            took = perf_counter() - began
+            told = timed_out(task, took, prompt=took < seconds + PROMPT)
+            raise told.with_traceback(error.__traceback__) from None
+        if (took := perf_counter() - began) >= seconds:
+            raise timed_out(task, took, prompt=False)
+        return value
 
     return attempt
 

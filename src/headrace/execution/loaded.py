@@ -19,6 +19,7 @@ from headrace.core.slots import (
     EachSent,
     How,
     Ref,
+    SecretRef,
     Slot,
     Slotted,
     build,
@@ -33,6 +34,7 @@ from headrace.execution.interrupt import Control
 from headrace.execution.kept import kept
 from headrace.execution.limits import limited
 from headrace.execution.prints import printing
+from headrace.execution.secrets import resolve
 from headrace.execution.values import PASSING, Values
 
 
@@ -65,6 +67,7 @@ class Source(Protocol):
 Getter = Callable[[Source, int], Any]
 
 #: What calls of tasks are wrapped in, the innermost first; each returns the call as it is if a task does not need it.
+#: Calls of ``async def`` tasks return coroutines.
 GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = (limited, printing, named)
 
 
@@ -72,7 +75,8 @@ class LoadedNode:
     """A node of the plan, ready to be called."""
 
     __slots__ = (
-        "args", "call", "function", "index", "kwargs", "measures", "number", "picky", "plain", "plan", "policy",
+        "args", "awaits", "call", "function", "index", "kwargs", "measures", "number", "picky", "plain", "plan",
+        "policy",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, index: int) -> None:
@@ -87,6 +91,7 @@ class LoadedNode:
         task = plan.tasks[self.number]
         self.function: Callable[..., Any] = task.function
         self.policy: Policy = task.policy
+        self.awaits = task.is_async
         self.picky = not runs_after_success(task.policy.trigger)
         if row is None:
             spec = self.spec
@@ -94,7 +99,9 @@ class LoadedNode:
             self.kwargs = {key: _getter(plan, slot, spec.inputs) for key, slot in spec.kwargs.items()}
             self.measures = spec.measures
         #: fetches the arguments of a task run and calls the function, with all that its policy asks for
-        self.call: Getter = self._call_apart if task.policy.isolated else self._call
+        self.call: Getter = self._call
+        if task.policy.isolated or self.awaits:
+            self.call = self._call_apart if task.policy.isolated else self._await
         for guard in GUARDS:
             self.call = guard(task, self.call)
         self.call = kept(self, self.call)
@@ -140,6 +147,10 @@ class LoadedNode:
             )
         return value if type(value) not in PASSING else list(value)
 
+    async def _await(self, source: Source, child: int) -> Any:
+        value = await self._call(source, child)
+        return value if type(value) not in PASSING else list(value)
+
 
 class LoadedPlan:
     """A plan on a worker. Nodes are made ready at their first use."""
@@ -147,6 +158,7 @@ class LoadedPlan:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.children = Children()
+        self.awaits = any(task.is_async for task in plan.tasks)  # whether there are coroutines in it
         self._nodes: list[LoadedNode | None] = [None] * len(plan.nodes)
 
     def name_of(self, index: int) -> str:
@@ -177,6 +189,8 @@ def _getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
         case EachOf(items):
             getters = [_getter(plan, item, inputs) for item in items]
             return lambda execution, child: getters[child](execution, 0)
+        case SecretRef(name):
+            return lambda execution, child: resolve(name)
         case Slotted(items=items):
             inner = [_getter(plan, item, inputs) for item in items]
             return lambda execution, child: build(slot, [get(execution, child) for get in inner])

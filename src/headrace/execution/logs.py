@@ -22,6 +22,7 @@ from traceback import format_exception
 from typing import Any
 
 from headrace.execution.context import POST
+from headrace.execution.secrets import redact
 
 #: Lines, and characters, between two sendings of one process, of which there are some ten a second. A scheduler
 #: passes on some ten megabytes a second with ease; what a person reads is a ten-thousandth of that.
@@ -113,6 +114,7 @@ def _reaches_root(logger: logging.Logger) -> bool:
 
 def leaving(text: str) -> str:
     """Return a text as it may leave a worker: every text that is logged or printed passes here first."""
+    text = redact(text)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} … ({len(text) - LONGEST:,} more characters)"
 
 
@@ -138,7 +140,7 @@ class TaskRecord(logging.LogRecord):
         """Make the message."""
         for name, value in self._origin.items():
             self.__dict__.setdefault(name, value)
-        return super().getMessage()
+        return redact(super().getMessage())
 
 
 def origin() -> dict[str, Any] | None:
@@ -207,6 +209,7 @@ class Outlet:
         self._characters = 0
         self._dropped = 0
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row, and drop the oldest ones if it is one too many."""
@@ -218,14 +221,15 @@ class Outlet:
                 self._dropped += 1
 
     def flush(self) -> None:
-        """Send what is there."""
-        if not self._rows:
-            return
-        with self._lock:
-            logged = Logged(list(self._rows), self._dropped, self._worker)
-            self._rows.clear()
-            self._characters = self._dropped = 0
-        self._send(logged)
+        """Send what is there, after all that was there before: the watchdog and the end of a batch may meet here."""
+        with self._sending:
+            with self._lock:
+                if not self._rows:
+                    return
+                logged = Logged(list(self._rows), self._dropped, self._worker)
+                self._rows.clear()
+                self._characters = self._dropped = 0
+            self._send(logged)
 
 
 def row_of(record: logging.LogRecord) -> dict[str, Any]:
@@ -267,9 +271,7 @@ class Logs(logging.Handler):
 
     # -- runs ------------------------------------------------------------------------------------------------------
 
-    def open(
-        self, run_id: str, wanted: LogSettings | None = None, send: Callable[[Logged], None] | None = None, at: str = ""
-    ) -> None:
+    def open(self, run_id: str, wanted: LogSettings | None = None, outlet: Outlet | None = None) -> None:
         """Begin to care for a run's tasks in this process; ``close`` as often.
 
         Parameters
@@ -278,10 +280,8 @@ class Logs(logging.Handler):
             Which run.
         wanted : LogSettings, optional
             How its driver logs; None in the driver's process.
-        send : callable, optional
-            Sends a ``Logged`` to the driver.
-        at : str
-            The worker.
+        outlet : Outlet, optional
+            Leads to the driver; not used, if that is this process.
         """
         with self._change:
             self._open[run_id] = self._open.get(run_id, 0) + 1
@@ -289,11 +289,11 @@ class Logs(logging.Handler):
                 before = logging.getLogRecordFactory()
                 self._factory = before, _made_in_task(before)
                 logging.setLogRecordFactory(self._factory[1])
-            if wanted is None or send is None or wanted.driver == this_process() or run_id in self._levels:
+            if wanted is None or outlet is None or wanted.driver == this_process() or run_id in self._levels:
                 return
             self._levels[run_id] = wanted.levels
             self._set_levels()
-            self.take(run_id, Outlet(send, at, wanted.lines))
+            self.take(run_id, outlet)
 
     def mute(self, wanted: LogSettings) -> None:
         """Keep what is sent to the driver from this process's own handlers, if they write to where the driver's do.

@@ -134,7 +134,11 @@ def printing(task: Task[..., Any], call: Call) -> Call:
         with logged_prints():
             return call(source, child)
 
-    return printing_call
+    async def printing_coroutine(source: Any, child: int) -> Any:
+        with logged_prints():
+            return await call(source, child)
+
+    return printing_coroutine if task.is_async else printing_call
 
 
 def _log(line: str) -> None:

@@ -14,37 +14,52 @@ from distributed.worker_state_machine import SecedeEvent
 from headrace.execution.interrupt import Control
 
 
-class Running:
-    """The batches that this process executes, by run, and those that were stopped, also before they came."""
+class _Run:
+    """The batches of one run that this process executes, and those that were stopped, also before they came."""
 
     def __init__(self) -> None:
-        self._controls: dict[str, set[Control]] = {}
-        self._stopped: dict[str, set[int]] = {}
+        self.controls: set[Control] = set()
+        self.stopped: set[int] = set()
+
+
+class Running:
+    """What this process executes, by run."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, _Run] = {}
+
+    def open(self, run_id: str) -> None:
+        """Begin to execute batches of a run."""
+        self._runs.setdefault(run_id, _Run())
 
     @contextmanager
     def noted(self, run_id: str, control: Control) -> Iterator[None]:
         """While a batch executes: let it be found by those who stop it."""
-        controls = self._controls.setdefault(run_id, set())
-        controls.add(control)
-        if control.batch in self._stopped.get(run_id, ()):  # whoever stops it now has noted that, or finds it
+        run = self._runs.get(run_id) or _Run()
+        run.controls.add(control)
+        # Whoever stops the batch from now on finds it; before, it was noted, or the run is over.
+        if control.batch in run.stopped or self._runs.get(run_id) is not run:
             control.end()
         try:
             yield
         finally:
-            controls.discard(control)
+            run.controls.discard(control)
 
     def stop(self, run_id: str, batches: Collection[int]) -> list[int]:
         """Stop batches of a run, those that are still on their way to here, too; return those that will report."""
-        self._stopped.setdefault(run_id, set()).update(batches)
-        running = [control for control in list(self._controls.get(run_id, ())) if control.batch in batches]
+        run = self._runs.get(run_id)
+        if run is None:
+            return []
+        run.stopped.update(batches)
+        running = [control for control in list(run.controls) if control.batch in batches]
         for control in running:
             control.end()
         return [control.batch for control in running]
 
-    def clear(self, run_id: str) -> None:
-        """Forget a run, and stop what is left of it."""
-        self._stopped.pop(run_id, None)
-        for control in list(self._controls.pop(run_id, ())):
+    def close(self, run_id: str) -> None:
+        """Stop what is left of a run, and execute nothing of it any more."""
+        run = self._runs.pop(run_id, None)
+        for control in list(run.controls) if run is not None else ():
             control.end()
 
 

@@ -17,6 +17,7 @@ from distributed.protocol.serialize import dask_deserialize, dask_serialize, pic
 
 from headrace.errors import NotPicklable
 from headrace.execution.constants import Constant
+from headrace.execution.secrets import redact
 from headrace.execution.values import Values
 
 
@@ -64,9 +65,10 @@ def why_not(value: Any) -> Exception | None:
 
 def refusal(label: str, value: Any, error: Exception) -> NotPicklable:
     """Return the error for a task's value that cannot travel."""
+    told = redact(f"{type(error).__name__}: {error}")
     return NotPicklable(
         f"the value of task {label}, a {type(value).__qualname__}, is needed in another process and cannot be pickled "
-        f"({type(error).__name__}: {error}); return plain data, or make the object in the task that uses it",
+        f"({told}); return plain data, or make the object in the task that uses it",
         task=label,
     )
 

@@ -92,7 +92,7 @@ def give_back(control: Control) -> None:
         stop = control.stop = control.position
         seconds: array[float] = control.seconds[:stop]
     running = control.running
-    current = perf_counter() - running if running is not None else 0.0
+    current = perf_counter() - running if running is not None else control.busy
     control.send(HandedBack(control.batch, stop, seconds, current))
 
 
@@ -114,9 +114,8 @@ def watched(execution: Execution) -> Ended:
             control.thread = threading.get_ident()
             ended = execution.run()
         finally:
-            control.thread = None
-            with control.lock:
-                pass
+            with control.lock:  # before anything is called; see `interrupt`
+                control.thread = None
             forget(threading.get_ident())
     except Cancelled:
         ended = execution.cut_short()

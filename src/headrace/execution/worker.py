@@ -21,6 +21,7 @@ from headrace.core.events import Dispatch, Ended, Event
 from headrace.core.plan import plain
 from headrace.core.slots import elements
 from headrace.errors import NotPicklable, RunError
+from headrace.execution.asynchronous import execution_of
 from headrace.execution.batch import Execution
 from headrace.execution.constants import Constant
 from headrace.execution.context import at_post
@@ -28,7 +29,7 @@ from headrace.execution.gang import GangExecution
 from headrace.execution.inside import executing
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedPlan
-from headrace.execution.logs import LOGS, Logged, LogSettings
+from headrace.execution.logs import LOGS, Logged, LogSettings, Outlet
 from headrace.execution.mail import OFFICE, Outbox, serve
 from headrace.execution.scheduler import topic
 from headrace.execution.shelf import Shelf
@@ -88,7 +89,9 @@ class PlanPlugin(WorkerPlugin):
         """Load the plan, away from the event loop, because importing what it needs may take seconds."""
         serve(worker)
         OFFICE.open(self.run_id)
-        LOGS.open(self.run_id, self.logs, partial(_send, worker, self.name), worker.address)
+        RUNNING.open(self.run_id)
+        outlet = Outlet(partial(_send, worker, self.name), worker.address, self.logs.lines)
+        LOGS.open(self.run_id, self.logs, outlet)
         PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) + 1
         if self.run_id not in PROCESS.plans:
             plan = await asyncio.to_thread(pickling.loads, self.plan, f"the plan of run {self.run_id}")
@@ -105,7 +108,7 @@ class PlanPlugin(WorkerPlugin):
             plan = PROCESS.plans.pop(self.run_id, None)
             PROCESS.kept.clear(self.run_id)
             OFFICE.remove(self.run_id)
-            RUNNING.clear(self.run_id)
+            RUNNING.close(self.run_id)
             if plan is not None:
                 plan.children.close()
 
@@ -147,7 +150,9 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues | Constant) 
     control = Control(order, send)
     control.leave = place_of_this_thread(worker)
     if order.links is None:
-        execution = Execution(plan, order, values, control, size_of=size_of, constants=constants, refused=refused)
+        execution = execution_of(plan, order)(
+            plan, order, values, control, size_of=size_of, constants=constants, refused=refused
+        )
         ended = _watched(run_id, execution, worker.address)
     else:
         box, outbox = OFFICE.box(run_id, order.batch), Outbox(worker, run_id, order.batch, addresses)

@@ -1,0 +1,219 @@
+"""Secrets where tasks run: looked up by name, remembered in memory, and struck out of every text that leaves.
+
+What was looked up in a process is known to it from then on, and nothing that it says shall hold it: ``redact`` goes
+over texts (messages, tracebacks, logs), ``exposes`` over bytes (pickled exceptions), ``reveals`` over what a task
+returned. A text of less than ``SHORTEST`` characters is not looked for, because it may stand anywhere by chance.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path, PurePath
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from headrace.core.secret import Secret, look_up_by
+from headrace.core.slots import parts
+from headrace.errors import SecretNotFound, SecretReturned
+
+__all__ = ["Secret"]
+
+#: Names the folder that holds a file per secret, and where that is if nothing else is said.
+FOLDER_VARIABLE, FOLDER = "HEADRACE_SECRETS", "/run/secrets"
+#: Entry points of this group are functions that take a name and return a text, or None.
+GROUP = "headrace.secrets"
+#: Texts shorter than this are in no danger of being told apart from others, so they are not struck out.
+SHORTEST = 4
+#: A text of at least so many characters is found inside of others that a task returns, a shorter one only alone.
+UNMISTAKABLE = 8
+#: What stands in the place of a secret.
+MASK = "***"
+#: Seconds for which a provider's answer is used again: it may cost a request.
+FRESH = 60.0
+#: How deep into what a task returned is looked.
+DEEPEST = 20
+
+
+class Confidant(Protocol):
+    """Who is told that a task run was given a secret: the execution of its batch."""
+
+    confided: bool
+
+
+_CONFIDANT: ContextVar[Confidant | None] = ContextVar("headrace_confidant", default=None)
+
+
+@contextmanager
+def confiding(in_whom: Confidant) -> Iterator[None]:
+    """Say whose task runs look secrets up within the block."""
+    token = _CONFIDANT.set(in_whom)
+    try:
+        yield
+    finally:
+        _CONFIDANT.reset(token)
+
+
+class _Known:
+    """The secrets that this process knows."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.values: tuple[str, ...] = ()
+        self.forms: tuple[str, ...] = ()  # as they may stand in texts, the longest first
+        self.answers: dict[str, tuple[float, str]] = {}  # of providers, with the time
+
+    def add(self, value: str) -> None:
+        if len(value) < SHORTEST or value in self.values:
+            return
+        with self.lock:
+            forms = {value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe="")}
+            self.values = (*self.values, value)
+            self.forms = tuple(sorted({*self.forms, *forms}, key=len, reverse=True))
+
+
+_KNOWN = _Known()
+
+
+def remember(value: str) -> None:
+    """Know a text as a secret in this process, such as one that a child process looked up."""
+    _KNOWN.add(value)
+
+
+def resolve(name: str) -> str:
+    """Look a secret up.
+
+    Parameters
+    ----------
+    name : str
+        Of the secret.
+
+    Raises
+    ------
+    SecretNotFound
+        If it is nowhere; says where was looked.
+    """
+    confidant = _CONFIDANT.get()
+    if confidant is not None:
+        confidant.confided = True
+    looked: list[str] = []
+    for source in (_from_environment, _from_file, _from_providers):
+        value = source(name, looked)
+        if value is not None:
+            _KNOWN.add(value)
+            return value
+    raise SecretNotFound(
+        f"there is no secret {name!r} where this task runs (process {os.getpid()}): looked for {', '.join(looked)}; "
+        "set one of them where the workers run",
+        name=name,
+    )
+
+
+look_up_by(resolve)
+
+
+def _from_environment(name: str, looked: list[str]) -> str | None:
+    value = os.environ.get(name)
+    looked.append(f"the environment variable {name}{' (which is empty)' if value == '' else ''}")
+    return value or None
+
+
+def _from_file(name: str, looked: list[str]) -> str | None:
+    if PurePath(name).is_absolute() or ".." in PurePath(name).parts:
+        return None
+    file = Path(os.environ.get(FOLDER_VARIABLE) or FOLDER) / name
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        looked.append(f"the file {file}")
+        return None
+    except (OSError, ValueError) as error:
+        looked.append(f"the file {file} (which cannot be read: {type(error).__name__})")
+        return None
+    value = text.removesuffix("\n").removesuffix("\r")
+    looked.append(f"the file {file}{'' if value else ' (which is empty)'}")
+    return value or None
+
+
+def _from_providers(name: str, looked: list[str]) -> str | None:
+    with _KNOWN.lock:
+        at, answer = _KNOWN.answers.get(name, (0.0, ""))
+    if answer and time.monotonic() - at < FRESH:
+        return answer
+    for label, provide in _providers():
+        try:
+            found = provide(name)
+        except Exception as error:  # noqa: BLE001 - a provider may raise anything; others may still know the secret
+            looked.append(f"the provider {label!r} (which failed: {type(error).__name__}: {error})")
+            continue
+        if isinstance(found, str) and found:
+            with _KNOWN.lock:
+                _KNOWN.answers[name] = time.monotonic(), found
+            return found
+        odd = "" if found is None else f" (which gave a {type(found).__name__}, not a text)"
+        looked.append(f"the provider {label!r}{odd}")
+    return None
+
+
+@functools.cache
+def _providers() -> list[tuple[str, Callable[[str], object]]]:
+    from importlib.metadata import entry_points
+
+    return [(point.name, point.load()) for point in entry_points(group=GROUP)]
+
+
+def redact(text: str) -> str:
+    """Return a text with ``***`` in the place of each secret that this process knows.
+
+    Parameters
+    ----------
+    text : str
+        About to leave the process, or to be shown.
+    """
+    for form in _KNOWN.forms:
+        if form in text:
+            text = text.replace(form, MASK)
+    return text
+
+
+def exposes(data: bytes) -> bool:
+    """Whether bytes hold a secret that this process knows."""
+    return any(form.encode("utf-8", "surrogatepass") in data for form in _KNOWN.forms)
+
+
+def reveals(value: Any, depth: int = DEEPEST) -> bool:
+    """Whether a value is, or is a plain container of, a text with a secret in it.
+
+    Parameters
+    ----------
+    value : object
+        What a task returned.
+    depth : int
+        For recursion.
+    """
+    if isinstance(value, (bytes, bytearray)):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        return any(value == known or (len(known) >= UNMISTAKABLE and known in value) for known in _KNOWN.values)
+    return depth > 0 and any(reveals(part, depth - 1) for part in parts(value))
+
+
+def refusal(label: str) -> SecretReturned:
+    """Return the error for a task that returned a secret.
+
+    Parameters
+    ----------
+    label : str
+        Of the task run.
+    """
+    return SecretReturned(
+        f"task {label} returned the text of a secret, alone or inside of other values, and what tasks return is stored "
+        "and sent; give hr.Secret(...) to each task that needs it, and return only what was made with it",
+        task=label,
+    )
