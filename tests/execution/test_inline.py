@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from array import array
+
 import pytest
 
 import headrace as hr
@@ -36,7 +38,7 @@ def test_batches_run_in_order_and_see_each_others_values(executor):
 
 def test_what_is_stopped_does_not_start(executor):
     executor.send([Dispatch(0, (Strip((0,), 0, 2),)), Stop((0,))])
-    assert executor.wait(0.0) == []
+    assert executor.wait(0.0) == [Ended(0, 0, array("f"))]
     assert executor.fetch({0: [(0, 0)]}) == {}
 
 

@@ -223,11 +223,12 @@ class Ending:
                 run.resize(1)
             run.opened = True
             for child, state in enumerate(run.states):
-                if state >= State.SUCCESS:
+                if State.SUCCESS <= state != State.CANCELLED:
                     continue
+                begun = state == State.RUNNING or (state == State.CANCELLED and child in run.attempts)
                 if run.cleans and all(source.succeeded for source in _asked(run, self.nodes)):
                     run.failures[child] = _not_done(f"clean-up {run.label(child)} was not done", "it")
-                elif index in setting_up and state == State.RUNNING:
+                elif begun and index in setting_up:
                     run.failures[child] = _not_done(f"set-up {run.label(child)} was stopped on its way", "what it made")
         for run in self.nodes:
             for child, state in enumerate(run.states):

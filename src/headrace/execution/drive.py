@@ -6,7 +6,6 @@ import contextvars
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Protocol
 
 from headrace.core.costs import means_of, prior_of
@@ -109,8 +108,12 @@ class Drive:
         return self.flow_run
 
     def _run_aside(self) -> None:
-        with suppress(BaseException):  # it is in `underway`
-            self.run()
+        try:
+            self._see_through()
+        except BaseException as error:  # noqa: BLE001 - raised by who waits for the run
+            self.underway.finish(error)
+        else:
+            self.underway.finish(None)
 
     def _listen(self, node: NodeRun) -> None:
         """Have a node tell its moves, if an observer wants to hear of them."""
@@ -126,23 +129,26 @@ class Drive:
 
     def run(self) -> FlowRun:
         """Drive the run to its end in this thread, and write down how it ended."""
-        error: BaseException | None = None
+        try:
+            self._see_through()
+        finally:
+            self.underway.finish(None)
+        return self.flow_run
+
+    def _see_through(self) -> None:
         try:
             with heeding(self.underway) as heeded:
                 self._run(heeded.installed)
-            self._deal(heeded)
-        except BaseException as caught:
-            attach(caught, self.flow_run)
-            error = caught
+            interruption, self._interruption = self._interruption, None
+            self._deal(interruption, heeded)
+        except BaseException as error:
+            attach(error, self.flow_run)
             raise
-        finally:
-            self.underway.finish(error)
-        return self.flow_run
 
-    def _deal(self, heeded: Heeded) -> None:
+    def _deal(self, interruption: KeyboardInterrupt | None, heeded: Heeded) -> None:
         """Raise what asked for the end, now that it has come."""
-        if self._interruption is not None:
-            raise self._interruption
+        if interruption is not None:
+            raise interruption
         heeded.deal()
 
     def _run(self, heeded: bool) -> None:
@@ -166,7 +172,8 @@ class Drive:
         executor.finish()
         self.reading.close()
         self.underway.stop_clock()
-        self.record.finish(*outcome_of(run), means_of(self.plan.tasks, self.machine.nodes))
+        early = self.machine.ending.state is not None  # then its last task runs did not end, and would be missing
+        self.record.finish(*outcome_of(run), None if early else means_of(self.plan.tasks, self.machine.nodes))
         self._end(run.state)
         if hooks.began:
             hooks.over(run.state, run.error)

@@ -86,7 +86,11 @@ class FlowRun:
         if not self.done:
             with heeding(self._underway) as heeded:
                 self._underway.over.wait(timeout)
-            heeded.deal()
+            try:
+                heeded.deal()
+            except KeyboardInterrupt as error:
+                attach(error, self)
+                raise
         if self.done and self._underway.error is not None:
             raise self._underway.error
         return self

@@ -1,0 +1,194 @@
+"""Real processes that are interrupted: what was set up is cleaned up, and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from textwrap import dedent
+
+import psutil
+import pytest
+
+from headrace import Storage
+
+SCRIPT = """
+    import os, signal, sys, threading, time
+    import headrace as hr
+
+    PATH = {path!r}
+
+    def note(line):
+        with open(PATH, "a") as file:
+            file.write(line + "\\n")
+
+    @hr.resource
+    def place():
+        note("made")
+        return PATH
+
+    @place.cleanup
+    def leave(path):
+        note("cleaned up")
+
+    @hr.task
+    def work(path):
+        note("working")
+        {body}
+
+    @hr.flow
+    def endless():
+        with place() as path:
+            work(path)
+
+    if __name__ == "__main__":
+        try:
+            with {environment} as environment:
+                endless.storage = hr.Storage("store")
+                {run}
+        except KeyboardInterrupt as error:
+            note(f"raised with {{error.run.state}}")
+            raise
+"""
+BODIES = {
+    "sleeps": "time.sleep(60)",
+    "waits": "threading.Event().wait(60)",
+    "computes": "while True: sum(range(1000))",
+}
+PLACES = {"inline": "hr.LocalEnvironment()", "local": 'hr.DaskEnvironment("local", n_workers=2)'}
+RUN = "endless.run(environment=environment)"
+START = "endless.start(environment=environment).wait()"
+ASYNC = "import asyncio; asyncio.run(endless.run_async(environment=environment))"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lines(folder: Path) -> list[str]:
+    path = folder / "told"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def started(folder: Path, place: str, body: str = "sleeps", run: str = RUN) -> subprocess.Popen[str]:
+    """Start a script in a session of its own, and return when its task is at work."""
+    script = folder / "script.py"
+    script.write_text(
+        dedent(SCRIPT).format(path=str(folder / "told"), body=BODIES[body], environment=PLACES[place], run=run)
+    )
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    end = time.monotonic() + 60
+    while "working" not in lines(folder):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return process
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[float, str]:
+    """Wait for the end; return how long that took and what was said, with nothing left of the session."""
+    began = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    took = time.monotonic() - began
+    _, alive = psutil.wait_procs([one for one in psutil.process_iter() if _session(one.pid) == process.pid], timeout=10)
+    assert not alive
+    return took, err
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_ctrl_c_in_this_process(body: str, folder: Path) -> None:
+    process = started(folder, "inline", body)
+    process.send_signal(signal.SIGINT)
+    took, err = ended(process)
+    assert took < 3
+    assert lines(folder) == ["made", "working", "cleaned up", "raised with Cancelled"]
+    assert process.returncode == -signal.SIGINT  # as Python ends after an uncaught KeyboardInterrupt
+    assert err.strip().endswith("KeyboardInterrupt")
+    [record] = Storage("store").runs()
+    assert record.state == "Cancelled"
+    counts = {node["name"]: node["counts"] for node in record.outcome["nodes"]}
+    assert counts == {"place": {"Success": 1}, "work": {"Cancelled": 1}, "leave": {"Success": 1}}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_ctrl_c_with_a_cluster(body: str, folder: Path) -> None:
+    process = started(folder, "local", body)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to the workers, too
+    took, _ = ended(process)
+    assert took < 6
+    assert lines(folder) == ["made", "working", "cleaned up", "raised with Cancelled"]
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_sigterm(place: str, folder: Path) -> None:
+    process = started(folder, place)
+    process.send_signal(signal.SIGTERM)
+    took, err = ended(process)
+    assert took < 6
+    assert lines(folder) == ["made", "working", "cleaned up"]
+    assert process.returncode == 143
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("place", "run"), [("local", START), ("local", ASYNC), ("inline", START)])
+def test_ctrl_c_while_waiting_for_a_run_in_another_thread(place: str, run: str, folder: Path) -> None:
+    process = started(folder, place, "computes", run)
+    process.send_signal(signal.SIGINT)
+    took, _ = ended(process)
+    assert took < 6
+    assert lines(folder)[:3] == ["made", "working", "cleaned up"]
+    assert process.returncode == -signal.SIGINT
+
+
+def test_a_second_ctrl_c_ends_at_once(folder: Path) -> None:
+    process = started(folder, "inline", "sleeps")
+    script = (folder / "script.py").read_text()
+    process.send_signal(signal.SIGINT)
+    ended(process)
+    (folder / "told").unlink()
+    hanging = script.replace('note("cleaned up")', 'note("cleaning up"); time.sleep(60)')
+    (folder / "script.py").write_text(hanging)
+    process = subprocess.Popen([sys.executable, "script.py"], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    for line in ("working", "cleaning up"):
+        while line not in lines(folder):
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+    took, _ = ended(process)
+    assert took < 3
+    record = Storage("store").runs()[0]
+    assert [error["type"] for error in record.outcome["errors"]] == ["headrace.errors.NotCleanedUp"]
+
+
+def test_a_cleanup_that_hangs_is_cut_off(folder: Path) -> None:
+    process = started(folder, "inline", "sleeps")
+    script = (folder / "script.py").read_text()
+    process.kill()
+    process.communicate()
+    (folder / "told").unlink()
+    (folder / "script.py").write_text(script.replace('note("cleaned up")', "time.sleep(60)"))
+    process = subprocess.Popen([sys.executable, "script.py"], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while "working" not in lines(folder):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    took, _ = ended(process)
+    assert 4 < took < 7
+    record = Storage("store").runs()[0]
+    assert record.state == "Cancelled"
+    assert "clean-up leave was not done" in record.outcome["errors"][0]["message"]
