@@ -18,7 +18,7 @@ from benchmarks.shapes import Shape, shapes
 
 def drawing(shape: Shape) -> float:
     """Return the seconds that drawing and planning take, which are a part of headrace's time."""
-    from headrace.core.plan import make_plan
+    from headrace.core.planning import make_plan
 
     start = time.perf_counter()
     make_plan(shape.flow.graph(**shape.parameters))

@@ -23,7 +23,8 @@ from benchmarks.shapes import Shape, shapes
 from headrace import pickling
 from headrace.core.events import Dispatch, Ended
 from headrace.core.machine import RunMachine
-from headrace.core.plan import Plan, make_plan
+from headrace.core.plan import Plan
+from headrace.core.planning import make_plan
 from headrace.core.strips import count
 from headrace.execution.batch import Control, Execution
 from headrace.execution.loaded import LoadedPlan

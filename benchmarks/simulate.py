@@ -24,7 +24,8 @@ from benchmarks.report import grid, machine
 from benchmarks.shapes import inc_task, total_task
 from benchmarks.virtual import Circumstances, VirtualCluster, critical_path, draw_durations
 from headrace.core.graph import draw
-from headrace.core.plan import Plan, make_plan
+from headrace.core.plan import Plan
+from headrace.core.planning import make_plan
 
 TASKS = 1_000_000
 

@@ -9,7 +9,7 @@ import headrace as hr
 from benchmarks import simulate
 from benchmarks.virtual import Circumstances, VirtualCluster, critical_path, draw_durations
 from headrace.core.graph import draw
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.state import State
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from headrace import errors
     from headrace.core.control import case, decide_by, filter, merge, switch  # noqa: A004 - words of the flow language
     from headrace.core.flow import parameter as Parameter  # noqa: N812 - reads as a noun in a flow
+    from headrace.core.loops import loop
     from headrace.core.node import flatten, unmapped
     from headrace.core.resource import Resource, resource
     from headrace.core.rules import some_failed, some_successful
@@ -42,6 +43,7 @@ _FACE = {
     "flow": ("headrace.flows", "flow"),
     "Flow": ("headrace.flows", "Flow"),
     "Parameter": ("headrace.core.flow", "parameter"),
+    "loop": ("headrace.core.loops", "loop"),
     "unmapped": ("headrace.core.node", "unmapped"),
     "flatten": ("headrace.core.node", "flatten"),
     "case": ("headrace.core.control", "case"),
@@ -102,6 +104,7 @@ __all__ = [
     "flatten",
     "flow",
     "get_client",
+    "loop",
     "merge",
     "resource",
     "some_failed",

@@ -6,6 +6,7 @@ survives a pickle, and the standard class is a base where one fits::
     HeadraceError
     ├── FlowError(ValueError)                 a flow is not well formed
     │   ├── NodeUsedAsValue(TypeError)        `if node:`, `node + 1`, `for x in node` while drawing
+    │   ├── NestedTooDeep(RecursionError)     tasks that return flows whose tasks return flows, and so on
     │   └── UnstableFlow                      one flow function, the same parameters, two graphs
     ├── ParameterError(ValueError)            a parameter is unknown, missing or of the wrong type
     ├── SecretNotFound(LookupError)           a secret is not where the task runs; says where was looked
@@ -31,6 +32,7 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── TaskTimedOut(TimeoutError)        an attempt of the task took longer than its timeout
     │   ├── TriggerFailed                     upstream states did not satisfy the task's trigger
     │   ├── TaskCrashed                       the process that ran the task died, and no attempt is left
+    │   ├── LoopLimit                         a loop was not done after the most turns that it may take
     │   ├── RunCancelled
     │   ├── RunTimedOut(TimeoutError)
     │   ├── NotCleanedUp                      a run had to end before its clean-ups were done
@@ -80,6 +82,10 @@ class FlowError(HeadraceError, ValueError):
 
 class NodeUsedAsValue(FlowError, TypeError):
     """A node was used as if its value were known while the flow is drawn."""
+
+
+class NestedTooDeep(FlowError, RecursionError):
+    """Tasks return flows whose tasks return flows, deeper than a run goes."""
 
 
 class UnstableFlow(FlowError):
@@ -180,6 +186,10 @@ class TriggerFailed(RunError):
 
 class TaskCrashed(RunError):
     """The process that ran the task died, and no attempt is left."""
+
+
+class LoopLimit(RunError):
+    """A loop was not done after the most turns that it may take."""
 
 
 class RunCancelled(RunError):

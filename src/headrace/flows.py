@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any, Self, overload
 
 from headrace import parameters as params
+from headrace.core.bound import Bound
 from headrace.core.flow import FlowDefinition
 from headrace.core.graph import Graph
 from headrace.core.policy import FlowPolicy
@@ -165,6 +166,26 @@ class Flow(FlowDefinition):
         storage = self.storage or _passing_storage()
         location = storage.add_flow(self, replace=True)
         return environment or self.environment or LocalEnvironment(), storage, location
+
+    def bind(self, **parameters: Any) -> Bound:
+        """Return the flow with values for its parameters, for a task to return: the task run goes on as this flow.
+
+        Parameters
+        ----------
+        **parameters
+            Values by parameter name; those with a default may be left out.
+
+        Returns
+        -------
+        Bound
+            The flow's nodes join the run when a task returns it, and its result is the task's value.
+
+        Raises
+        ------
+        ParameterError
+            If a parameter is unknown, missing or wrong.
+        """
+        return Bound(self.name, self, params.validate(self, parameters))
 
     def graph(self, **parameters: Any) -> Graph:
         """Draw the graph for parameter values, without running anything.

@@ -10,11 +10,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from headrace.core.graph import Graph, NodeSpec
-from headrace.core.rules import Decision, Upstream, decide
+from headrace.core.graph import Graph, NodeSpec, unique
+from headrace.core.loops import Loop
+from headrace.core.planning import make_plan
+from headrace.core.policy import Policy
+from headrace.core.rules import CLEANUP, Decision, Upstream, decide
 from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, refs
 from headrace.core.state import State
-from headrace.errors import FlowError, TaskCrashed, TriggerFailed
+from headrace.errors import FlowError, TaskCrashed, TaskFailed, TriggerFailed
+from tests.core.drawn import MOST_TURNS, ends
 
 
 class Skip(Exception):
@@ -33,6 +37,7 @@ class Came:
     values: list[Any] = field(default_factory=list)
     attempts: list[int] = field(default_factory=list)
     widthless: bool = False
+    inside: dict[str, Came] = field(default_factory=dict)  # nodes of flows that its task runs went on as, by name
 
     def add(self, state: State, value: Any, attempts: int = 0) -> None:
         self.states.append(state)
@@ -61,8 +66,11 @@ class Problem(Exception):
         self.state, self.value = state, value
 
 
-def interpret(graph: Graph, call: Callable[[int, int, int, tuple[Any, ...]], Any]) -> list[Came]:
-    """Run a graph; ``call(node, child, attempt, args)`` returns a task run's value or raises."""
+def interpret(graph: Graph, call: Callable[[Any, int, int, tuple[Any, ...], str], Any], prefix: str = "") -> list[Came]:
+    """Run a graph; ``call(node, child, attempt, args, label)`` returns a task run's value, or a flow, or raises.
+
+    Nodes are told by number, or, in a flow that a task run went on as, by their name with a prefix.
+    """
     came = [Came() for _ in graph.nodes]
     for index in graph.order():
         spec, mine = graph.nodes[index], came[index]
@@ -87,7 +95,7 @@ def interpret(graph: Graph, call: Callable[[int, int, int, tuple[Any, ...]], Any
                 case Decision.TRIGGER_FAIL:
                     mine.add(State.TRIGGER_FAILED, TriggerFailed(""))
                 case Decision.RUN:
-                    mine.add(*attempted(graph, spec, index, child, came, call))
+                    mine.add(*attempted(graph, spec, index, child, came, call, prefix))
     return came
 
 
@@ -126,13 +134,21 @@ def nothing(graph: Graph, spec: NodeSpec, came: list[Came]) -> None:
             raise Problem(State.TRIGGER_FAILED, TriggerFailed(""))
 
 
-def attempted(graph: Graph, spec: NodeSpec, index: int, child: int, came: list[Came], call: Any) -> tuple[Any, ...]:
+def attempted(
+    graph: Graph, spec: NodeSpec, index: int, child: int, came: list[Came], call: Any, prefix: str
+) -> tuple[Any, ...]:
     calls = 0
+    label = f"{prefix}{spec.name}[{child}]" if spec.mapped else f"{prefix}{spec.name}"
     for attempt in range(1, spec.task.policy.retries + 2):
         try:
             args = tuple(resolve(graph, slot, child, came) for slot in spec.args)
             calls += 1
-            return State.SUCCESS, call(index, child, attempt, args), attempt
+            if isinstance(spec.task.function, Loop):
+                return *repeated(spec.task.function, args[0], call, label, came[index]), attempt
+            value = call(f"{prefix}{spec.name}" if prefix else index, child, attempt, args, label)
+            if isinstance(value, Graph):
+                return *went_on(value, call, label, came[index], spec.task.policy), attempt
+            return State.SUCCESS, value, attempt
         except Skip:
             return State.SKIPPED, None, 0
         except Kill:
@@ -140,6 +156,77 @@ def attempted(graph: Graph, spec: NodeSpec, index: int, child: int, came: list[C
         except Exception as error:  # noqa: BLE001 - whatever a task raises
             last = error
     return State.FAILED, last, attempt
+
+
+def went_on(graph: Graph, call: Any, label: str, outer: Came, policy: Policy) -> tuple[State, Any]:
+    """How a task run ends that went on as a flow, and with which value."""
+    try:
+        make_plan(graph)
+    except FlowError as error:
+        return State.FAILED, error
+    came = interpret(graph, call, f"{label}/")
+    for spec, one in zip(graph.nodes, came, strict=True):
+        outer.inside[f"{label}/{spec.name}"] = one
+        outer.inside.update(one.inside)
+    taken = sorted({ref.node for ref in refs(graph.result)})
+    asked = {
+        source
+        for spec in graph.nodes
+        for source in spec.sources()
+        if source not in spec.after and spec.task.policy.trigger != CLEANUP
+    }
+    rest = [index for index in range(len(graph.nodes)) if index not in asked and index not in taken]
+    if any(state.is_failure for index in (*taken, *rest) for state in came[index].states):
+        return State.FAILED, first_error(graph, came, taken, rest)
+    skipped = [state for ref in refs(graph.result) for state in states_of(graph, ref, came)].count(State.SKIPPED)
+    if skipped and policy.skip_on_upstream_skip:
+        return State.SKIPPED, None
+    try:
+        return State.SUCCESS, resolve(graph, graph.result, 0, came)
+    except Exception as error:  # noqa: BLE001 - an item that there is not
+        return State.FAILED, error
+
+
+def repeated(loop: Loop, value: Any, call: Any, label: str, outer: Came) -> tuple[State, Any]:
+    """How a loop ends, and with which value."""
+    names: dict[str, int] = {}
+    for _ in range(MOST_TURNS):
+        turn = loop.turn.bind({"0": value})
+        for node in turn.nodes:
+            node.name = unique(names, node.task.name)
+        state, value = went_on(turn, call, label, outer, loop.step.policy)
+        if state is not State.SUCCESS or ends(value):
+            break
+    return state, value
+
+
+def states_of(graph: Graph, ref: Ref, came: list[Came]) -> list[State]:
+    states = came[ref.node].states
+    if graph.nodes[ref.node].mapped and ref.path and not came[ref.node].widthless and ref.path[0] < len(states):
+        return [states[ref.path[0]]]
+    return states
+
+
+def first_error(graph: Graph, came: list[Came], taken: list[int], rest: list[int]) -> Exception:
+    """The error of what failed by itself, breadth first from what decides."""
+    partly = {ref.node for ref in refs(graph.result) if ref.path and graph.nodes[ref.node].mapped}
+    sealed = sorted({*rest, *partly})
+    queue: list[int] = [*taken, -1] if sealed else list(taken)
+    for index in queue:
+        if index < 0:
+            queue += sealed
+            continue
+        own = [
+            value
+            for state, value in zip(came[index].states, came[index].values, strict=True)
+            if state in (State.FAILED, State.CRASHED) and not (came[index].widthless and state is not State.FAILED)
+        ]
+        if own:
+            return TaskFailed("") if isinstance(own[0], TaskCrashed) else own[0]
+        if any(state.is_failure for state in came[index].states):
+            spec = graph.nodes[index]
+            queue += [source for source in spec.sources() if source not in spec.after]
+    return TriggerFailed("")
 
 
 def by_child(graph: Graph, spec: NodeSpec, source: int) -> bool:

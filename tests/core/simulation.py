@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from headrace.core.bound import Bound
 from headrace.core.events import (
     CancelRequested,
     Command,
@@ -37,20 +38,23 @@ from headrace.core.events import (
     Vanished,
     Wake,
 )
-from headrace.core.graph import Graph
+from headrace.core.graph import Graph, GraphDrawing
+from headrace.core.loops import Loop
 from headrace.core.machine import RunMachine
-from headrace.core.plan import Plan, make_plan
+from headrace.core.plan import Plan
+from headrace.core.planning import make_plan
 from headrace.core.state import State
 from headrace.core.strips import count, cut, locate, runs
 from headrace.execution import batch as batch_module
 from headrace.execution import gang as gang_module
 from headrace.execution import interrupt as interrupt_module
 from headrace.execution.batch import Control, Execution
+from headrace.execution.dynamic import Packer, Unpacker, joined
 from headrace.execution.gang import GangExecution
 from headrace.execution.loaded import LoadedNode, LoadedPlan
 from headrace.execution.values import Values, add_values
 from headrace.execution.watchdog import LOOK
-from tests.core.drawn import NodePlan, draw_graph
+from tests.core.drawn import NodePlan, draw_graph, draw_nodes, plain
 from tests.core.reference import Kill, Skip
 from tests.core.simulated_gangs import Blocked, Mail, Meetings, Post
 
@@ -69,16 +73,21 @@ class World:
     killing: int = 0
     large: int = 0
     slow: float = 1e-3
+    expanding: int = 0
+    flows: tuple[tuple[NodePlan, ...], ...] = ()
 
     def draw(self, *key: Any) -> int:
         """A number from 0 to 999 that depends on the key alone."""
         return zlib.crc32(repr((self.seed, key)).encode()) % 1000
 
-    def seconds(self, node: int, child: int) -> float:
+    def seconds(self, node: int | str, child: int) -> float:
         scale = (1e-5, 1e-3, 2e-2, 3e-1, 3.0)[self.draw("scale", node) % 5]
         return min(scale, self.slow) * (0.5 + self.draw("seconds", node, child) / 1000)
 
-    def call(self, lists: set[int], node: int, child: int, attempt: int, args: tuple[Any, ...]) -> Any:
+    def call(
+        self, lists: set[Any], node: int | str, child: int, attempt: int, args: tuple[Any, ...], label: str
+    ) -> Any:
+        """What a task run does; a graph, if it goes on as a flow."""
         if self.draw("kill", node, child) < self.killing:
             raise Kill
         if self.draw("skip", node, child) < self.skipping:
@@ -87,20 +96,21 @@ class World:
             raise ValueError(f"{node} {child}")
         if self.draw("flaky", node, child) < self.flaky and attempt <= 1 + self.draw("times", node, child) % 2:
             raise OSError(f"{node} {child} at attempt {attempt}")
+        if self.draw("expand", node, child) < self.expanding and label.count("/") < 2:
+            return self._flow(lists, label, self.flows[self.draw("flow", node, child) % len(self.flows)])
         value = self.draw("value", node, child, plain(args))
         return [value + more for more in range(value % 4)] if node in lists else value
 
+    def _flow(self, lists: set[Any], label: str, nodes: tuple[NodePlan, ...]) -> Graph:
+        drawing = GraphDrawing()
+        with drawing.active():
+            made, own = draw_nodes(nodes, drawing, shared=False)
+            result = made[-1] if len(made) % 2 else [made[-1], (made[0][0], made[0])]
+        lists.update(f"{label}/{made[index].name}" for index in own)
+        return drawing.finish(label, result)
+
     def size_of(self, value: Any) -> int:
         return (1 << 21) if self.draw("large", plain(value)) < self.large else 32
-
-
-def plain(value: Any) -> Any:
-    """A value for comparison: exceptions by their type alone."""
-    if isinstance(value, BaseException):
-        return type(value).__name__
-    if isinstance(value, (list, tuple)):
-        return [plain(part) for part in value]
-    return value
 
 
 class _Clock:
@@ -145,10 +155,18 @@ class Simulated(Execution):
         calls = self.calls[node, child] = self.calls.get((node, child), 0) + 1
         attempt = self.order.attempts.get((node, child), 0) + calls
         began = CLOCK.now
-        CLOCK.now += self.cluster.world.seconds(node, child)
+        spec = self.cluster.plan.nodes[node]
+        key = spec.name if node >= len(self.cluster.loaded.plan.nodes) else node
+        label = f"{spec.name}[{child}]" if spec.mapped else spec.name
+        CLOCK.now += self.cluster.world.seconds(key, child)
         self.cluster.spans[node, child] = self.order.batch, began, CLOCK.now
         self.cluster.history.append((node, began, CLOCK.now))
-        return self.cluster.world.call(self.cluster.lists, node, child, attempt, args)
+        value = self.cluster.world.call(self.cluster.lists, key, child, attempt, args, label)
+        if isinstance(value, Graph):
+            flow = Bound(label, len, {})
+            flow._graph = value
+            return flow
+        return value
 
     def _attempted(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:
         if isinstance(error, Skip):
@@ -197,10 +215,12 @@ class Cluster:
         cancels: Sequence[float] = (),
         timeout: float | None = None,
     ) -> None:
+        self.graph = graph
         self.plan: Plan = make_plan(graph)
         self.loaded = LoadedPlan(pickle.loads(pickle.dumps(self.plan)))  # as workers hold it
         for index in range(len(self.plan.nodes)):
-            self.loaded[index].function = self._call
+            if not isinstance(self.loaded[index].function, Loop):
+                self.loaded[index].function = self._call
         self.lists, self.world, self.trouble = lists, world, trouble
         self.random = random.Random(seed)
         self.threads = self.free = self.capacity = threads
@@ -209,6 +229,7 @@ class Cluster:
         self.history: list[tuple[int, float, float]] = []  # node, from when until when, each time that it ran
         self.told: dict[int, float] = {}  # when the machine heard of a batch's end
         self.idle: list[list[float]] = []  # from when until when a thread had nothing to do
+        self.packer, self.unpacker = Packer(self.plan), Unpacker()
         self.machine = RunMachine(self.plan, threads, timeout=timeout)
         self.now = 0.0
         self.queue: deque[Dispatch] = deque()
@@ -267,6 +288,7 @@ class Cluster:
         self._start_batches()
         if self.idle and len(self.idle[-1]) == 1:
             self.idle[-1].append(self.now)
+        self.unpacker.unpack(events)
         self.recording.append((self.now, events))
         self._obey(self.machine.handle(self.now, events))
         if self.free > 0 and self.idle and self.idle[-1][1:] == [self.now]:
@@ -415,13 +437,16 @@ class Cluster:
         delay = LOOK * (self._chance(order) if post is not None else self.random.random())
         control.lock = _Lock(lambda: self._look(control, events, delay))  # type: ignore[assignment]
         options = {"size_of": self.world.size_of, "interrupts": (Kill, Blocked)}
+        loaded = joined(self.loaded, self.packer.pack(order))
+        for node in {node for nodes, _, _ in order.strips for node in nodes}:
+            known = node < len(self.loaded.plan.nodes) or self.plan.nodes[node].hidden
+            if not known and not isinstance(loaded[node].function, Loop):
+                loaded[node].function = self._call
         execution: Simulated
         if post is None:
-            execution = Simulated(self.loaded, order, values, control, **options)
+            execution = Simulated(loaded, order, values, control, **options)
         else:
-            execution = SimulatedGangExecution(
-                self.loaded, order, values, control, **options, mailbox=post, outbox=post
-            )
+            execution = SimulatedGangExecution(loaded, order, values, control, **options, mailbox=post, outbox=post)
         execution.cluster = self
         self.running = execution
         try:
@@ -457,7 +482,7 @@ def replay(cluster: Cluster) -> list[list[Command]]:
 
 
 def make_plan_again(cluster: Cluster) -> Plan:
-    return cluster.plan
+    return make_plan(cluster.graph)
 
 
 __all__ = ["Cluster", "NodePlan", "World", "count", "draw_graph", "plain", "replay"]

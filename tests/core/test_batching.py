@@ -8,7 +8,7 @@ from headrace.core.batching import CRUMB, GRAIN, PACE, PATIENCE, TRIAL, budget_f
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
 from headrace.core.noderun import NodeRun
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.ready import Queue
 from headrace.core.state import State
 from headrace.core.strips import Strip, count

@@ -9,7 +9,7 @@ from headrace.core.constants import constants_of, extract, numbers_by_node
 from headrace.core.events import Dispatch
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.slices import split
 from headrace.core.slots import Const, ConstSent, Slotted
 from headrace.core.strips import Strip

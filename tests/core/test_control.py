@@ -11,7 +11,7 @@ import pytest
 
 import headrace as hr
 from headrace.core.graph import draw
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.rules import Decision, Some, Upstream, behind_gates, name_of, runs_after_success
 from headrace.core.state import State
 from headrace.errors import FlowError, NodeUsedAsValue

@@ -6,7 +6,7 @@ import headrace as hr
 from headrace.core.costs import TINY, Costs, key_of, means_of, moved, prior_of
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.state import State
 
 

@@ -20,7 +20,7 @@ from headrace.core.events import (
 )
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.resource import resource
 from headrace.core.state import State
 from headrace.core.strips import count

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 import headrace as hr
 from headrace.core.events import Dispatch
 from headrace.core.graph import draw
-from headrace.core.limits import Room, placements_of
+from headrace.core.limits import Placements, Room
 from headrace.core.machine import RunMachine
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.policy import ANYWHERE, Placement
 from tests.core import simulation
 from tests.core.simulation import Cluster, World
@@ -38,6 +38,12 @@ quick = settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate),
 )  # fmt: skip
+
+
+def placed(plan, by_tag):
+    placements = Placements(by_tag)
+    placements.extend_to(plan.tasks)
+    return placements
 
 
 def same(x):
@@ -146,7 +152,7 @@ def test_what_needs_room_under_two_limits_gets_it():
 def test_a_limit_is_shared_by_tasks_of_one_function():
     many = [nap.with_options(max_running=2, priority=number % 2) for number in range(6)]
     plan = make_plan(draw("f", lambda: [task(number) for number, task in enumerate(many)], {}))
-    found = placements_of(plan, {})
+    found = placed(plan, {})
     assert {placement.limits for placement in found} == {((0, 2),)}
     machine = RunMachine(plan, threads=8)
     orders = [command for command in machine.start(0.0) if isinstance(command, Dispatch)]
@@ -155,8 +161,8 @@ def test_a_limit_is_shared_by_tasks_of_one_function():
 
 def test_tags_without_a_limit_change_nothing():
     plan = make_plan(draw("f", lambda: nap.with_options(tags=("a", "b"))(1), {}))
-    assert placements_of(plan, {}) == [ANYWHERE]
-    assert placements_of(plan, {"b": 3})[0].limits == (("b", 3),)
+    assert placed(plan, {}) == [ANYWHERE]
+    assert placed(plan, {"b": 3})[0].limits == (("b", 3),)
 
 
 def test_what_is_reserved_is_one_place_for_one_turn():

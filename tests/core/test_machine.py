@@ -26,7 +26,7 @@ from headrace.core.events import (
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
 from headrace.core.noderun import NO_BATCH
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.state import State
 from headrace.core.strips import Strip, count, runs
 from headrace.errors import FlowError

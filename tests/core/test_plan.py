@@ -5,7 +5,8 @@ import pytest
 
 import headrace as hr
 from headrace.core.graph import draw
-from headrace.core.plan import Edge, EdgeKind, Measure, WidthFrom, make_plan
+from headrace.core.plan import Edge, EdgeKind, Measure, WidthFrom
+from headrace.core.planning import make_plan
 from headrace.errors import FlowError
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 import headrace as hr
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.ready import Queue
 
 

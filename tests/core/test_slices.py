@@ -8,7 +8,7 @@ from headrace.core.batching import LOADED
 from headrace.core.events import Dispatch, Ended
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.slices import split
 from headrace.core.slots import EachConst, EachSent
 

@@ -12,7 +12,7 @@ import headrace as hr
 from headrace.core.events import Dispatch, HandedBack
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.state import State
 from headrace.core.strips import Strip, count
 from headrace.execution import asynchronous

@@ -5,7 +5,7 @@ import pytest
 import headrace as hr
 from headrace.core.events import Dispatch, Exceptional, HandedBack, Input, Size
 from headrace.core.graph import draw
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.state import State
 from headrace.core.strips import Strip
 from headrace.execution import batch

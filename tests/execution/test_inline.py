@@ -8,7 +8,7 @@ import headrace as hr
 from headrace import pickling
 from headrace.core.events import Dispatch, Ended, Stop
 from headrace.core.graph import draw
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.strips import Strip
 from headrace.execution.inline import InlineExecutor
 

@@ -10,7 +10,7 @@ import pytest
 import headrace as hr
 from headrace.core.events import CancelRequested, Dispatch, Ended
 from headrace.core.graph import draw
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.state import State
 from headrace.core.strips import Strip
 from headrace.errors import TaskTimedOut

@@ -31,6 +31,12 @@ def test_repeated_calls_of_a_task_become_one_row():
     assert rows[0].counts == {State.SUCCESS: 1, State.FAILED: 1}
 
 
+def test_nodes_of_flows_that_children_went_on_as_become_one_row():
+    names = ["plan", "plan[0]/add", "plan[17]/add-2", "plan-2[3]/add", "plan[0]/load", "v-2x"]
+    rows = grouped([node(name) for name in names])
+    assert [row.name for row in rows] == ["plan", "plan/add \u00d73", "plan[0]/load", "v-2x"]
+
+
 def test_a_group_with_an_unknown_width_has_an_unknown_width():
     assert grouped([node("a", width=None), node("a-2")])[0].width is None
 

@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 import headrace as hr
 from headrace import pickling
 from headrace.core.graph import draw
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.execution.dask import DaskExecutor
 from headrace.execution.scheduler import TOPIC
 from headrace.execution.worker import PROCESS

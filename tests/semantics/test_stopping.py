@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import headrace as hr
 from headrace import pickling
 from headrace.core.events import CancelRequested, Dispatch, Stop
 from headrace.core.graph import draw
-from headrace.core.plan import make_plan
+from headrace.core.planning import make_plan
 from headrace.core.strips import Strip
 from headrace.execution.dask import DaskExecutor
 from headrace.execution.interrupt import Control
@@ -86,7 +87,7 @@ class Sent:
     def __init__(self, environment, task, path, *args) -> None:
         plan = make_plan(draw("f", lambda: task(str(path), *args), {}))
         self.executor = DaskExecutor(environment.client)
-        self.executor.start(f"run-{path.name}", pickling.dumps(plan, "it"), plan)
+        self.executor.start(f"run-{uuid.uuid4().hex}", pickling.dumps(plan, "it"), plan)
         self.executor.send([Dispatch(0, (Strip((0,), 0, 1),))])
         until(path.exists)
 

@@ -165,7 +165,7 @@ class Growth:
         if self.careful or not self.nodes[node].spec.mapped:
             return column, total
         for member in column:
-            for edge in self.nodes[member].spec.outputs:
+            for edge in self.nodes[member].spec.outputs if not self.nodes[member].expands else ():
                 target = edge.target
                 if edge.kind is not EdgeKind.CHILD or target in column:
                     continue
@@ -200,6 +200,8 @@ class Growth:
     def _cover(self, node: int, low: int, count: int) -> None:
         """Note that more of a node is inside; what waits for just that, or now has all of the node, may follow."""
         run = self.nodes[node]
+        if run.expands:
+            return
         if run.takers and not self.careful:
             for item in range(low, low + count):
                 for target in run.takers.get(item, ()):

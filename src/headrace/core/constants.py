@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from dataclasses import replace
 from typing import Any
 
-from headrace.core.plan import Plan
+from headrace.core.plan import Plan, PlanNode
 from headrace.core.slices import Slices
 from headrace.core.slots import PLAIN, Const, ConstSent, EachOf, EachSent, Slot, Slotted
 from headrace.core.strips import Strip
@@ -118,8 +118,12 @@ def numbers_by_node(plan: Plan) -> dict[int, tuple[int, ...]]:
     plan : Plan
         As ``extract`` returned it.
     """
-    found = {node.index: tuple({number for slot in node.slots() for number in _numbers(slot)}) for node in plan.nodes}
-    return {node: numbers for node, numbers in found.items() if numbers}
+    return {node.index: numbers for node in plan.nodes if (numbers := numbers_of(node))}
+
+
+def numbers_of(node: PlanNode) -> tuple[int, ...]:
+    """Return which large constants a node's task runs take all of."""
+    return tuple({number for slot in node.slots() for number in _numbers(slot)})
 
 
 def _numbers(slot: Slot) -> Iterator[int]:

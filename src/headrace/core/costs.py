@@ -35,11 +35,20 @@ class Costs:
         By task: seconds per task run in earlier runs. May come later, as the attribute.
     """
 
-    __slots__ = ("_means", "prior")
+    __slots__ = ("_means", "earlier", "prior")
 
     def __init__(self, tasks: int, prior: Mapping[int, float] | None = None) -> None:
         self._means: list[float | None] = [None] * tasks
         self.prior: Mapping[int, float] = prior or {}
+        self.earlier: Mapping[str, float] = {}  # the same by `key_of` the task, for tasks that come while it runs
+
+    def extend(self, tasks: Sequence[Task[..., Any]]) -> None:
+        """Learn of tasks that were added to the plan; ``tasks`` are all of them."""
+        known = len(self._means)
+        if len(tasks) > known:
+            told = prior_of(tasks[known:], self.earlier)
+            self.prior = {**self.prior, **{known + task: mean for task, mean in told.items()}}
+            self._means += [None] * (len(tasks) - known)
 
     def learn(self, task: int, seconds: float, count: int) -> None:
         """Take in that ``count`` task runs took ``seconds`` together."""

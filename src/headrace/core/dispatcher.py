@@ -7,10 +7,10 @@ placements are counted apart, so that work for which there is a worker never wai
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from headrace.core import batching, gangs
-from headrace.core.constants import constants_of
+from headrace.core.constants import constants_of, numbers_of
 from headrace.core.costs import Costs
 from headrace.core.cuts import cuts_of
 from headrace.core.events import Command, Links
@@ -98,18 +98,23 @@ class Dispatcher:
         self.batches: dict[int, Batch] = {}
         self.room = Room()
         self._next = 0
-        self._sent = {
-            run.spec.index: sent
-            for run in nodes
-            if run.spec.mapped and (sent := [slot for slot in run.spec.slots() if isinstance(slot, EachSent)])
-        }
-        self.constants: Mapping[int, Sequence[int]] | None = None  # by node: large ones that it takes
+        self.constants: dict[int, tuple[int, ...]] | None = None  # by node: large ones that it takes
+        self._sent: dict[int, list[EachSent]] = {}
+        for run in nodes:
+            self.add(run)
         self._gang: tuple[int, ...] = ()  # the batches of the latest; there is one at a time
         self._meeting: set[int] = set()  # those of them that are out
         self._stalls: set[tuple[int, ...]] = set()
         self._seats: dict[int, int] = {}  # of batches of gangs whose values are still there
         self._waiting_since: float | None = None
         self.wake: float | None = None  # when to fill again, even if nothing happens
+
+    def add(self, run: NodeRun) -> None:
+        """Note which lists of a node do not travel with the plan."""
+        if run.spec.mapped and (sent := [slot for slot in run.spec.slots() if isinstance(slot, EachSent)]):
+            self._sent[run.spec.index] = sent
+        if self.constants is not None and (numbers := numbers_of(run.spec)):
+            self.constants[run.spec.index] = numbers
 
     def offer(self, node: int, low: int, high: int) -> None:
         """Let a range wait for a thread."""
@@ -283,6 +288,8 @@ class Dispatcher:
                     if run.teller is not None:
                         run.teller.dispatched(low, high, run.attempts)
                 run.hold(low, high, number)
+                if (outer := run.spec.stands_for) is not None:
+                    self.nodes[outer[0]].holders[outer[1]] = number
 
     def _order(
         self, number: int, strips: tuple[Strip, ...], limit: float, *, replay: bool = False, links: Links | None = None

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
+from typing import Any
 
 from headrace.core.dispatcher import Dispatcher
 from headrace.core.events import Command, Deadline, Failure, Stop, Wake
 from headrace.core.noderun import NO_BATCH, NodeRun
-from headrace.core.plan import EdgeKind, Plan
+from headrace.core.plan import EdgeKind
 from headrace.core.rules import CLEANUP
 from headrace.core.state import State
 from headrace.core.strips import cut, runs
+from headrace.core.task import Task
 from headrace.errors import NotCleanedUp
 
 #: Seconds that a run that was told to end may take for that. Long enough to drop a table or to stop a service, and
@@ -38,19 +40,21 @@ STOPPING = 1.2
 Due = tuple[float, int, int]
 
 
-def set_apart(nodes: Sequence[NodeRun], plan: Plan) -> None:
+def set_apart(new: Iterable[NodeRun], nodes: Sequence[NodeRun], tasks: Iterable[Task[..., Any]]) -> None:
     """Mark what sets up: all that clean-ups ask.
 
     Parameters
     ----------
+    new : iterable of NodeRun
+        Those among which clean-ups are looked for.
     nodes : sequence of NodeRun
         The run.
-    plan : Plan
-        Of it; most plans have no clean-ups, and then this looks at tasks only.
+    tasks : iterable of Task
+        Of the plan. Most plans have no clean-ups, and then this looks at tasks only.
     """
-    if not any(task.policy.trigger == CLEANUP for task in plan.tasks):
+    if not any(task.policy.trigger == CLEANUP for task in tasks):
         return
-    for run in nodes:
+    for run in new:
         if run.cleans:
             for source in _asked(run, nodes):
                 source.placement = source.placement._replace(apart=True)

@@ -63,7 +63,7 @@ class Exceptional(NamedTuple):
         Where it stands in the batch.
     state : State
         Where it ended. RETRYING: a later attempt is due after ``delay`` seconds. PENDING: it was not run, because a
-        task run that it waits for is retrying.
+        task run that it waits for is not final. RUNNING: it goes on as the flow that it returned, or as a loop.
     attempts : int
         How many attempts it took so far.
     failure : Failure or None
@@ -139,6 +139,9 @@ class Ended:
         By node, pickled values that the flow returns, where they are small; saves the driver a round trip.
     heavy : bool
         Whether its values are so large that moving them takes longer than dispatching a batch.
+    expansions : dict of int to object
+        By position, for those that go on: the graph of the flow that they returned; a ``Failure``, if it could not be
+        brought; None for a loop's next turn. Bytes until the driver has unpacked them.
     """
 
     batch: int
@@ -149,6 +152,7 @@ class Ended:
     missing: list[tuple[int, int]] = field(default_factory=list)
     returned: dict[int, bytes] = field(default_factory=dict)
     heavy: bool = False
+    expansions: dict[int, Any] = field(default_factory=dict)
 
 
 class Loss(Enum):

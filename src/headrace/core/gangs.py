@@ -167,7 +167,7 @@ class _Window:
                     break
             price = prices[node] = known[nodes[node].spec.task] or 0.0
             total += price
-            for _, target, _, _, _ in nodes[node].spec.outputs:
+            for _, target, _, _, _ in nodes[node].spec.outputs if not nodes[node].expands else ():
                 run = nodes[target]
                 left = waiting[target] = waiting.get(target, run.waiting) - 1
                 if left or run.spec.mapped or run.awaits or run.opened or run.placement != ANYWHERE:

@@ -222,6 +222,18 @@ class Graph:
 _FLATTEN = Task(concatenated, Policy(name="flatten"))
 
 
+def unique(names: dict[str, int], base: str) -> str:
+    """Return ``base``, or the first of ``base-2``, ``base-3``, … that is not among the names; then it is."""
+    count = names[base] = names.get(base, 0) + 1
+    if count == 1:
+        return base
+    name = f"{base}-{count}"
+    if name in names:
+        return unique(names, base)
+    names[name] = 1
+    return name
+
+
 class GraphDrawing:
     """A graph while it is drawn; tasks that are called meanwhile add nodes to it."""
 
@@ -243,14 +255,7 @@ class GraphDrawing:
 
     def unique_name(self, base: str) -> str:
         """Return ``base``, or, if it is taken, the first of ``base-2``, ``base-3``, … that is free."""
-        count = self._names[base] = self._names.get(base, 0) + 1
-        if count == 1:
-            return base
-        name = f"{base}-{count}"
-        if name in self._names:
-            return self.unique_name(base)
-        self._names[name] = 1
-        return name
+        return unique(self._names, base)
 
     def add_call(self, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], *, mapped: bool) -> Node:
         """Add the node of a call and return it."""
@@ -445,7 +450,7 @@ class GraphDrawing:
                 assert isinstance(slot, Const)
                 return slot.value
 
-    def finish(self, flow_name: str, result: Any) -> Graph:
+    def finish(self, flow_name: str, result: Any, *, may_be_empty: bool = False) -> Graph:
         """Check the drawing and return the graph.
 
         Raises
@@ -453,7 +458,7 @@ class GraphDrawing:
         FlowError
             If it is empty or has a cycle.
         """
-        if not self.nodes:
+        if not self.nodes and not may_be_empty:
             raise FlowError(f"flow {flow_name!r} drew no node: call at least one @hr.task inside it")
         self._check_own(f"the result of flow {flow_name!r}", result)
         graph = Graph(self.nodes, slot_of(result), None if self.deciding is None else tuple(sorted(self.deciding)))

@@ -16,7 +16,7 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 
 from headrace.core.costs import Costs
 from headrace.core.noderun import NO_BATCH, NodeRun
-from headrace.core.plan import EdgeKind, edge_children
+from headrace.core.plan import Edge, EdgeKind, edge_children
 from headrace.core.policy import ANYWHERE
 from headrace.core.state import GOOD
 from headrace.core.strips import Strip
@@ -49,6 +49,8 @@ class Ledger:
         self.released: list[int] = []
         self._claims: Counter[int] = Counter()
         self.lost: set[tuple[int, int]] = set()
+        #: by task run that went on as a flow: the node that makes its value
+        self.makers: dict[tuple[int, int], int] = {}
         self._ending = False
 
     def store(self, batch: int, strips: Iterable[Strip], heavy: bool = False) -> None:
@@ -69,25 +71,39 @@ class Ledger:
         seen: set[tuple[int, int]] = set()
         for nodes, low, high in stored.strips:
             for node in nodes:
-                spec = self.nodes[node].spec
-                stored.kept = stored.kept or spec.returned
-                for edge in spec.outputs:
-                    if not edge.data:
-                        continue
-                    target = self.nodes[edge.target]
-                    if edge.kind is EdgeKind.CHILD:
-                        stored.owed += self._children_owed(batch, node, target, low, high)
-                    elif edge.kind is EdgeKind.ITEM:
-                        held = low <= edge.item < high and self.nodes[node].holders[edge.item] == batch
-                        stored.owed += held and not target.finished
-                    elif (
-                        not target.finished
-                        and (node, edge.target) not in seen
-                        and batch in self.nodes[node].holders[low:high]
-                    ):
-                        seen.add((node, edge.target))
-                        stored.owed += 1
+                self._note_owed(batch, stored, node, low, high, seen)
+                if (outer := self.nodes[node].spec.stands_for) is not None:
+                    self._note_owed(batch, stored, outer[0], outer[1], outer[1] + 1, seen)
         self._release_if_free(batch)
+
+    def _note_owed(
+        self, batch: int, stored: _Stored, node: int, low: int, high: int, seen: set[tuple[int, int]]
+    ) -> None:
+        """Count who takes values of a range that a batch holds."""
+        spec = self.nodes[node].spec
+        stored.kept = stored.kept or spec.returned
+        for edge in spec.outputs:
+            if not edge.data:
+                continue
+            target = self.nodes[edge.target]
+            if edge.kind is EdgeKind.CHILD:
+                stored.owed += self._children_owed(batch, node, target, low, high)
+            elif edge.kind is EdgeKind.ITEM:
+                held = low <= edge.item < high and self.nodes[node].holders[edge.item] == batch
+                stored.owed += held and not target.finished
+            elif (
+                not target.finished and (node, edge.target) not in seen and batch in self.nodes[node].holders[low:high]
+            ):
+                seen.add((node, edge.target))
+                stored.owed += 1
+
+    def owe(self, edge: Edge) -> None:
+        """Note that a new node takes values of one that was there before."""
+        holders = self.nodes[edge.source].holders
+        if edge.data:
+            for batch in {holders[edge.item]} if edge.kind is EdgeKind.ITEM else set(holders):
+                if (stored := self.stored.get(batch)) is not None:
+                    stored.owed += 1
 
     def claim(self, inputs: Iterable[int]) -> None:
         """Note that a batch was dispatched that needs the values of these batches."""
@@ -172,6 +188,7 @@ class Ledger:
 
     def lose(self, node: int, child: int) -> None:
         """Note that one value is gone."""
+        node, child = self._maker(node, child)
         run = self.nodes[node]
         if run.states[child] not in GOOD:
             run.holders[child] = NO_BATCH  # an exception or a stand-in, which is made again where it is needed
@@ -192,11 +209,18 @@ class Ledger:
         for edge in self.nodes[node].spec.inputs:
             if edge.data:
                 for index in edge_children(edge, child, len(self.nodes[edge.source].states)):
-                    yield edge.source, index
+                    yield self._maker(edge.source, index)
+
+    def _maker(self, node: int, child: int) -> tuple[int, int]:
+        """Which task run makes a task run's value: itself, or one of the flow that it went on as."""
+        maker = self.makers.get((node, child)) if self.makers else None
+        return (node, child) if maker is None else (maker, 0)
 
     def _needed(self, node: int, child: int) -> bool:
         spec = self.nodes[node].spec
         if spec.returned and not self._ending:
+            return True
+        if spec.stands_for is not None and self._needed(*spec.stands_for):
             return True
         for edge in spec.outputs:
             target = self.nodes[edge.target]
@@ -237,13 +261,16 @@ class Ledger:
                 held = source.holders[index]
                 if not source.all_final(index, index + 1) or (held in live and held not in sound):
                     early.add((node, child))
-                elif held == NO_BATCH or held in self.stored or held in sound or key in wanted:
+                elif held == NO_BATCH or held in self.stored or held in sound:
                     continue
                 elif source.states[index] not in GOOD:
                     source.holders[index] = NO_BATCH  # as in `lose`
                 else:
-                    wanted.add(key)
-                    todo.append(key)
+                    if key not in wanted:
+                        wanted.add(key)
+                        todo.append(key)
+                    if source.spec.stands_for is not None:  # known under the other's number when its batch is over
+                        early.add((node, child))
         found = self._without(early, wanted) if early else sorted(wanted)
         self.lost.difference_update(found)
         return _chunks(found, self.nodes, costs, grain)

@@ -9,34 +9,52 @@ exceeded, and a place is free for a round trip between two batches.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from headrace.core.plan import Plan
 from headrace.core.policy import NO_LIMIT, Placement
+from headrace.core.task import Task
 
 T = TypeVar("T")
 
 
-def placements_of(plan: Plan, by_tag: Mapping[str, int]) -> list[Placement]:
-    """Return the placement of each of the plan's tasks.
+class Placements(list[Placement]):
+    """The placement of each of the plan's tasks, by number.
 
     Parameters
     ----------
-    plan : Plan
-        What to run.
     by_tag : mapping of str to int
         The flow's limits.
     """
-    first: dict[int, int] = {}  # by function: the first task of it, for all tasks that differ in options only
-    found = []
-    for number, task in enumerate(plan.tasks):
-        policy = task.policy
-        limits: list[tuple[str | int, int]] = [(tag, by_tag[tag]) for tag in sorted(set(policy.tags)) if tag in by_tag]
-        if policy.max_running is not None:
-            limits.append((first.setdefault(id(task.function), number), policy.max_running))
-        found.append(policy.placement._replace(limits=tuple(limits)) if limits else policy.placement)
-    return found
+
+    def __init__(self, by_tag: Mapping[str, int]) -> None:
+        super().__init__()
+        self.by_tag = by_tag
+        # The first task of a function, for all tasks that differ in options only. What comes from workers while the
+        # run goes on are other functions each time; what counts of these is where they were defined.
+        self._first: dict[int | str, int] = {}
+
+    def extend_to(self, tasks: Sequence[Task[..., Any]], *, joining: bool = False) -> None:
+        """Learn of tasks.
+
+        Parameters
+        ----------
+        tasks : sequence of Task
+            All of the plan.
+        joining : bool
+            Whether those that are new came while the run went on.
+        """
+        for number in range(len(self), len(tasks)):
+            task = tasks[number]
+            policy = task.policy
+            tags = sorted(set(policy.tags)) if policy.tags else ()
+            limits: list[tuple[str | int, int]] = [(tag, self.by_tag[tag]) for tag in tags if tag in self.by_tag]
+            if policy.max_running is not None:
+                first = self._first.setdefault(task.qualified_name, number)
+                if not joining:
+                    first = self._first.setdefault(id(task.function), number)
+                limits.append((first, policy.max_running))
+            self.append(policy.placement._replace(limits=tuple(limits)) if limits else policy.placement)
 
 
 class Room:

@@ -41,9 +41,10 @@ from headrace.core.events import (
     Resized,
     Vanished,
 )
+from headrace.core.expansion import Expansions
 from headrace.core.ledger import Ledger
-from headrace.core.limits import placements_of
-from headrace.core.noderun import NO_BATCH, NodeRun, deciding
+from headrace.core.limits import Placements
+from headrace.core.noderun import NO_BATCH, NodeRun, deciding, run_of
 from headrace.core.plan import EdgeKind, Plan
 from headrace.core.ready import Backlog, Segment
 from headrace.core.recovery import Recovery
@@ -51,7 +52,7 @@ from headrace.core.rules import Decision, Upstream, behind_gates, decide, runs_a
 from headrace.core.state import State, move, move_run
 from headrace.core.strips import cut, locate, runs
 from headrace.core.summary import NodeSummary
-from headrace.core.widths import Problem, empty, gate_states, whole_upstream, width_of
+from headrace.core.widths import Problem, empty, gate_states, note_sizes, whole_upstream, width_of
 from headrace.errors import TaskCrashed
 
 
@@ -83,20 +84,19 @@ class RunMachine:
         self.state = State.PENDING
         self.costs = Costs(len(plan.tasks))
         self.nodes: list[NodeRun] = []
-        placements = placements_of(plan, limits or {})
+        placements = Placements(limits or {})
+        placements.extend_to(plan.tasks)
         for spec in plan.nodes:
-            task = plan.tasks[spec.task]
-            run = NodeRun(spec, task.policy, placements[spec.task], awaits=task.is_async)
-            if spec.widths and not spec.widths_from:
-                run.resize(spec.widths[0])
-            self.nodes.append(run)
-        set_apart(self.nodes, plan)
+            self.nodes.append(run_of(spec, plan.tasks[spec.task], placements[spec.task]))
+        set_apart(self.nodes, self.nodes, plan.tasks)
         self.ledger = Ledger(self.nodes)
         self.returned: dict[int, bytes] = {}
         self.trouble: Failure | None = None
+        self.drawn = len(self.nodes)  # those from here on came while it ran
         self._unfinished_nodes = len(self.nodes)
         self.recovery = Recovery()
         self.dispatcher = Dispatcher(self.nodes, self.costs, self.ledger, self.recovery, max(1, threads))
+        self.expansions = Expansions(plan, self.nodes, self.dispatcher, placements)
         if plan.constants:
             self.dispatcher.constants = numbers_by_node(plan)
         self._due: list[tuple[float, int, int]] = []
@@ -187,13 +187,13 @@ class RunMachine:
 
     def summaries(self) -> list[NodeSummary]:
         """Where each node stands."""
-        return [node.summary() for node in self.nodes]
+        return [node.summary() for node in self.nodes if not node.spec.hidden]
 
     def deciding(self) -> list[NodeRun]:
         """The nodes whose failures are the run's."""
         if self.plan.deciding is not None:
             return [self.nodes[index] for index in self.plan.deciding]
-        return deciding(self.nodes)
+        return deciding(self.nodes, self.drawn)
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -215,9 +215,11 @@ class RunMachine:
             odd[locate(batch.strips, entry.position)] = entry
             if entry.state is State.PENDING:
                 self.dispatcher.stalled(event.batch)
-        for position, measure, size in event.sizes:
-            node, child = locate(batch.strips, position)
-            self.nodes[node].sizes[measure][child] = size
+        if event.expansions:
+            added = self.expansions.take_in(event, batch.strips, odd)
+            self._unfinished_nodes += len(added)
+            self._to_open.extend(added)
+        note_sizes(self.nodes, event.sizes, batch.strips)
         self.dispatcher.learn(batch, event.seconds, batch.stop)
         strips = list(cut(batch.strips, 0, batch.stop))
         position = 0
@@ -258,6 +260,10 @@ class RunMachine:
         if run.teller is not None:
             run.teller.attempted(child, run.attempts.get(child, 0), entry)
         run.attempts[child] = entry.attempts
+        if entry.state is State.RUNNING:  # it goes on, as nodes that are there already
+            run.holders[child] = NO_BATCH
+            self.recovery.cleared(node, child, child + 1)
+            return
         state = self.ending.retry(run, now + entry.delay) if entry.state is State.RETRYING else entry.state
         if state is State.RETRYING:
             move(run.states, child, child + 1, State.RETRYING)
@@ -396,6 +402,8 @@ class RunMachine:
             if low <= item < high or (finished and item >= len(run.states)):
                 for target in targets:
                     self._serve(target)
+        if (outer := run.spec.stands_for) is not None and not self.nodes[outer[0]].final_in(outer[1], outer[1] + 1):
+            self._conclude(*outer, outer[1] + 1, self.expansions.ended(node, outer, state))
 
     def _serve(self, node: int) -> None:
         """Note that a node waits for one thing less."""

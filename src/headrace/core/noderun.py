@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from typing import Any
 
 from headrace.core.events import Failure
 from headrace.core.moves import Teller
@@ -13,6 +14,7 @@ from headrace.core.rules import CLEANUP, Upstream, upstream_of
 from headrace.core.slots import EachSent
 from headrace.core.state import FINAL, GOOD, State, move
 from headrace.core.summary import NodeSummary
+from headrace.core.task import Task
 
 _STATES = tuple(State)
 _FINAL = bytes(sorted(FINAL))
@@ -47,6 +49,8 @@ class NodeRun:
         Bytes that each task run brings in its batch's message (``core.slices``).
     takes : bool
         Whether it takes values of others.
+    expands : bool
+        Whether its task runs go on as flows, as far as is known, so that nothing can follow them in the same batch.
     opened : bool
         Whether the width is known and no NODE edge is waited for.
     unfinished : int
@@ -72,8 +76,8 @@ class NodeRun:
     """
 
     __slots__ = (
-        "attempts", "awaits", "brings", "by_child", "failed", "failures", "holders", "opened", "placement", "policy",
-        "reasons", "seconds", "sizes", "skipped", "spec", "states", "takers", "takes", "teller", "unfinished",
+        "attempts", "awaits", "brings", "by_child", "expands", "failed", "failures", "holders", "opened", "placement",
+        "policy", "reasons", "seconds", "sizes", "skipped", "spec", "states", "takers", "takes", "teller", "unfinished",
         "waiting", "width", "widthless",
     )  # fmt: skip
 
@@ -94,6 +98,7 @@ class NodeRun:
             for edge in spec.outputs:
                 if edge.kind is EdgeKind.ITEM:
                     self.takers.setdefault(edge.item, []).append(edge.target)
+        self.expands = policy.dynamic
         self.opened = False
         self.unfinished = 0
         self.failed = 0
@@ -204,16 +209,36 @@ class NodeRun:
         return NodeSummary(spec.name, spec.mapped, self.width, counts, sum(self.seconds), self.cleans)
 
 
-def deciding(nodes: Sequence[NodeRun]) -> list[NodeRun]:
+def run_of(spec: PlanNode, task: Task[..., Any], placement: Placement) -> NodeRun:
+    """Return the run of a node, with its width if the plan knows it.
+
+    Parameters
+    ----------
+    spec : PlanNode
+        The node.
+    task : Task
+        What it calls.
+    placement : Placement
+        Where its task runs may be executed.
+    """
+    run = NodeRun(spec, task.policy, placement, awaits=task.is_async)
+    if spec.widths and not spec.widths_from:
+        run.resize(spec.widths[0])
+    return run
+
+
+def deciding(nodes: Sequence[NodeRun], drawn: int) -> list[NodeRun]:
     """Return the nodes that decide how a run ends: those returned, and those that only clean-ups wait for, or nothing.
 
     Parameters
     ----------
     nodes : sequence of NodeRun
         The run.
+    drawn : int
+        How many of them were drawn before it began; others came while it ran, and decide of a task run.
     """
 
     def counts(edge: Edge) -> bool:
         return edge.kind is not EdgeKind.AFTER and not nodes[edge.target].cleans
 
-    return [run for run in nodes if run.spec.returned or not any(map(counts, run.spec.outputs))]
+    return [run for run in nodes[:drawn] if run.spec.returned or not any(map(counts, run.spec.outputs))]

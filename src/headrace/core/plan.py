@@ -15,16 +15,16 @@ or is measured by the worker that computes the value that is mapped over.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, overload
 
-from headrace.core.graph import Graph, NodeSpec
 from headrace.core.policy import Policy
-from headrace.core.slots import Const, EachConst, EachOf, How, Ref, Slot, Slotted, refs
+from headrace.core.slots import Const, EachOf, How, Ref, Slot, Slotted
 from headrace.core.task import Task
-from headrace.errors import FlowError
+
+TaskRun = tuple[int, int]  # node, child
 
 
 class EdgeKind(IntEnum):
@@ -113,6 +113,12 @@ class PlanNode:
         Whether all widths must agree; else the least one counts.
     gates : tuple of int
         Nodes that must have succeeded for it to run, whatever its trigger says.
+    outer : (int, int) or None
+        The task run that became a flow, this node in it; see ``core.expansion``.
+    stands_for : (int, int) or None
+        The task run whose value this one makes.
+    hidden : bool
+        Whether it is nothing that a user wrote.
     """
 
     index: int
@@ -122,13 +128,16 @@ class PlanNode:
     args: tuple[Slot, ...]
     kwargs: dict[str, Slot]
     inputs: tuple[Edge, ...]
-    outputs: tuple[Edge, ...]
+    outputs: Sequence[Edge]
     widths: tuple[int, ...]
     widths_from: tuple[WidthFrom, ...]
     measures: tuple[Measure, ...]
     returned: bool
     strict: bool = True
     gates: tuple[int, ...] = ()
+    outer: TaskRun | None = None
+    stands_for: TaskRun | None = None
+    hidden: bool = False
 
     def slots(self) -> Iterator[Slot]:
         """All arguments."""
@@ -156,15 +165,18 @@ class Plan:
         The run's parameters, for tasks that ask for them.
     deciding : tuple of int, optional
         Which nodes decide how the run ends. Default: those that are returned, and those that no other waits for.
+    numbers : dict of int to int
+        By ``id`` of a task, its number; known where the plan was made.
     """
 
-    tasks: list[Task[..., Any]]
+    tasks: Sequence[Task[..., Any]]
     nodes: Sequence[PlanNode]
     result: Slot
     constants: Sequence[Any] = ()
     flow: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     deciding: tuple[int, ...] | None = None
+    numbers: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     def policy(self, node: int) -> Policy:
         """The policy of a node's task."""
@@ -178,15 +190,15 @@ class Plan:
         """
         tasks = [task.without_hooks() for task in self.tasks]
         more = {"deciding": self.deciding, "flow": self.flow, "parameters": self.parameters}
-        return _from_rows, (tasks, [_row(node) for node in self.nodes], self.result, more)
+        return _from_rows, (tasks, [row_of(node) for node in self.nodes], self.result, more)
 
 
-class _Rows(Sequence[PlanNode]):
+class Rows(Sequence[PlanNode]):
     """The nodes of a plan that has travelled; each is made once."""
 
     __slots__ = ("_made", "rows")
 
-    def __init__(self, rows: list[tuple[Any, ...]]) -> None:
+    def __init__(self, rows: Sequence[tuple[Any, ...]]) -> None:
         self.rows = rows
         self._made: list[PlanNode | None] = [None] * len(rows)
 
@@ -203,7 +215,7 @@ class _Rows(Sequence[PlanNode]):
         node = self._made[index]
         if node is None:
             index = range(len(self))[index]
-            node = self._made[index] = _from_row(index, self.rows[index])
+            node = self._made[index] = from_row(index, self.rows[index])
         return node
 
 
@@ -238,7 +250,7 @@ def plain(nodes: Sequence[PlanNode], index: int) -> Plain | None:
     index : int
         Which.
     """
-    if not isinstance(nodes, _Rows):
+    if not isinstance(nodes, Rows):
         return None
     rows = nodes.rows
     _, task, args, inputs, outputs, returned, *more = rows[index]
@@ -260,8 +272,8 @@ def plain(nodes: Sequence[PlanNode], index: int) -> Plain | None:
 _SHORT = 6
 
 
-def _row(node: PlanNode) -> tuple[Any, ...]:
-    """A node as plain data; what most nodes have none of stands together at the end, or not at all."""
+def row_of(node: PlanNode) -> tuple[Any, ...]:
+    """Return a node as plain data; what most nodes have none of stands together at the end, or not at all."""
     # Of the most common edge, along which values of a whole node flow, the other end is enough.
     plain = EdgeKind.NODE
     args = [_short(slot) for slot in node.args]
@@ -314,7 +326,8 @@ def _long(short: Any) -> Slot:
     return EachOf(items) if len(short) == 2 else Slotted(short[0], items, short[2])
 
 
-def _from_row(index: int, row: tuple[Any, ...]) -> PlanNode:
+def from_row(index: int, row: tuple[Any, ...]) -> PlanNode:
+    """Return the node of a row."""
     name, task, args, inputs, outputs, returned, *rest = row
     mapped, kwargs, widths, widths_from, measures, strict, gates = rest or (False, {}, (1,), (), (), True, ())
     node = EdgeKind.NODE
@@ -330,131 +343,4 @@ def _from_row(index: int, row: tuple[Any, ...]) -> PlanNode:
 
 def _from_rows(tasks: list[Task[..., Any]], rows: list[tuple[Any, ...]], result: Slot, more: dict[str, Any]) -> Plan:
     """Make the plan again."""
-    return Plan(tasks, _Rows(rows), result, **more)
-
-
-def make_plan(graph: Graph) -> Plan:
-    """Make a plan of a graph whose parameters are bound.
-
-    Parameters
-    ----------
-    graph : Graph
-        As drawn, or as bound.
-
-    Raises
-    ------
-    FlowError
-        If a mapped node could have no width.
-    """
-    tasks: list[Task[..., Any]] = []
-    numbers: dict[int, int] = {}
-    nodes: list[PlanNode] = []
-    outputs: list[list[Edge]] = [[] for _ in graph.nodes]
-    measures: list[list[Measure]] = [[] for _ in graph.nodes]
-    returned = {ref.node for ref in refs(graph.result)}
-    mapped = {index for index, spec in enumerate(graph.nodes) if spec.mapped}
-    for index, spec in enumerate(graph.nodes):
-        number = numbers.setdefault(id(spec.task), len(tasks))
-        if number == len(tasks):
-            tasks.append(spec.task)
-        edges = _edges(mapped, index, spec)
-        for edge in edges:
-            outputs[edge.source].append(edge)
-        widths, widths_from = _widths(graph, spec, measures) if spec.mapped else ((1,), ())
-        nodes.append(
-            PlanNode(
-                index, spec.name, number, spec.mapped, spec.args, spec.kwargs,
-                edges, (), widths, widths_from, (), index in returned, spec.strict, spec.gates,
-            )
-        )  # fmt: skip
-    for node, out, measured in zip(nodes, outputs, measures, strict=True):
-        node.outputs = tuple(out)
-        node.measures = tuple(measured)
-    return Plan(tasks, nodes, graph.result, deciding=graph.deciding)
-
-
-def _edges(mapped: Set[int], index: int, spec: NodeSpec) -> tuple[Edge, ...]:
-    """One edge per source: CHILD if every use of it is child by child, ITEMs if every use is one child, else NODE.
-
-    Of what is only to be over first, it is AFTER, with or without values.
-    """
-    used: list[Ref] = []
-    for slot in (*spec.args, *spec.kwargs.values()):
-        used += (slot,) if isinstance(slot, Ref) else refs(slot)
-    sources = {ref.node for ref in used}
-    if not (spec.upstream or spec.gates or spec.after) and mapped.isdisjoint(sources):
-        return tuple([Edge(source, index, EdgeKind.NODE, True) for source in sorted(sources)])
-    kinds: dict[int, EdgeKind] = dict.fromkeys((*spec.upstream, *spec.gates), EdgeKind.NODE)
-    items: dict[int, set[int]] = {}
-    for ref in used:
-        kind = _kind_of(ref, ref.node in mapped)
-        known = kinds.setdefault(ref.node, kind)
-        if known is not kind:
-            kinds[ref.node] = EdgeKind.NODE
-        items.setdefault(ref.node, set()).add(ref.path[0] if kind is EdgeKind.ITEM else 0)
-    kinds.update(dict.fromkeys(spec.after, EdgeKind.AFTER))
-    edges: list[Edge] = []
-    for source, kind in sorted(kinds.items()):
-        wanted = sorted(items[source]) if kind is EdgeKind.ITEM else (0,)
-        edges += (Edge(source, index, kind, source in items, item) for item in wanted)
-    return tuple(edges)
-
-
-def _kind_of(ref: Ref, mapped: bool) -> EdgeKind:
-    """How much of its source one reference takes."""
-    if not mapped:
-        return EdgeKind.NODE
-    if ref.how is How.EACH:
-        return EdgeKind.CHILD
-    one = ref.how in (How.WHOLE, How.STATE) and bool(ref.path) and type(ref.path[0]) is int and ref.path[0] >= 0
-    return EdgeKind.ITEM if one else EdgeKind.NODE
-
-
-def _widths(
-    graph: Graph, spec: NodeSpec, measures: list[list[Measure]]
-) -> tuple[tuple[int, ...], tuple[WidthFrom, ...]]:
-    known: list[int] = []
-    later: list[WidthFrom] = []
-
-    def measured(ref: Ref, flat: bool) -> WidthFrom:
-        measure = Measure(ref.path, flat)
-        wanted = measures[ref.node]
-        if measure not in wanted:
-            wanted.append(measure)
-        return WidthFrom(ref.node, wanted.index(measure))
-
-    for slot in spec.slots():
-        match slot:
-            case EachConst(values):
-                known.append(len(values))
-            case EachOf(items):
-                known.append(len(items))
-            case Ref(node, path, How.EACH) if graph.nodes[node].mapped:
-                if path:
-                    raise FlowError(
-                        f"node {spec.name!r} maps over {graph.nodes[node].name!r}{list(path)!r}, an item of a mapped "
-                        "node; take the item in a task and map over what that returns"
-                    )
-                later.append(WidthFrom(node, None))
-            case Ref(node, path, How.EACH):
-                later.append(measured(slot, flat=False))
-            case Ref(node, path, How.FLAT):
-                if path and graph.nodes[node].mapped:
-                    raise FlowError(f"node {spec.name!r} flattens an item of a mapped node; take the item in a task")
-                later.append(measured(slot, flat=not graph.nodes[node].mapped))
-            case _:
-                pass
-    return _agreed(spec, known), tuple(later)
-
-
-def _agreed(spec: NodeSpec, known: list[int]) -> tuple[int, ...]:
-    """The widths that are known, if they agree or need not."""
-    if known and not spec.strict:
-        return (min(known),)
-    if len(set(known)) > 1:
-        raise FlowError(
-            f"node {spec.name!r} maps over sequences of different lengths: {', '.join(map(str, known))}; "
-            "give sequences of one length, or strict=False to stop at the shortest, or wrap what every child shall "
-            "receive in hr.unmapped(...)"
-        )
-    return tuple(known)
+    return Plan(tasks, Rows(rows), result, **more)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from headrace.core.events import Ended, Loss
 from headrace.core.noderun import NodeRun
+from headrace.core.state import State
 from headrace.core.strips import Strip, cut, locate, runs
 
 #: Into how many parts a batch is split that killed its worker. A worker takes seconds to replace, while a small batch
@@ -98,7 +99,7 @@ class Recovery:
             if entry is None or entry.state.is_good:
                 continue
             again.append(run)
-            if not entry.state.is_final:
+            if entry.state in (State.PENDING, State.RETRYING):
                 continue
             self._troubles[run] += 1
             if self._troubles[run] >= MOST_DEATHS:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from headrace.core.plan import Plan, PlanNode
+from headrace.core.graph import Graph
+from headrace.core.plan import Plan
 from headrace.core.slots import EachConst, EachSent, Slot
 from headrace.core.strips import Strip
 
@@ -28,17 +29,25 @@ def split(plan: Plan, size_of: Callable[[Sequence[Any]], int], most: int) -> Pla
     """
     nodes = list(plan.nodes)
     for node in plan.nodes if any(node.mapped for node in plan.nodes) else ():
-        args = tuple(_sent(node, position, slot, size_of, most) for position, slot in enumerate(node.args))
-        kwargs = {name: _sent(node, name, slot, size_of, most) for name, slot in node.kwargs.items()}
+        args = tuple(_sent(node.index, position, slot, size_of, most) for position, slot in enumerate(node.args))
+        kwargs = {name: _sent(node.index, name, slot, size_of, most) for name, slot in node.kwargs.items()}
         nodes[node.index] = replace(node, args=args, kwargs=kwargs)
     return replace(plan, nodes=nodes)
 
 
-def _sent(node: PlanNode, argument: int | str, slot: Slot, size_of: Callable[[Sequence[Any]], int], most: int) -> Slot:
+def split_graph(graph: Graph, size_of: Callable[[Sequence[Any]], int], most: int) -> None:
+    """Do the same with a graph whose nodes are to join a plan."""
+    for index, node in enumerate(graph.nodes):
+        if node.mapped:
+            node.args = tuple(_sent(index, position, slot, size_of, most) for position, slot in enumerate(node.args))
+            node.kwargs = {name: _sent(index, name, slot, size_of, most) for name, slot in node.kwargs.items()}
+
+
+def _sent(node: int, argument: int | str, slot: Slot, size_of: Callable[[Sequence[Any]], int], most: int) -> Slot:
     if not isinstance(slot, EachConst) or isinstance(slot.values, range) or not slot.values:
         return slot
     size = size_of(slot.values)
-    return EachSent(node.index, argument, slot.values, size / len(slot.values)) if size > most else slot
+    return EachSent(node, argument, slot.values, size / len(slot.values)) if size > most else slot
 
 
 def slices_of(sent: Mapping[int, Sequence[EachSent]], strips: Iterable[Strip]) -> Slices:

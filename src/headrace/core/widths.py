@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from headrace.core.events import Failure
+from headrace.core.events import Failure, Size
 from headrace.core.noderun import NodeRun
 from headrace.core.plan import EdgeKind, WidthFrom
 from headrace.core.rules import Decision, Upstream, behind_gates, decide, name_of, upstream_of
 from headrace.core.state import State
+from headrace.core.strips import Strip, locate
 from headrace.errors import FlowError
+
+
+def note_sizes(nodes: Sequence[NodeRun], sizes: Iterable[Size], strips: Sequence[Strip]) -> None:
+    """Note lengths that a batch reports; those of what makes a task run's value are the task run's, too.
+
+    Parameters
+    ----------
+    nodes : sequence of NodeRun
+        The run.
+    sizes : iterable of Size
+        As reported.
+    strips : sequence of Strip
+        The batch.
+    """
+    for position, measure, size in sizes:
+        node, child = locate(strips, position)
+        nodes[node].sizes[measure][child] = size
+        outer = nodes[node].spec.stands_for
+        if outer is not None and measure < len(nodes[outer[0]].sizes):
+            nodes[outer[0]].sizes[measure][outer[1]] = size
 
 
 class Problem(NamedTuple):

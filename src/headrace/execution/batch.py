@@ -17,7 +17,9 @@ from types import CoroutineType, MappingProxyType
 from typing import Any
 
 from headrace.core.attempts import verdict
+from headrace.core.bound import Bound
 from headrace.core.events import NO_WIDTH, Dispatch, Ended, Exceptional, Failure, Size
+from headrace.core.loops import Onward
 from headrace.core.plan import EdgeKind, Plan, edge_children
 from headrace.core.rules import Decision, Upstream, behind_gates, decide, name_of, upstream_of
 from headrace.core.signals import Found, Signal
@@ -27,6 +29,7 @@ from headrace.core.strips import cut
 from headrace.errors import FlowError, RunCancelled, TaskCrashed, TaskTimedOut, TriggerFailed
 from headrace.execution import secrets, sound
 from headrace.execution.bulk import BULKY, Bulk, inside, takers
+from headrace.execution.dynamic import pack
 from headrace.execution.failure import capture, restore
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedNode, LoadedPlan
@@ -91,6 +94,8 @@ class Execution:
         self.sizes: list[Size] = []
         self.missing: list[tuple[int, int]] = []
         self.odd: dict[tuple[int, int], State] = {}
+        self.expansions: dict[int, bytes | None] = {}
+        self.onward: set[int] = set()  # steps behind turns of loops that another turn follows
         self.again = -1, 0  # a position, and which attempt it is at, once it is tried again here
         self.small = 0  # bytes of values that are not bulky
         self.bulk = Bulk(plan.plan, order.strips)
@@ -192,14 +197,16 @@ class Execution:
         return known
 
     def _check(self, number: int, child: int, value: Any) -> None:
-        """Let an attempt fail whose value could not travel, if it had to, or must not."""
+        """Let an attempt fail whose value could not travel, if it had to, or must not; and go on as a returned flow."""
         if type(value) is CoroutineType:
             value.close()
             raise not_awaited(self._label(number, child), value.__qualname__)
         if self.confided:
             self.confided = False
-            if secrets.reveals(value):
+            if secrets.reveals(value.parameters if type(value) is Bound else value):
                 raise secrets.refusal(self._label(number, child))
+        if type(value) is Bound:
+            raise Onward(value)
         sound.check(value, f"the value of task {self._label(number, child)!r}")
 
     def _label(self, number: int, child: int) -> str:
@@ -318,6 +325,11 @@ class Execution:
 
     def _again(self, number: int, node: LoadedNode, child: int, error: BaseException, attempts: int) -> bool:
         """Whether to try again at once; if not, what becomes of the task run is recorded."""
+        if isinstance(error, Onward):
+            stopped = self._go_on(number, node, child, error.value, attempts)
+            if stopped is None:
+                return False
+            error = stopped
         if isinstance(error, KeyError) and (missing := self._missing(node, child)):
             self.missing += missing
             self._note(number, child, State.PENDING)
@@ -332,6 +344,28 @@ class Execution:
         else:
             self._give_in(number, child, judged.error, attempts, judged.state)
         return False
+
+    def _go_on(self, number: int, node: LoadedNode, child: int, value: Any, attempts: int) -> BaseException | None:
+        """Note that a task run goes on after its attempt; if it cannot, return why."""
+        packed: Any = None
+        if type(value) is Bound:
+            try:
+                packed = pack(value, f"task {self._label(number, child)!r}")
+            except self.interrupts:
+                raise
+            except BaseException as error:  # noqa: BLE001 - a flow function is the user's, too
+                return error
+        elif not node.policy.dynamic:  # the step behind a turn of a loop: what follows takes its value
+            self.onward.add(number)
+        if isinstance(packed, tuple) or number in self.onward:
+            self.values[number][child] = value if packed is None else packed[0]
+            if attempts > 1:
+                self._note(number, child, State.SUCCESS, attempts)
+        else:
+            self._note(number, child, State.RUNNING, attempts)
+        if not isinstance(packed, tuple):
+            self.expansions[self.at] = packed
+        return None
 
     def _give_in(
         self, number: int, child: int, error: BaseException, attempts: int, state: State = State.FAILED
@@ -368,6 +402,7 @@ class Execution:
         if control.position:
             self.exceptional = [entry for entry in self.exceptional if entry.position < last]
             self.exceptional.append(Exceptional(last, State.CANCELLED))
+            self.expansions.pop(last, None)
             del control.seconds[last:]
             control.seconds.extend([0.0] * (control.position - len(control.seconds)))
         return self._report()
@@ -376,8 +411,9 @@ class Execution:
         control = self.control
         heavy = sum(self.bulk.sizes.values()) > LARGE
         return Ended(
-            control.batch, control.position, control.seconds, self.exceptional, self.sizes, self.missing, heavy=heavy
-        )
+            control.batch, control.position, control.seconds, self.exceptional, self.sizes, self.missing, heavy=heavy,
+            expansions=self.expansions,
+        )  # fmt: skip
 
     def kept(self) -> Values:
         """The values that somebody outside needs, and small ones for people to look at."""
@@ -403,6 +439,11 @@ class Execution:
                     elif self.size_of is not None and (size := self.size_of(mine[child])) <= room:
                         room -= size
                         target[child] = mine[child]
+        for number, (node, child) in self.plan.stand_for.items():
+            if 0 in kept.get(number, {}) and (number not in self.onward or self.order.whole):
+                value = kept[number].pop(0)
+                if (number, 0) not in self.odd:
+                    kept.setdefault(node, {})[child] = value
         return kept
 
 

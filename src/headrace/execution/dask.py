@@ -31,6 +31,7 @@ from headrace.core.ready import Backlog
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG
+from headrace.execution.dynamic import Packer
 from headrace.execution.failure import capture
 from headrace.execution.logs import settings
 from headrace.execution.offers import addresses, asks, check, offers_of
@@ -89,6 +90,7 @@ class DaskExecutor(Executor):
         self._kept_back: list[Dispatch] = []  # until the constants are there
         self._run_id = ""
         self._outline: Plan | None = None
+        self._packer: Packer | None = None
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._run_id = run_id
@@ -107,6 +109,7 @@ class DaskExecutor(Executor):
                 "missing where the workers run"
             ) from error
         self._outline = outline
+        self._packer = Packer(outline)
         self._nthreads = dict(self.client.nthreads())
         # What Dask would encrypt, nothing else may send as it is.
         self.mails = self.client.scheduler_info(n_workers=0)["address"].startswith(("tcp://", "inproc://"))
@@ -170,10 +173,11 @@ class DaskExecutor(Executor):
             if isinstance(command, Dispatch) and command.constants and not self._has_constants():
                 self._kept_back.append(command)
             elif isinstance(command, Dispatch):
+                assert self._packer is not None
                 key = self._key(command)
                 gang = command.links.gang if command.links is not None else ()
                 addresses = seats.get(gang) or seats.setdefault(gang, self._seats(gang))
-                order = pickle.dumps((command, addresses), protocol=5)
+                order = pickle.dumps((command, addresses, self._packer.pack(command)), protocol=5)
                 placement = self._placement(command)
                 where = placement, placement.priority + (URGENT if command.urgent else 0), addresses
                 if not groups or groups[-1][0] != where:

@@ -12,11 +12,13 @@ from headrace.core.costs import means_of, prior_of
 from headrace.core.events import CancelRequested, Event, Wake
 from headrace.core.machine import RunMachine
 from headrace.core.moves import Move, Teller
+from headrace.core.noderun import NodeRun
 from headrace.core.plan import Plan
 from headrace.core.policy import FlowPolicy
 from headrace.core.state import State
 from headrace.core.summary import Observer
 from headrace.execution.base import Executor
+from headrace.execution.dynamic import Unpacker
 from headrace.execution.failure import capture
 from headrace.execution.flowrun import FlowRun, attach
 from headrace.execution.hooks import Hooks
@@ -75,19 +77,22 @@ class Drive:
         executor: Callable[[], Executor],
         observers: Sequence[Observer],
         policy: FlowPolicy,
-        hooks: Hooks | None = None,
+        hooks: Hooks,
     ) -> None:
         self.record = record
         self.plan = plan
         self.plan_bytes = plan_bytes
-        self.observers = observers
-        self.showing = [observer for observer in observers if type(observer).on_progress is not Observer.on_progress]
+        self.observers = [*observers, hooks] if hooks.wanted else list(observers)
+        self.showing = [
+            observer for observer in self.observers if type(observer).on_progress is not Observer.on_progress
+        ]
         self.machine = RunMachine(plan, limits=policy.max_running, timeout=policy.timeout)
         self.moves: list[Move] = []
-        self.reading = Reading(record.run_id, observers)
-        for node in self.machine.nodes if observers else ():
-            if any(observer.wants_moves(node.policy) for observer in observers):
-                node.teller = Teller(node.spec.index, self.moves)
+        self.reading = Reading(record.run_id, self.observers)
+        for node in self.machine.nodes if self.observers else ():
+            self._listen(node)
+        self.machine.expansions.joined = self._joined
+        self._unpacker = Unpacker()
         self.shown = 0.0
         self.underway = Underway()
         self.flow_run = FlowRun(record.run_id, flow_name, self.machine, self.underway)
@@ -109,6 +114,18 @@ class Drive:
             self.underway.finish(error)
         else:
             self.underway.finish(None)
+
+    def _listen(self, node: NodeRun) -> None:
+        """Have a node tell its moves, if an observer wants to hear of them."""
+        if not node.spec.hidden and any(observer.wants_moves(node.policy) for observer in self.observers):
+            node.teller = Teller(node.spec.index, self.moves)
+
+    def _joined(self, node: NodeRun) -> None:
+        """A node has joined the run while it goes on, perhaps the first one with hooks."""
+        if self._hooks not in self.observers and self._hooks.wants_moves(node.policy):
+            self.observers.append(self._hooks)
+            self._hooks.on_start(self.record.run_id, self.flow_run.flow_name, ())
+        self._listen(node)
 
     def run(self) -> FlowRun:
         """Drive the run to its end in this thread, and write down how it ended."""
@@ -144,11 +161,12 @@ class Drive:
             executor.backlog = self.machine.backlog
             self.machine.threads = executor.start(run.run_id, self.plan_bytes, self.plan)
             self.machine.dispatcher.gangs = executor.mails
-            self.machine.costs.prior = prior_of(self.plan.tasks, self.record.earlier_costs())
+            self.machine.costs.earlier = self.record.earlier_costs()
+            self.machine.costs.prior = prior_of(self.plan.tasks, self.machine.costs.earlier)
             self._drive(executor)
         except BaseException as error:
             state = self._abort(error, executor)
-            if hooks is not None:
+            if hooks.began:
                 hooks.over(state, error)
             raise
         executor.finish()
@@ -157,7 +175,7 @@ class Drive:
         early = self.machine.ending.state is not None  # then its last task runs did not end, and would be missing
         self.record.finish(*outcome_of(run), None if early else means_of(self.plan.tasks, self.machine.nodes))
         self._end(run.state)
-        if hooks is not None:
+        if hooks.began:
             hooks.over(run.state, run.error)
             run.hook_errors = hooks.errors
 
@@ -188,11 +206,13 @@ class Drive:
             if self.showing and time.monotonic() - self.shown >= SHOW:
                 self.shown = time.monotonic()
                 self._show()
-            return self.reading.sift(executor.wait(timeout))
+            events = self.reading.sift(executor.wait(timeout))
         except KeyboardInterrupt as error:
             self._interruption = self._interruption or error
             self.underway.cancel()
             return []
+        self._unpacker.unpack(events)
+        return events
 
     def _show(self) -> None:
         summaries, elapsed = self.machine.summaries(), self.underway.elapsed

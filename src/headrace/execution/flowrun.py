@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from headrace.core.blame import blame
 from headrace.core.events import Failure
 from headrace.core.machine import RunMachine
 from headrace.core.node import Node
@@ -47,7 +48,8 @@ class FlowRun:
         self._machine = machine
         self._underway = underway
         self._tracebacks: dict[str, TracebackType | None] = {}
-        self._names = {node.name: node.index for node in machine.plan.nodes}
+        self._known: dict[str, int] = {}
+        self._seen = 0
         self._finalizer = weakref.finalize(self, underway.release)
         self._finalizer.atexit = False
 
@@ -211,6 +213,16 @@ class FlowRun:
 
     # -- nodes ---------------------------------------------------------------------------------------------------
 
+    @property
+    def _names(self) -> dict[str, int]:
+        """By name, the nodes that users know; more may join while the run goes on."""
+        nodes = self._machine.plan.nodes
+        for index in range(self._seen, len(nodes)):
+            if not nodes[index].hidden:
+                self._known[nodes[index].name] = index
+        self._seen = len(nodes)
+        return self._known
+
     def __getitem__(self, key: str | Node) -> NodeView:
         name = key.name if isinstance(key, Node) else key
         if name not in self._names:
@@ -238,6 +250,7 @@ class FlowRun:
         return {
             run.label(child): failure
             for run in self._machine.nodes
+            if not run.spec.hidden
             for child, failure in sorted(dict(run.failures).items())  # a copy: the driver may be at it
         }
 
@@ -248,17 +261,10 @@ class FlowRun:
 
     def _first_error(self) -> BaseException:
         """The error that decided: of a node that decides and failed itself, else of what it waited for."""
-        nodes = self._machine.nodes
         deciding = [run for run in self._machine.deciding() if run.failed]
-        queue = list(deciding)
-        seen: set[int] = set()
-        for run in queue:
-            if run.failures:
-                return self._error(run, min(run.failures))
-            seen.add(run.spec.index)
-            queue.extend(
-                nodes[edge.source] for edge in run.spec.inputs if nodes[edge.source].failed and edge.source not in seen
-            )
+        found = blame(self._machine.nodes, deciding)
+        if found is not None:
+            return self._error(*found)
         for run in deciding:  # nothing raised: a trigger asked for failures, and there were none
             return self._error(run, next(child for child, state in enumerate(run.states) if State(state).is_failure))
         return RunError(f"run {self.run_id} of flow {self.flow_name!r} ended as {self.state}")

@@ -101,12 +101,22 @@ class Hooks(Observer):
         self._policy = policy
         self._aside = Aside("headrace-hooks")
         self._run_id = ""
-        self._began = 0.0
+        self._start = 0.0
+
+    @property
+    def began(self) -> bool:
+        """Whether it was told that the run begins."""
+        return bool(self._run_id)
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is anything to call, as far as is known when the run begins."""
+        return has_hooks(self._policy) or any(has_hooks(task.policy) for task in self._plan.tasks)
 
     def on_start(self, run_id: str, flow_name: str, nodes: Sequence[NodeSummary]) -> None:
         """The run begins."""
         self._run_id = run_id
-        self._began = time.monotonic()
+        self._start = time.monotonic()
         self._put(self._policy, Change(run_id, flow_name, None, None, State.RUNNING), State.PENDING)
 
     def wants_moves(self, policy: Policy) -> bool:
@@ -122,7 +132,7 @@ class Hooks(Observer):
     def over(self, state: State, error: BaseException | None) -> None:
         """The run is over; wait until all hooks are done."""
         if self._run_id:
-            seconds = time.monotonic() - self._began
+            seconds = time.monotonic() - self._start
             change = Change(self._run_id, self._plan.flow, None, None, state, seconds=seconds, error=error)
             self._put(self._policy, change, State.RUNNING)
         self._aside.close()
@@ -167,8 +177,3 @@ class Hooks(Observer):
 def has_hooks(policy: Policy | FlowPolicy) -> bool:
     """Whether there is anything to call."""
     return policy.on_state is not None or policy.on_failure is not None
-
-
-def hooks_of(plan: Plan, policy: FlowPolicy) -> Hooks | None:
-    """Return what calls a run's hooks; None if it has none."""
-    return Hooks(plan, policy) if has_hooks(policy) or any(has_hooks(task.policy) for task in plan.tasks) else None

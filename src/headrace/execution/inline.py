@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from headrace import pickling
+from headrace.core.drawing import CURRENT
 from headrace.core.events import CancelRequested, Command, Deadline, Dispatch, Ended, Event, Release, Stop
 from headrace.core.plan import Plan
 from headrace.core.signals import Cancelled
@@ -22,6 +23,7 @@ from headrace.execution.asynchronous import execution_of
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.constants import copy
 from headrace.execution.context import at_post
+from headrace.execution.dynamic import Packer, joined
 from headrace.execution.interrupt import AGAIN, Control
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.logs import LOGS
@@ -37,6 +39,7 @@ class InlineExecutor(Executor):
 
     def __init__(self) -> None:
         self._plan: LoadedPlan | None = None
+        self._packer: Packer | None = None
         self._constants: dict[int, Any] = {}
         self._run_id = ""
         self._queue: deque[Dispatch] = deque()
@@ -55,6 +58,7 @@ class InlineExecutor(Executor):
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._constants = dict(enumerate(map(copy, outline.constants)))
         self._plan = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"))
+        self._packer = Packer(outline)
         self._run_id = run_id
         self._thread = threading.get_ident()
         LOGS.open(run_id)
@@ -138,12 +142,14 @@ class InlineExecutor(Executor):
 
     def _execute(self, order: Dispatch) -> None:
         assert self._plan is not None
+        assert self._packer is not None
+        plan = joined(self._plan, self._packer.pack(order))
         values: Values = {}
         for batch in order.inputs:
             add_values(values, self._values[batch])
         control = Control(order, self._events.append)
-        execution = execution_of(self._plan, order)(
-            self._plan, order, values, control, interrupts=(KeyboardInterrupt,), constants=self._constants
+        execution = execution_of(plan, order)(
+            plan, order, values, control, interrupts=(KeyboardInterrupt,), constants=self._constants
         )
         if self.heeded:
             control.kill = partial(self._poke, control)
@@ -152,12 +158,14 @@ class InlineExecutor(Executor):
         if not (self._notes.empty() or order.apart):  # who wrote it did not see what runs, or is about to stop it
             control.end()
         interruption: KeyboardInterrupt | None = None
+        token = CURRENT.set(None)  # a task is no part of the drawing that its run may be started from
         try:
             with at_post(execution, self._run_id, self.kind):
                 ended = watched(execution)
         except KeyboardInterrupt as error:
             ended, interruption = execution.cut_short(), error
         finally:
+            CURRENT.reset(token)
             self._running = None
         self._values[order.batch] = execution.kept()
         self._events.append(ended)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
-from headrace.core.plan import Edge, EdgeKind, Measure, Plan, PlanNode, plain
+from headrace.core.plan import Edge, EdgeKind, Measure, Plan, PlanNode, TaskRun, plain
 from headrace.core.policy import Policy
 from headrace.core.rules import runs_after_success
 from headrace.core.slots import (
@@ -30,6 +30,7 @@ from headrace.core.state import State
 from headrace.core.task import Task
 from headrace.execution.children import Children
 from headrace.execution.context import named
+from headrace.execution.drawn import drawing
 from headrace.execution.interrupt import Control
 from headrace.execution.kept import kept
 from headrace.execution.limits import limited
@@ -68,7 +69,7 @@ Getter = Callable[[Source, int], Any]
 
 #: What calls of tasks are wrapped in, the innermost first; each returns the call as it is if a task does not need it.
 #: Calls of ``async def`` tasks return coroutines.
-GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = (limited, printing, named)
+GUARDS: tuple[Callable[[Task[..., Any], Getter], Getter], ...] = (drawing, limited, printing, named)
 
 
 class LoadedNode:
@@ -152,23 +153,42 @@ class LoadedNode:
         return value if type(value) not in PASSING else list(value)
 
 
-class LoadedPlan:
-    """A plan on a worker. Nodes are made ready at their first use."""
+class LoadedPlan(dict[int, LoadedNode]):
+    """A plan on a worker: by number, its nodes. They are made ready at their first use.
 
-    def __init__(self, plan: Plan) -> None:
+    Parameters
+    ----------
+    plan : Plan
+        As it travelled.
+    older : LoadedPlan, optional
+        The plan that it is joined to, whose nodes it shares.
+    stand_for : dict of int to (int, int), optional
+        By node: the task run whose value it makes.
+    """
+
+    def __init__(
+        self, plan: Plan, older: LoadedPlan | None = None, stand_for: dict[int, TaskRun] | None = None
+    ) -> None:
+        super().__init__()
         self.plan = plan
-        self.children = Children()
-        self.awaits = any(task.is_async for task in plan.tasks)  # whether there are coroutines in it
-        self._nodes: list[LoadedNode | None] = [None] * len(plan.nodes)
+        self.older = older
+        self.stand_for = stand_for or {}
+        self.more: dict[int, Task[..., Any]] = {}  # tasks that came with batches, by number
+        self.children: Children = Children() if older is None else older.children
+        tasks = plan.tasks if older is None else older.more.values()
+        #: whether there are coroutines in it
+        self.awaits: bool = any(task.is_async for task in tasks) or (older is not None and older.awaits)
 
     def name_of(self, index: int) -> str:
-        """A node's name."""
-        return self.plan.nodes[index].name
+        """A node's name, if the plan holds it: of newer ones, only batches that touch them know."""
+        known = index < len(self.plan.nodes) or self.older is not None
+        return self.plan.nodes[index].name if known else f"node {index}"
 
-    def __getitem__(self, index: int) -> LoadedNode:
-        node = self._nodes[index]
-        if node is None:
-            node = self._nodes[index] = LoadedNode(self.plan, index)
+    def __missing__(self, index: int) -> LoadedNode:
+        older = self.older
+        node = self[index] = (
+            LoadedNode(self.plan, index) if older is None or index >= len(self.plan.nodes) else older[index]
+        )
         return node
 
 

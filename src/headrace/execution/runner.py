@@ -18,7 +18,8 @@ from headrace._version import __version__
 from headrace.core.constants import extract
 from headrace.core.flow import FlowDefinition, draw_twice, unstable
 from headrace.core.graph import Graph
-from headrace.core.plan import Plan, make_plan
+from headrace.core.plan import Plan
+from headrace.core.planning import make_plan
 from headrace.core.policy import FlowPolicy
 from headrace.core.slices import split
 from headrace.core.slots import Const
@@ -29,7 +30,7 @@ from headrace.execution.constants import measure
 from headrace.execution.context import Parameters
 from headrace.execution.drive import Drive, Record
 from headrace.execution.flowrun import FlowRun
-from headrace.execution.hooks import hooks_of
+from headrace.execution.hooks import Hooks
 
 #: Bytes of a plan beyond which its long lists travel in slices, with the batches, and not to every worker.
 LONG = 1 << 20
@@ -237,10 +238,11 @@ class PreparedRun:
             As for ``FlowRunner.run``.
         """
         record = self._record({**self.facts, "run_id": run_id, "environment": dict(environment)})
-        hooks = hooks_of(self.plan, self.policy)
-        watching = [*observers, hooks] if hooks is not None else observers
+        hooks = Hooks(self.plan, self.policy)
         with _uncollected():
-            return Drive(self.facts["flow"], record, self.plan, self.plan_bytes, executor, watching, self.policy, hooks)
+            return Drive(
+                self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers, self.policy, hooks
+            )
 
 
 def _packed(plan: Plan) -> tuple[Plan, bytes]:

@@ -25,6 +25,7 @@ from headrace.execution.asynchronous import execution_of
 from headrace.execution.batch import Execution
 from headrace.execution.constants import Constant
 from headrace.execution.context import at_post
+from headrace.execution.dynamic import joined
 from headrace.execution.gang import GangExecution
 from headrace.execution.inside import executing
 from headrace.execution.interrupt import Control
@@ -121,7 +122,8 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues | Constant) 
     run_id : str
         Which run.
     order_bytes : bytes
-        The pickled ``Dispatch``, and the address of each batch of its gang, if it has one.
+        The pickled ``Dispatch``, the address of each batch of its gang, if it has one, and what it must know of nodes
+        that are newer than the plan, if it touches some.
     *inputs : BatchValues or Constant
         Results of the batches that it needs, then the large constants.
 
@@ -134,7 +136,8 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues | Constant) 
     if plan is None:
         raise RunError(f"run {run_id} is over, so its batches are not executed again")
     order: Dispatch
-    order, addresses = pickle.loads(order_bytes)
+    order, addresses, grown = pickle.loads(order_bytes)
+    plan = joined(plan, grown)
     values: Values = {}
     refused: dict[tuple[int, int], NotPicklable] = {}
     constants: dict[int, Any] = {}

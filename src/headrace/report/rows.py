@@ -9,8 +9,8 @@ from typing import NamedTuple
 from headrace.core.state import State
 from headrace.core.summary import NodeSummary
 
-#: a node's name without the suffix that repeated calls of its task get.
-_REPEATED = re.compile(r"-\d+$")
+#: in a node's name, the suffix that repeated calls of its task get, and the child that went on as a flow.
+_REPEATED = re.compile(r"-\d+(?=$|/|\[)|\[\d+\](?=/)")
 
 #: states in which nothing has happened yet; reports draw them as the empty part of a bar.
 WAITING = frozenset({State.PENDING, State.READY})
@@ -72,7 +72,10 @@ def totals(nodes: Iterable[NodeSummary]) -> Totals:
 
 
 def grouped(nodes: Sequence[NodeSummary]) -> list[NodeSummary]:
-    """Return one summary per task name: ``add``, ``add-2``, ``add-3`` become one of that name."""
+    """Return one summary per task name: ``add``, ``add-2``, ``add-3`` become one of that name.
+
+    So do nodes of flows that task runs went on as: ``plan[0]/add``, ``plan[1]/add-2``.
+    """
     groups: dict[str, list[NodeSummary]] = {}
     for node in nodes:
         groups.setdefault(_REPEATED.sub("", node.name), []).append(node)
