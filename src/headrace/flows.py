@@ -185,7 +185,7 @@ class Flow(FlowDefinition):
         ParameterError
             If a parameter is unknown, missing or wrong.
         """
-        return Bound(self.name, self, params.validate(self, parameters))
+        return Bound(self, params.validate(self, parameters))
 
     def graph(self, **parameters: Any) -> Graph:
         """Draw the graph for parameter values, without running anything.

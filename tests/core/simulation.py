@@ -163,9 +163,7 @@ class Simulated(Execution):
         self.cluster.history.append((node, began, CLOCK.now))
         value = self.cluster.world.call(self.cluster.lists, key, child, attempt, args, label)
         if isinstance(value, Graph):
-            flow = Bound(label, len, {})
-            flow._graph = value
-            return flow
+            return Bound(None, {}, value)
         return value
 
     def _attempted(self, number: int, node: LoadedNode, child: int, error: BaseException | None) -> None:

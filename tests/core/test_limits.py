@@ -40,12 +40,6 @@ quick = settings(
 )  # fmt: skip
 
 
-def placed(plan, by_tag):
-    placements = Placements(by_tag)
-    placements.extend_to(plan.tasks)
-    return placements
-
-
 def same(x):
     return x
 
@@ -152,7 +146,7 @@ def test_what_needs_room_under_two_limits_gets_it():
 def test_a_limit_is_shared_by_tasks_of_one_function():
     many = [nap.with_options(max_running=2, priority=number % 2) for number in range(6)]
     plan = make_plan(draw("f", lambda: [task(number) for number, task in enumerate(many)], {}))
-    found = placed(plan, {})
+    found = Placements({}, plan.tasks)
     assert {placement.limits for placement in found} == {((0, 2),)}
     machine = RunMachine(plan, threads=8)
     orders = [command for command in machine.start(0.0) if isinstance(command, Dispatch)]
@@ -161,8 +155,8 @@ def test_a_limit_is_shared_by_tasks_of_one_function():
 
 def test_tags_without_a_limit_change_nothing():
     plan = make_plan(draw("f", lambda: nap.with_options(tags=("a", "b"))(1), {}))
-    assert placed(plan, {}) == [ANYWHERE]
-    assert placed(plan, {"b": 3})[0].limits == (("b", 3),)
+    assert Placements({}, plan.tasks) == [ANYWHERE]
+    assert Placements({"b": 3}, plan.tasks)[0].limits == (("b", 3),)
 
 
 def test_what_is_reserved_is_one_place_for_one_turn():

@@ -18,6 +18,12 @@ def double(x, factor=2):
     return x * factor
 
 
+@pytest.mark.parametrize("option", [{"isolated": True}, {"target": "{x}"}])
+def test_a_dynamic_task_takes_no_option_that_is_for_what_it_draws(option):
+    with pytest.raises(FlowError, match=r"left out of a dynamic task"):
+        hr.task(dynamic=True, **option)(lambda x: x)
+
+
 def test_outside_of_a_flow_it_is_the_function():
     assert double(21) == 42
     assert double.__name__ == "double"

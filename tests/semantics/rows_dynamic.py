@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import headrace as hr
 from headrace.errors import FlowError, NestedTooDeep, NodeUsedAsValue, NotPicklable, ParameterError
 from tests.semantics.table import F, K, S, T, row
+from tests.semantics.witness import tell
 
 
 class Broken(Exception):
@@ -179,6 +181,16 @@ def a_part_of_the_flows_result_can_be_taken():
 @row({}, error=(ParameterError, "nnn"), return_flow=[F])
 def parameters_are_checked_as_for_a_run():
     return return_flow(added, nnn=3)
+
+
+@hr.flow
+def known(n: int):
+    return [n, "known"]
+
+
+@row({}, result=[[3, "known"], 4])
+def a_returned_flow_may_have_no_node():
+    return [return_flow(known, n=3), inc(return_flow(known, n=3)[0])]
 
 
 @row({}, result=10, **{"return_flow/inc": [S, S, S, S]})
@@ -583,3 +595,157 @@ def order_without_a_value_holds_for_flows():
 @hr.task
 def calls_after_flow(x: int) -> int:
     return x
+
+
+# -- with the rest of the language --------------------------------------------------------------------------------
+
+
+@hr.task(on_state=tell)
+def watched(x: int) -> int:
+    return x + 1
+
+
+@hr.flow
+def watching(n: int = 0):
+    return watched(n)
+
+
+@row({}, result=1, told={"return_flow/watched": ["Pending > Running", "Running > Success"]})
+def hooks_of_tasks_that_joined_are_called():
+    return return_flow(watching)
+
+
+@hr.task(on_state=tell)
+def watched_plan(n: int) -> Any:
+    return broken.bind(n=n)
+
+
+@row({}, error=(Broken, "not 1"), told={"watched_plan": ["Pending > Running", "Running > Failed"]})
+def hooks_of_a_task_hear_of_the_end_of_its_flow():
+    return watched_plan(1)
+
+
+@hr.task(max_running=1)
+def limited(n: int) -> Any:
+    return limited_pair.bind(n=n) if n else 1
+
+
+@hr.flow
+def limited_pair(n: int):
+    return total([limited(n - 1), limited(n - 1)])
+
+
+@row({}, result=8)
+def a_limited_task_may_return_flows_that_call_it():
+    return limited(3)
+
+
+@hr.task
+async def plan_later(n: int) -> Any:
+    await asyncio.sleep(0)
+    return added.bind(n=n)
+
+
+@row({}, result=[0, 1, 3], **{"plan_later[2]/inc": [S, S]})
+def async_tasks_may_return_flows():
+    return plan_later.map([0, 1, 2])
+
+
+@hr.task(target="{path}")
+def kept_plan(path: str) -> Any:
+    return added.bind(n=1)
+
+
+@row({"path": "?"}, error=(FlowError, "has a target and returned a flow"), kept_plan=[F])
+def a_task_with_a_target_may_not_return_a_flow(path: str):
+    return kept_plan(path)
+
+
+@hr.resource
+def table(path: str) -> str:
+    count(path)
+    return path
+
+
+@table.cleanup
+def drop(path: str) -> None:
+    count(path)
+
+
+@hr.flow
+def within(path: str, fails: bool = False):
+    with table(path) as made:
+        return refuse(made) if fails else calls(made, 0)
+
+
+@row({"path": "?"}, result=[1, 2], **{"return_flow/drop": [S]})
+def a_resource_of_a_returned_flow_is_cleaned_up_before_it_is_over(path: str):
+    used = return_flow(within, path=path)
+    return [used, calls(path, used)]
+
+
+@row({"path": "?"}, result=2, **{"return_flow": [F], "return_flow/drop": [S]})
+def also_if_it_fails(path: str):
+    return calls_after(path, return_flow(within, path=path, fails=True))
+
+
+@hr.flow
+def choosing(n: int):
+    with hr.case(same(n), 1):
+        one = inc(10)
+    with hr.case(same(n), 2):
+        two = inc(20)
+    return hr.merge(one, two)
+
+
+@row({}, result=[11, 21])
+def a_returned_flow_may_choose():
+    return [return_flow(choosing, n=1), return_flow(choosing, n=2)]
+
+
+@hr.flow
+def deciding_itself(n: int = 0):
+    refuse(n)
+    good = inc(n)
+    hr.decide_by(good)
+    return good
+
+
+@row({}, result=1, **{"return_flow": [S], "return_flow/refuse": [F]})
+def what_a_returned_flow_says_decides_over_it_decides():
+    return return_flow(deciding_itself)
+
+
+@row({}, result=6, plan=[S])
+def a_case_around_a_task_holds_for_its_flow():
+    with hr.case(inc(0), 1):
+        value = plan(3)
+    with hr.case(inc(0), 2):
+        other = plan(4)
+    return hr.merge(value, other)
+
+
+@hr.task
+def where() -> list[Any]:
+    here = hr.context()
+    return [here.flow_name, here.task_name, here.parameters["n"]]
+
+
+@hr.flow
+def located():
+    return where()
+
+
+@row({"n": 7}, result=["tasks_that_joined_know_where_they_are", "return_flow/where", 7])
+def tasks_that_joined_know_where_they_are(n: int):
+    return return_flow(located)
+
+
+@hr.task(isolated=True)
+def plan_apart(n: int) -> Any:
+    return added.bind(n=n)
+
+
+@row({}, result=6, **{"plan_apart/total": [S]})
+def an_isolated_task_may_return_a_flow():
+    return plan_apart(3)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from headrace.core.flow import FlowDefinition
 from headrace.core.graph import Graph, GraphDrawing
 from headrace.errors import FlowError
 
@@ -16,33 +17,35 @@ class Bound:
 
     Parameters
     ----------
-    name : str
-        Of the flow.
-    draw : callable
-        Draws it, into the drawing that is current, and returns its result.
+    flow : FlowDefinition or None
+        The flow; None if it is drawn already.
     parameters : mapping
         One value per parameter.
+    graph : Graph, optional
+        As it was drawn.
     """
 
-    __slots__ = ("_graph", "draw", "name", "parameters")
+    __slots__ = ("_graph", "flow", "parameters")
 
-    def __init__(self, name: str, draw: Callable[..., Any], parameters: Mapping[str, Any]) -> None:
-        self.name = name
-        self.draw = draw
+    def __init__(self, flow: FlowDefinition | None, parameters: Mapping[str, Any], graph: Graph | None = None) -> None:
+        self.flow = flow
         self.parameters = dict(parameters)
-        self._graph: Graph | None = None
+        self._graph = graph
 
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={value!r:.40}" for name, value in self.parameters.items())
         return f"<flow {self.name} bound to {values or 'nothing'}>"
 
+    @property
+    def name(self) -> str:
+        """The flow's name."""
+        return self.flow.name if self.flow is not None else "drawn by a task"
+
     def graph(self) -> Graph:
         """Draw the flow, once. Its graph may be empty, if the result is known already."""
         if self._graph is None:
-            drawing = GraphDrawing()
-            with drawing.active():
-                result = self.draw(**self.parameters)
-            self._graph = drawn(self.name, drawing, result).graph()
+            assert self.flow is not None
+            self._graph = self.flow.draw(self.parameters, may_be_empty=True)
         return self._graph
 
 
@@ -70,6 +73,4 @@ def drawn(name: str, drawing: GraphDrawing, result: Any) -> Bound:
             f"{name!r} called tasks and returned a bound flow; call that flow, {result.name}(...), so that its nodes "
             "are drawn beside the others, and return what it returns"
         )
-    bound = Bound(name, dict, {})
-    bound._graph = drawing.finish(name, result, may_be_empty=True)
-    return bound
+    return Bound(None, {}, drawing.finish(name, result, may_be_empty=True))

@@ -241,7 +241,7 @@ class Expansions:
         nodes[added[-1]].measures = (*known, *(measure for measure in wanted if measure not in known))
         self._stand_for(outer, added[-1])
         self.dispatcher.costs.extend(self.plan.tasks)
-        self.placements.extend_to(self.plan.tasks, joining=True)
+        self.placements.join(self.plan.tasks)
         for index in added:
             self._add_run(index, base)
         set_apart(self.nodes[base:], self.nodes, self.plan.tasks)

@@ -133,16 +133,18 @@ class FlowDefinition:
             return f"built:{self.name}"
         return f"{getattr(function, '__module__', '?')}:{getattr(function, '__qualname__', self.name)}"
 
-    def draw(self, values: Mapping[str, Any]) -> Graph:
+    def draw(self, values: Mapping[str, Any], *, may_be_empty: bool = False) -> Graph:
         """Draw the graph for parameter values that are complete and of the right types.
 
         Parameters
         ----------
         values : mapping
             One value per parameter.
+        may_be_empty : bool
+            Whether it may have no node, because its result is known.
         """
         if self.function is not None:
-            return draw(self.name, self.function, values)
+            return draw(self.name, self.function, values, may_be_empty=may_be_empty)
         if self.built is None:
             raise FlowError(f"flow {self.name!r} has no graph: build it in a block `with hr.Flow({self.name!r}):`")
         return self.built.bind(values)

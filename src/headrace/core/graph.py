@@ -467,7 +467,9 @@ class GraphDrawing:
         return graph
 
 
-def draw(flow_name: str, function: Callable[..., Any], parameters: Mapping[str, Any]) -> Graph:
+def draw(
+    flow_name: str, function: Callable[..., Any], parameters: Mapping[str, Any], *, may_be_empty: bool = False
+) -> Graph:
     """Call a flow function with real parameter values and return the graph that it draws.
 
     Parameters
@@ -478,8 +480,10 @@ def draw(flow_name: str, function: Callable[..., Any], parameters: Mapping[str, 
         The flow function.
     parameters : mapping
         One value per parameter.
+    may_be_empty : bool
+        Whether it may draw no node.
     """
     drawing = GraphDrawing()
     with drawing.active():
         result = function(**parameters)
-    return drawing.finish(flow_name, result)
+    return drawing.finish(flow_name, result, may_be_empty=may_be_empty)

@@ -25,25 +25,23 @@ class Placements(list[Placement]):
     ----------
     by_tag : mapping of str to int
         The flow's limits.
+    tasks : sequence of Task
+        Those of the plan.
     """
 
-    def __init__(self, by_tag: Mapping[str, int]) -> None:
+    def __init__(self, by_tag: Mapping[str, int], tasks: Sequence[Task[..., Any]]) -> None:
         super().__init__()
         self.by_tag = by_tag
         # The first task of a function, for all tasks that differ in options only. What comes from workers while the
         # run goes on are other functions each time; what counts of these is where they were defined.
         self._first: dict[int | str, int] = {}
+        self._extend(tasks, joining=False)
 
-    def extend_to(self, tasks: Sequence[Task[..., Any]], *, joining: bool = False) -> None:
-        """Learn of tasks.
+    def join(self, tasks: Sequence[Task[..., Any]]) -> None:
+        """Learn of tasks that came while the run goes on; ``tasks`` are all of the plan."""
+        self._extend(tasks, joining=True)
 
-        Parameters
-        ----------
-        tasks : sequence of Task
-            All of the plan.
-        joining : bool
-            Whether those that are new came while the run went on.
-        """
+    def _extend(self, tasks: Sequence[Task[..., Any]], *, joining: bool) -> None:
         for number in range(len(self), len(tasks)):
             task = tasks[number]
             policy = task.policy

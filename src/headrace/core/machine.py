@@ -83,11 +83,8 @@ class RunMachine:
         self.timeout = timeout
         self.state = State.PENDING
         self.costs = Costs(len(plan.tasks))
-        self.nodes: list[NodeRun] = []
-        placements = Placements(limits or {})
-        placements.extend_to(plan.tasks)
-        for spec in plan.nodes:
-            self.nodes.append(run_of(spec, plan.tasks[spec.task], placements[spec.task]))
+        placements = Placements(limits or {}, plan.tasks)
+        self.nodes = [run_of(spec, plan.tasks[spec.task], placements[spec.task]) for spec in plan.nodes]
         set_apart(self.nodes, self.nodes, plan.tasks)
         self.ledger = Ledger(self.nodes)
         self.returned: dict[int, bytes] = {}
@@ -191,9 +188,7 @@ class RunMachine:
 
     def deciding(self) -> list[NodeRun]:
         """The nodes whose failures are the run's."""
-        if self.plan.deciding is not None:
-            return [self.nodes[index] for index in self.plan.deciding]
-        return deciding(self.nodes, self.drawn)
+        return deciding(self.nodes, self.plan.deciding, self.drawn)
 
     # -- events --------------------------------------------------------------------------------------------------
 

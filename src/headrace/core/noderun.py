@@ -227,16 +227,20 @@ def run_of(spec: PlanNode, task: Task[..., Any], placement: Placement) -> NodeRu
     return run
 
 
-def deciding(nodes: Sequence[NodeRun], drawn: int) -> list[NodeRun]:
+def deciding(nodes: Sequence[NodeRun], told: Sequence[int] | None, drawn: int) -> list[NodeRun]:
     """Return the nodes that decide how a run ends: those returned, and those that only clean-ups wait for, or nothing.
 
     Parameters
     ----------
     nodes : sequence of NodeRun
         The run.
+    told : sequence of int or None
+        Those that the flow says.
     drawn : int
         How many of them were drawn before it began; others came while it ran, and decide of a task run.
     """
+    if told is not None:
+        return [nodes[index] for index in told]
 
     def counts(edge: Edge) -> bool:
         return edge.kind is not EdgeKind.AFTER and not nodes[edge.target].cleans

@@ -155,6 +155,9 @@ class Policy:
         for hook in ("on_state", "on_failure"):
             if getattr(self, hook) is not None and not callable(getattr(self, hook)):
                 self._refuse(hook, "a function")
+        if self.dynamic and (self.isolated or self.target is not None):
+            option = "isolated" if self.isolated else "target"
+            self._refuse(option, "left out of a dynamic task, which only draws; give it to the tasks that are drawn")
 
     def _refuse(self, option: str, allowed: str) -> None:
         raise FlowError(f"task {self.name!r}: {option} must be {allowed}, got {getattr(self, option)!r}")

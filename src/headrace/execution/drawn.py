@@ -31,10 +31,4 @@ def drawing(task: Task[..., Any], call: Call) -> Call:
             result = call(source, child)
         return drawn(task.name, made, result)
 
-    async def draw_awaited(source: Any, child: int) -> Bound:
-        made = GraphDrawing()
-        with made.active():
-            result = await call(source, child)
-        return drawn(task.name, made, result)
-
-    return draw_awaited if task.is_async else draw
+    return draw

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from headrace.core.bound import Bound
 from headrace.core.naming import arguments_by_name
 from headrace.core.policy import Policy
 from headrace.core.signals import Found
+from headrace.errors import FlowError
 from headrace.execution.context import context
 from headrace.targets import Target
 
@@ -45,16 +47,25 @@ def kept(node: Node, call: Call) -> Call:
         found = target.read(url)
         if found is not None:
             raise Found(found[0])
-        return target.write(url, call(source, child))
+        return target.write(url, _value(node, call(source, child)))
 
     async def keep_awaited(source: Any, child: int) -> Any:
         url = target.url_for(_names(node, source, child))
         found = target.read(url)
         if found is not None:
             raise Found(found[0])
-        return target.write(url, await call(source, child))
+        return target.write(url, _value(node, await call(source, child)))
 
     return keep_awaited if node.awaits else keep
+
+
+def _value(node: Node, value: Any) -> Any:
+    if type(value) is Bound:
+        raise FlowError(
+            f"task {node.policy.name!r} has a target and returned a flow, {value.name!r}, whose result is not known "
+            "yet; give the target to the task in that flow that makes the result"
+        )
+    return value
 
 
 def _names(node: Node, source: Any, child: int) -> dict[str, Any]:
