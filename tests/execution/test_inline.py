@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Iterator
 
 import pytest
 
@@ -19,11 +20,12 @@ def add(x, y=1):
 
 
 @pytest.fixture
-def executor() -> InlineExecutor:
+def executor() -> Iterator[InlineExecutor]:
     made = InlineExecutor()
     plan = make_plan(draw("f", lambda: add.map(add.map([1, 2])), {}))
     assert made.start("run", pickling.dumps(plan, "it"), plan) == 1
-    return made
+    yield made
+    made.finish()
 
 
 def test_batches_run_in_order_and_see_each_others_values(executor):
