@@ -279,8 +279,9 @@ class FlowRun:
             return TriggerFailed(f"task {run.label(child)!r} did not run: {why}", task=run.spec.name)
         error = restore(failure)
         note = f"in task {run.label(child)!r} of flow {self.flow_name!r}, run {self.run_id}"
-        if note not in getattr(error, "__notes__", []):
-            error.add_note(note)
+        notes = getattr(error, "__notes__", [])
+        if note not in notes:
+            _set(error, "__notes__", [*notes, note])
         # Each time it is raised, Python lengthens its traceback; people want the one that it came with.
         return error.with_traceback(self._tracebacks.setdefault(note, error.__traceback__))
 
@@ -303,11 +304,16 @@ def attach(error: BaseException, run: FlowRun) -> None:
     Parameters
     ----------
     error : BaseException
-        Of any type, also of one that forbids to set attributes.
+        Of any type.
     run : FlowRun
         The run.
     """
-    BaseException.__setattr__(error, "run", run)
+    _set(error, "run", run)
+
+
+def _set(error: BaseException, name: str, value: Any) -> None:
+    """Set an attribute, also of a type that forbids it, such as a frozen dataclass."""
+    BaseException.__setattr__(error, name, value)
 
 
 class NodeView:
