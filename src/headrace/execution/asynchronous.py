@@ -267,8 +267,7 @@ class AsyncExecution(Execution):
             error: BaseException | None = None
             try:
                 value = await self._attempt(number, node, child, attempts, watch)
-                self._check(number, child, value)
-                mine[child] = value
+                mine[child] = self._checked(number, child, value)
             except self.interrupts:
                 raise
             except asyncio.CancelledError as caught:
@@ -315,10 +314,11 @@ class AsyncExecution(Execution):
         if self.size_of is not None and not self.order.whole:
             self._weigh(number, child, mine)
 
-    def _check(self, number: int, child: int, value: Any) -> None:
+    def _checked(self, number: int, child: int, value: Any) -> Any:
         confided = self.confided
-        super()._check(number, child, value)
+        value = super()._checked(number, child, value)
         self.confided = confided  # others that were given a secret are still under way
+        return value
 
     def _done(self, position: int, seconds: float) -> None:
         """Note how long a task run computed; in the report, all before it stand before it."""

@@ -34,7 +34,7 @@ from headrace.execution.failure import capture, restore
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedNode, LoadedPlan
 from headrace.execution.sound import SOUND
-from headrace.execution.values import Values
+from headrace.execution.values import PASSING, Values
 
 #: Stands for the width of a node of which a batch takes single children only.
 ANY = 1 << 62
@@ -140,7 +140,7 @@ class Execution:
                     try:
                         value = node.call(self, child)
                         if self.confided or type(value) not in SOUND:
-                            self._check(number, child, value)
+                            value = self._checked(number, child, value)
                         mine[child] = value
                     except self.interrupts:
                         raise
@@ -196,8 +196,10 @@ class Execution:
             known = self._flat[key] = [element for part in value for element in part]
         return known
 
-    def _check(self, number: int, child: int, value: Any) -> None:
+    def _checked(self, number: int, child: int, value: Any) -> Any:
         """Let an attempt fail whose value could not travel, if it had to, or must not; and go on as a returned flow."""
+        if type(value) in PASSING:
+            value = list(value)
         if type(value) is CoroutineType:
             value.close()
             raise not_awaited(self._label(number, child), value.__qualname__)
@@ -208,6 +210,7 @@ class Execution:
         if type(value) is Bound:
             raise Onward(value)
         sound.check(value, f"the value of task {self._label(number, child)!r}")
+        return value
 
     def _label(self, number: int, child: int) -> str:
         spec = self.plan.plan.nodes[number]
@@ -313,9 +316,7 @@ class Execution:
             attempts, error = attempts + 1, None
             self.again = self.at, attempts
             try:
-                value = node.call(self, child)
-                self._check(number, child, value)
-                self.values[number][child] = value
+                self.values[number][child] = self._checked(number, child, node.call(self, child))
             except self.interrupts:
                 raise
             except BaseException as caught:  # noqa: BLE001 - as above

@@ -103,7 +103,7 @@ class LoadedNode:
         self.call: Getter = self._call if task.bare else self._guarded(task)
 
     def _guarded(self, task: Task[..., Any]) -> Getter:
-        call: Getter = self._call_apart if task.policy.isolated else self._await if self.awaits else self._call
+        call: Getter = self._call_apart if task.policy.isolated else self._await if self.awaits else self._listed
         for guard in GUARDS:
             call = guard(task, call)
         return kept(self, call)
@@ -141,12 +141,14 @@ class LoadedNode:
     def _call(self, source: Source, child: int) -> Any:
         if self.plain is not None:
             values = source.values
-            value = self.function(*[values[arg][0] if type(arg) is int else arg[0] for arg in self.plain])
-        else:
-            value = self.function(
-                *[get(source, child) for get in self.args],
-                **{key: get(source, child) for key, get in self.kwargs.items()},
-            )
+            return self.function(*[values[arg][0] if type(arg) is int else arg[0] for arg in self.plain])
+        return self.function(
+            *[get(source, child) for get in self.args], **{key: get(source, child) for key, get in self.kwargs.items()}
+        )
+
+    def _listed(self, source: Source, child: int) -> Any:
+        """Have a generator do its work within the guards; without any, ``Execution`` sees to it."""
+        value = self._call(source, child)
         return value if type(value) not in PASSING else list(value)
 
     async def _await(self, source: Source, child: int) -> Any:
