@@ -15,6 +15,7 @@ from headrace.core.state import State
 from headrace.core.strips import Strip
 from headrace.errors import TaskTimedOut
 from headrace.execution.batch import Execution
+from headrace.execution.dynamic import Packer
 from headrace.execution.inline import InlineExecutor
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedPlan
@@ -249,6 +250,7 @@ def executor():
 def started(executor: InlineExecutor, function) -> None:
     plan = make_plan(draw("f", function, {}))
     executor._plan = LoadedPlan(plan)  # not pickled: the test shares an event with the task
+    executor._packer = Packer(plan)
 
 
 def test_inline_a_cancel_from_another_thread_is_heard_in_the_middle_of_a_task(executor):
