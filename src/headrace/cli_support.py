@@ -47,10 +47,6 @@ _HERE = str(Path(__file__).parent)
 _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end: like Ctrl-C, but for the exit code."""
-
-
 class Commands(TyperGroup):
     """Turns errors into one paragraph and an exit code, for all commands alike."""
 
@@ -67,6 +63,8 @@ class Commands(TyperGroup):
         except (typer.Exit, typer.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt as error:
+            from headrace.execution.signals import Terminated
+
             complain("interrupted")
             raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
         except Exception as error:  # noqa: BLE001 - of whatever happens, the user is told in a paragraph
@@ -362,13 +360,12 @@ def up(environment: Environment) -> Iterator[Environment]:
 
 @contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    def end(number: int, frame: object) -> None:
-        raise Terminated
+    from headrace.execution.signals import terminate
 
     before = {}
     # Only the main thread may; there is no other one but where a test calls a command from it.
     with contextlib.suppress(ValueError):
-        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+        before = {number: signal.signal(number, terminate) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
@@ -406,14 +403,25 @@ def run_shown(
         Default: made from the time.
     """
     from headrace import parameters
+    from headrace.core.state import State
     from headrace.report.console import ConsoleObserver
+    from headrace.report.ending import early_end
 
     # Told before a cluster is brought up in vain.
     parameters.validate(store.load(location), values, strings=strings)
     with err_console().status(f"bringing up {environment!r} …", spinner="dots"):
         environment.setup(store)
     with ConsoleObserver() as observer:
-        run = environment.execute(store, location, values, observers=[observer], strings=strings, run_id=run_id)
+        try:
+            run = environment.execute(store, location, values, observers=[observer], strings=strings, run_id=run_id)
+        except KeyboardInterrupt as error:
+            ended: FlowRun | None = getattr(error, "run", None)
+            for line in early_end(ended.summaries()) if ended is not None else ():
+                remark(line)
+            raise
+    if run.state is State.TIMED_OUT:
+        for line in (str(run.error), *early_end(run.summaries())):
+            remark(line)
     failures = run.failures()
     print_errors([(label, it.type_name, it.message, it.traceback) for label, it in failures.items()])
     if sys.stderr.isatty():

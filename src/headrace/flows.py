@@ -16,7 +16,7 @@ from headrace.core.summary import Observer
 from headrace.environments.base import Environment
 from headrace.environments.local import LocalEnvironment
 from headrace.errors import FlowError
-from headrace.execution.flowrun import FlowRun
+from headrace.execution.flowrun import FlowRun, attach
 from headrace.report.html import graph_html
 from headrace.report.text import graph_tree
 from headrace.storage.capture import capture
@@ -25,7 +25,7 @@ from headrace.storage.files import Files, private_memory
 from headrace.store import Storage
 
 #: what `Flow.run` takes for itself.
-_RESERVED = frozenset({"environment", "observers"})
+_RESERVED = frozenset({"environment", "observers", "raise_on_failure"})
 
 
 class DrawnGraph(Graph):
@@ -79,6 +79,7 @@ class Flow(FlowDefinition):
         *,
         environment: Environment | None = None,
         observers: Sequence[Observer] = (),
+        raise_on_failure: bool = False,
         **parameters: Any,
     ) -> FlowRun:
         """Run the flow, and return when it is over.
@@ -91,6 +92,8 @@ class Flow(FlowDefinition):
             Where to run it. Default: ``flow.environment``, else this process.
         observers : sequence of Observer
             Told how the run goes on, e.g. ``headrace.report.console.ConsoleObserver()``.
+        raise_on_failure : bool, default False
+            Whether a run that does not succeed raises what its ``result()`` would; the run is the exception's ``run``.
         **parameters
             Values by parameter name; those with a default may be left out.
 
@@ -106,8 +109,54 @@ class Flow(FlowDefinition):
         NotPicklable
             If a task or a constant cannot travel.
         FlowError
-            If the flow has a parameter ``environment`` or ``observers``: it can be executed from a storage only.
+            If the flow has a parameter named like one of these arguments: it can be executed from a storage only.
+        KeyboardInterrupt
+            After Ctrl-C, when what was set up is cleaned up; the run is its ``run``.
         """
+        where, storage, location = self._placed(environment)
+        run = where.execute(storage, location, parameters, observers=observers)
+        return _good(run) if raise_on_failure else run
+
+    def start(
+        self,
+        *,
+        environment: Environment | None = None,
+        observers: Sequence[Observer] = (),
+        **parameters: Any,
+    ) -> FlowRun:
+        """Start a run, and return it on its way; ``wait()`` waits for its end, ``cancel()`` asks for it.
+
+        Parameters
+        ----------
+        environment, observers, **parameters
+            As for ``run``.
+        """
+        where, storage, location = self._placed(environment)
+        return where.start(storage, location, parameters, observers=observers)
+
+    async def run_async(
+        self,
+        *,
+        environment: Environment | None = None,
+        observers: Sequence[Observer] = (),
+        raise_on_failure: bool = False,
+        **parameters: Any,
+    ) -> FlowRun:
+        """Run the flow without blocking the event loop, as in a notebook: ``run = await flow.run_async(...)``.
+
+        When the task that awaits it is cancelled, so is the run, and what was set up is cleaned up first.
+
+        Parameters
+        ----------
+        environment, observers, raise_on_failure, **parameters
+            As for ``run``.
+        """
+        where, storage, location = self._placed(environment)
+        run = await where.execute_async(storage, location, parameters, observers=observers)
+        return _good(run) if raise_on_failure else run
+
+    def _placed(self, environment: Environment | None) -> tuple[Environment, Storage, str]:
+        """Where to run it, and where it lies now."""
         for name in _RESERVED.intersection(self.signature.parameters):
             raise FlowError(
                 f"flow {self.name!r} has a parameter {name!r}, and {self.name}.run(...) has an argument of that name; "
@@ -116,8 +165,7 @@ class Flow(FlowDefinition):
             )
         storage = self.storage or _passing_storage()
         location = storage.add_flow(self, replace=True)
-        where = environment or self.environment or LocalEnvironment()
-        return where.execute(storage, location, parameters, observers=observers)
+        return environment or self.environment or LocalEnvironment(), storage, location
 
     def bind(self, **parameters: Any) -> Bound:
         """Return the flow with values for its parameters, for a task to return: the task run goes on as this flow.
@@ -175,6 +223,15 @@ class Flow(FlowDefinition):
         declared = {row["name"]: row["annotation"] for row in params.describe(self)}
         shown = params.to_json(values) if values is not None else declared
         return graph_html(self.name, nodes, shown)
+
+
+def _good(run: FlowRun) -> FlowRun:
+    """The run, if it succeeded; else raise why it did not."""
+    error = run.error
+    if error is None:
+        return run
+    attach(error, run)
+    raise error
 
 
 def _passing_storage() -> Storage:

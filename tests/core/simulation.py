@@ -11,6 +11,7 @@ import heapq
 import pickle
 import random
 import zlib
+from array import array
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -335,7 +336,9 @@ class Cluster:
                     self.orders[batch] = command
                     (self.queue.appendleft if command.urgent else self.queue.append)(command)
                 case Stop(batches):
-                    self.queue = deque(order for order in self.queue if order.batch not in batches)
+                    for order in [order for order in self.queue if order.batch in batches]:
+                        self.queue.remove(order)
+                        self._arrive(self.now + self._latency(), Ended(order.batch, 0, array("f")))
                     self.live = {run: batch for run, batch in self.live.items() if batch not in batches}
                     for batch in batches:  # what runs is interrupted, or loses its thread after a while
                         self._arrive(self.now + self.random.choice((0.001, 1.0)), None, freed=batch)

@@ -4,7 +4,7 @@ from array import array
 
 import pytest
 
-from headrace.core.ending import GRACE
+from headrace.core.ending import GRACE, STOPPING
 from headrace.core.events import (
     CancelRequested,
     Deadline,
@@ -80,10 +80,19 @@ def test_a_setup_and_a_cleanup_are_batches_of_their_own():
     assert machine.state is State.SUCCESS
 
 
+def cancelled(machine: RunMachine, body: Dispatch, now: float = 1.0) -> Dispatch:
+    """Cancel a run, and have its task report that it was stopped; return the clean-up."""
+    machine.handle(now, [CancelRequested()])
+    (cleanup,) = dispatched(machine.handle(now, [ended(body, Exceptional(0, State.CANCELLED, 1))]))
+    return cleanup
+
+
 def test_a_cancel_stops_the_rest_and_cleans_up():
     machine, body = at_work()
-    stop, cleanup, wake, deadline = machine.handle(1.0, [CancelRequested()])
-    assert (stop, wake, deadline) == (Stop((body.batch,)), Wake(1.0 + GRACE), Deadline(1.0 + GRACE))
+    stop, wake, deadline = machine.handle(1.0, [CancelRequested()])
+    assert (stop, wake, deadline) == (Stop((body.batch,)), Wake(1.0 + STOPPING), Deadline(1.0 + GRACE, strict=True))
+    cleanup, *_, wake = machine.handle(1.05, [ended(body, Exceptional(0, State.CANCELLED, 1))])
+    assert wake == Wake(1.0 + GRACE)
     assert states(machine) == ["Success", "Cancelled", "Running"]
     machine.handle(1.1, [ended(cleanup)])
     assert states(machine) == ["Success", "Cancelled", "Success"]
@@ -128,7 +137,7 @@ def test_a_cleanup_that_runs_goes_on():
 
 def test_a_second_cancel_ends_at_once_and_tells_what_was_not_cleaned_up():
     machine, body = at_work()
-    _, cleanup, *_ = machine.handle(1.0, [CancelRequested()])
+    cleanup = cancelled(machine, body)
     assert machine.handle(1.1, [CancelRequested()]) == [Stop((cleanup.batch,))]
     assert machine.state is State.CANCELLED
     assert "clean-up leave was not done" in machine.nodes[2].failures[0].message
@@ -136,8 +145,8 @@ def test_a_second_cancel_ends_at_once_and_tells_what_was_not_cleaned_up():
 
 
 def test_time_is_up_for_a_cleanup_that_hangs():
-    machine, _ = at_work()
-    _, cleanup, *_ = machine.handle(1.0, [CancelRequested()])
+    machine, body = at_work()
+    cleanup = cancelled(machine, body)
     assert machine.handle(0.9 + GRACE, []) == [Wake(1.0 + GRACE)]
     assert machine.handle(1.0 + GRACE, []) == [Stop((cleanup.batch,))]
     assert machine.state is State.CANCELLED
@@ -152,15 +161,15 @@ def test_a_setup_that_hangs_is_told():
 
 
 def test_a_cleanup_is_tried_again_if_there_is_time():
-    machine, _ = at_work()
+    machine, body = at_work()
     again = Exceptional(0, State.RETRYING, 1, FAILURE, 2.0)
-    _, cleanup, *_ = machine.handle(1.0, [CancelRequested()])
+    cleanup = cancelled(machine, body)
     machine.handle(1.1, [ended(cleanup, again)])
     (second,) = dispatched(machine.handle(3.1, []))
     machine.handle(3.2, [ended(second)])
     assert states(machine)[2] == "Success"
-    machine, _ = at_work()
-    _, cleanup, *_ = machine.handle(1.0, [CancelRequested()])
+    machine, body = at_work()
+    cleanup = cancelled(machine, body)
     machine.handle(5.0, [ended(cleanup, again)])
     assert states(machine)[2] == "Failed"
     assert machine.state is State.CANCELLED
@@ -178,8 +187,8 @@ def test_a_cleanup_that_waits_for_its_next_attempt_is_tried_at_once():
 def test_a_run_that_is_out_of_time_cleans_up():
     machine, body = at_work(timeout=3.0)
     assert machine.handle(2.9, []) == [Wake(3.0)]
-    stop, cleanup, *_ = machine.handle(3.0, [])
-    assert stop == Stop((body.batch,))
+    assert machine.handle(3.0, [])[0] == Stop((body.batch,))
+    (cleanup,) = dispatched(machine.handle(3.05, [ended(body, Exceptional(0, State.CANCELLED, 1))]))
     machine.handle(3.1, [ended(cleanup)])
     assert machine.state is State.TIMED_OUT
 
@@ -205,11 +214,44 @@ def test_nothing_is_dispatched_twice_when_a_cleanup_is_ready_already():
         seen.add(order.batch)
         orders += dispatched(machine.handle(0.1, [ended(order)]))
     done = [run.spec.index for run in machine.nodes if run.spec.name.startswith("place") and run.succeeded]
-    orders = [order for order in orders if order.batch in machine.live_batches]
-    orders += dispatched(machine.handle(0.2, [CancelRequested()]))
+    orders = [order for order in orders if order.batch in machine.dispatcher.batches]
+    commands = machine.handle(0.2, [CancelRequested()])
+    stopped = {batch for command in commands if isinstance(command, Stop) for batch in command.batches}
+    commands += machine.handle(0.2, [Ended(batch, 0, array("f")) for batch in stopped])
+    orders = [order for order in orders if order.batch not in stopped] + dispatched(commands)
     while orders:
         orders += dispatched(machine.handle(0.3, [ended(orders.pop(0))]))
     assert machine.state is State.CANCELLED
     now = [run.spec.index for run in machine.nodes if run.spec.name.startswith("place") and run.succeeded]
     assert set(done) <= set(now)
     assert [run.spec.index - 2 for run in machine.nodes if run.cleans and run.succeeded] == now
+
+
+def test_what_a_stopped_batch_had_done_counts():
+    def two() -> None:
+        work(work())
+
+    machine = RunMachine(make_plan(draw("f", two, {})), 1)
+    (order,) = dispatched(machine.start(0.0))
+    machine.handle(1.0, [CancelRequested()])
+    machine.handle(1.1, [Ended(order.batch, 1, array("f", [0.5]))])
+    assert states(machine) == ["Success", "Cancelled"]
+    assert machine.state is State.CANCELLED
+
+
+def test_a_stopped_batch_that_does_not_report_is_let_go():
+    machine, _ = at_work()
+    machine.handle(1.0, [CancelRequested()])
+    assert not dispatched(machine.handle(0.9 + STOPPING, []))
+    (cleanup,) = dispatched(machine.handle(1.0 + STOPPING, []))
+    machine.handle(3.0, [ended(cleanup)])
+    assert states(machine) == ["Success", "Cancelled", "Success"]
+
+
+def test_a_stopped_task_is_not_tried_again():
+    machine, body = at_work()
+    machine.handle(1.0, [CancelRequested()])
+    (cleanup,) = dispatched(machine.handle(1.1, [ended(body, Exceptional(0, State.RETRYING, 1, FAILURE, 0.5))]))
+    machine.handle(1.2, [ended(cleanup)])
+    assert machine.handle(2.0, []) == []
+    assert states(machine) == ["Success", "Cancelled", "Success"]

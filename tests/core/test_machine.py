@@ -189,7 +189,7 @@ def test_more_threads_get_more_batches():
     machine.handle(1.0, [HandedBack(first.batch, 1, array("f"), 1.0)])
     more = orders(machine.handle(1.1, [Resized(4)]))
     assert len(more) == 6
-    assert len(machine.live_batches) == 8
+    assert len(machine.dispatcher.batches) == 8
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,9 @@ def test_a_cancel_stops_what_is_live_and_settles_the_rest():
     machine = machine_of(lambda: t.map(t(t.map([1, 2, 3]))), threads=2)
     first, second = machine.start(0.0)
     machine.handle(0.1, [ended(first)])
-    assert machine.handle(0.2, [CancelRequested()]) == [Stop((second.batch,)), Release((first.batch,))]
+    stop, release, *_ = machine.handle(0.2, [CancelRequested()])
+    assert (stop, release) == (Stop((second.batch,)), Release((first.batch,)))
+    machine.handle(0.25, [Ended(second.batch, 0, array("f"))])
     assert machine.state is State.CANCELLED
     assert {state for node in range(3) for state in states(machine, node)} == {State.SUCCESS, State.CANCELLED}
     assert machine.handle(0.3, [CancelRequested(), ended(second)]) == []

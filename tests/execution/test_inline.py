@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterator
+
 import pytest
 
 import headrace as hr
@@ -17,11 +20,12 @@ def add(x, y=1):
 
 
 @pytest.fixture
-def executor() -> InlineExecutor:
+def executor() -> Iterator[InlineExecutor]:
     made = InlineExecutor()
     plan = make_plan(draw("f", lambda: add.map(add.map([1, 2])), {}))
     assert made.start("run", pickling.dumps(plan, "it"), plan) == 1
-    return made
+    yield made
+    made.finish()
 
 
 def test_batches_run_in_order_and_see_each_others_values(executor):
@@ -36,7 +40,7 @@ def test_batches_run_in_order_and_see_each_others_values(executor):
 
 def test_what_is_stopped_does_not_start(executor):
     executor.send([Dispatch(0, (Strip((0,), 0, 2),)), Stop((0,))])
-    assert executor.wait(0.0) == []
+    assert executor.wait(0.0) == [Ended(0, 0, array("f"))]
     assert executor.fetch({0: [(0, 0)]}) == {}
 
 

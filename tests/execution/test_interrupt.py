@@ -249,6 +249,7 @@ def executor():
 
 def started(executor: InlineExecutor, function) -> None:
     plan = make_plan(draw("f", function, {}))
+    executor._packer = Packer(plan)
     executor._plan = LoadedPlan(plan)  # not pickled: the test shares an event with the task
     executor._packer = Packer(plan)
 

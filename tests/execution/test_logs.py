@@ -45,6 +45,27 @@ def test_an_outlet_keeps_the_latest_lines_and_counts_the_others():
     assert sent[1].dropped == 0
 
 
+def test_what_is_sent_at_the_same_time_is_sent_in_order():
+    sent, gate, entered = [], threading.Event(), threading.Event()
+
+    def send(logged):
+        entered.set()
+        assert gate.wait(30)
+        sent.append(logged.rows[0]["msg"])
+
+    outlet = Outlet(send, "w", 10)
+    threads = []
+    for number in range(2):
+        outlet.add(row_of(record(f"line {number}")))
+        threads.append(threading.Thread(target=outlet.flush))
+        threads[-1].start()
+        assert entered.wait(30)
+    gate.set()
+    for thread in threads:
+        thread.join()
+    assert sent == ["line 0", "line 1"]
+
+
 def test_an_outlet_keeps_no_more_than_so_many_characters():
     sent = []
     outlet = Outlet(sent.append, "w", 1000)

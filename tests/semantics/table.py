@@ -30,6 +30,8 @@ class Row:
     says: dict[str, list[str]] = field(default_factory=dict)
     told: dict[str, list[str]] | None = None  # by what changed: what hooks were told; see tests.semantics.witness
     logged: dict[str, list[str]] | None = None  # by run name: what its task logged
+    writes: list[str] | None = None  # the lines of the temporary file in the end, in order
+    cancelled: str | None = None  # when this line is in the file, the run is cancelled
 
     @property
     def state(self) -> str:
@@ -50,6 +52,8 @@ def row(
     says: dict[str, list[str]] | None = None,
     told: dict[str, list[str]] | None = None,
     logged: dict[str, list[str]] | None = None,
+    writes: list[str] | None = None,
+    cancelled: str | None = None,
     **states: list[str],
 ) -> Callable[[Any], Any]:
     """Add the decorated flow function, or the flow, to the table."""
@@ -57,8 +61,9 @@ def row(
     def decorate(function: Any) -> Any:
         flow = function if isinstance(function, hr.Flow) else hr.flow(function)
         known = Row(
-            flow.name, flow, parameters or {}, result, error, states, attempts or {}, ends, says or {}, told, logged
-        )
+            flow.name, flow, parameters or {}, result, error, states, attempts or {}, ends, says or {}, told, logged,
+            writes, cancelled,
+        )  # fmt: skip
         ROWS.append(known)
         return function
 

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import importlib
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,20 @@ def test_rows_have_names_of_their_own() -> None:
     assert len({row.name for row in ROWS}) == len(ROWS)
 
 
+def begun(row: Row, place: hr.Environment, parameters: dict[str, Any]) -> hr.FlowRun:
+    """Run a flow to its end; if the row says so, cancel it when a line is in its file."""
+    if row.cancelled is None:
+        return row.flow.run(environment=place, **parameters)
+    run = row.flow.start(environment=place, **parameters)
+    path, end = Path(parameters["path"]), time.monotonic() + 30
+    while not (path.exists() and row.cancelled in path.read_text().splitlines()):
+        assert not run.done, "it was over before it could be cancelled"
+        assert time.monotonic() < end
+        time.sleep(0.005)
+    run.cancel()
+    return run.wait()
+
+
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_row(row: Row, place: hr.Environment, tmp_path: Path) -> None:
     parameters = {
@@ -25,7 +41,9 @@ def test_row(row: Row, place: hr.Environment, tmp_path: Path) -> None:
         for name, value in row.parameters.items()
     }
     with witness() as seen:
-        run = row.flow.run(environment=place, **parameters)
+        run = begun(row, place, parameters)
+    if row.writes is not None:
+        assert Path(parameters["path"]).read_text().splitlines() == row.writes
     if row.told is not None:
         assert seen.told == row.told
     if row.logged is not None:

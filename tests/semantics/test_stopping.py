@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+import uuid
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,7 +87,7 @@ class Sent:
     def __init__(self, environment, task, path, *args) -> None:
         plan = make_plan(draw("f", lambda: task(str(path), *args), {}))
         self.executor = DaskExecutor(environment.client)
-        self.executor.start(f"run-{path.name}", pickling.dumps(plan, "it"), plan)
+        self.executor.start(f"run-{uuid.uuid4().hex}", pickling.dumps(plan, "it"), plan)
         self.executor.send([Dispatch(0, (Strip((0,), 0, 1),))])
         until(path.exists)
 

@@ -301,7 +301,8 @@ class Dispatcher:
             order.cuts = cuts_of(self.nodes, strips, order.inputs, self.ledger.heavy)
         if self.constants is not None:
             order.constants = constants_of(self.constants, strips, order.slices)
-        order.urgent = bool(self.batches[number].placement.limits)
+        placement = self.batches[number].placement
+        order.urgent, order.apart = bool(placement.limits) or placement.apart, placement.apart
         self.batches[number].inputs = order.inputs
         self.ledger.claim(order.inputs)
         return order

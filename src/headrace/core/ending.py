@@ -1,9 +1,10 @@
 """How a run ends before it is done: because it is cancelled, or out of time, or would go on with wrong values.
 
-How to think about it. What runs is stopped, and what is not final becomes Cancelled. But what was set up is cleaned
-up: task runs with the trigger ``cleanup`` whose set-up succeeded still run, in the usual way, and the run is over when
-they are. Whoever asks a second time, or ``GRACE`` seconds later, it is over at once, and what was not cleaned up is
-told as an error of the task run that should have done so.
+How to think about it. What runs is stopped, and what is not final becomes Cancelled; of a batch that is stopped, what
+it had done by then counts, so its report is waited for, ``STOPPING`` seconds at most. But what was set up is cleaned
+up: task runs with the trigger ``cleanup`` whose set-up succeeded still run, in the usual way, when all of their block
+is over, and the run is over when they are. When somebody asks a second time, or ``GRACE`` seconds later, it is over at
+once, and what was not cleaned up is told as an error of the task run that should have done so.
 
 Set-ups and clean-ups are batches of their own (``Placement.apart``). So it is known of each whether it was done, and
 those that are running are not stopped with the rest: a set-up may end, and is cleaned up then.
@@ -30,6 +31,10 @@ from headrace.errors import NotCleanedUp
 #: Seconds that a run that was told to end may take for that. Long enough to drop a table or to stop a service, and
 #: less than the ten seconds after which those who sent SIGTERM (Docker, Dask's nannies) kill.
 GRACE = 5.0
+
+#: Seconds within which a batch that was stopped has to report. On a cluster, a task that waits in a C function loses
+#: its thread after one second, and cleaning up begins then.
+STOPPING = 1.2
 
 #: (when it is due, node, child) of what waits for its next attempt.
 Due = tuple[float, int, int]
@@ -92,6 +97,8 @@ class Ending:
         self.conclude = conclude
         self.state: State | None = None
         self.until = self.expires = self._told = math.inf
+        self._stopped: list[int] = []
+        self._patience = math.inf  # until when those may report
 
     @property
     def limit(self) -> float:
@@ -106,11 +113,11 @@ class Ending:
         wakes : sequence of float
             When it is to be asked for other reasons.
         """
-        wake = min([*wakes, self.limit])
+        wake = min([*wakes, self.limit, self._patience])
         if wake == math.inf:
             return []
         before, self._told = self._told, self.limit
-        return [Wake(wake)] if before == self._told else [Wake(wake), Deadline(self._told)]
+        return [Wake(wake)] if before == self._told else [Wake(wake), Deadline(self._told, self.state is not None)]
 
     def begin(self, now: float, state: State) -> list[Command]:
         """Stop what runs, but for set-ups and clean-ups, and cancel what is not final, but for clean-ups.
@@ -122,13 +129,11 @@ class Ending:
         state : State
             As what the run shall end.
         """
-        self.state, self.until = state, now + GRACE
+        self.state, self.until, self._patience = state, now + GRACE, now + STOPPING
         dispatcher, ledger = self.dispatcher, self.dispatcher.ledger
-        stopped = tuple(number for number, batch in dispatcher.batches.items() if not batch.placement.apart)
-        for number in stopped:
-            batch = dispatcher.over(number)
-            assert batch is not None
-            if batch.replay:
+        self._stopped = [number for number, batch in dispatcher.batches.items() if not batch.placement.apart]
+        for number in self._stopped:
+            if dispatcher.batches[number].replay and (batch := dispatcher.over(number)):
                 ledger.lost.update(runs(cut(batch.strips, 0, batch.stop)))
         dispatcher.ready.clear()
         for index, run in enumerate(self.nodes):
@@ -142,7 +147,40 @@ class Ending:
         self.due[:] = [(now, node, child) for _, node, child in self.due if self.nodes[node].cleans]
         heapq.heapify(self.due)
         ledger.narrow()
-        return [Stop(stopped)] if stopped else []
+        return [Stop(tuple(self._stopped))] if self._stopped else []
+
+    def let_go(self, now: float) -> None:
+        """Wait no longer for batches that were stopped and did not report in time.
+
+        Parameters
+        ----------
+        now : float
+            The time.
+        """
+        self._stopped = [number for number in self._stopped if number in self.dispatcher.batches]
+        if now >= self._patience:
+            for number in self._stopped:
+                self.dispatcher.over(number)
+            for index, run in enumerate(self.nodes) if self._stopped else ():
+                if not run.cleans:
+                    self.abandon(index)
+            self._stopped.clear()
+        if not self._stopped:
+            self._patience = math.inf
+
+    def retry(self, run: NodeRun, due: float) -> State:
+        """Return what becomes of a task run that is to be tried again: in a run that is ending, only clean-ups are.
+
+        Parameters
+        ----------
+        run : NodeRun
+            Its node.
+        due : float
+            When.
+        """
+        if self.state is None or (run.cleans and due < self.until):
+            return State.RETRYING
+        return State.FAILED if run.cleans else State.CANCELLED
 
     def abandon(self, index: int) -> None:
         """Cancel what is not final of a node, but for what is still out.
@@ -185,11 +223,12 @@ class Ending:
                 run.resize(1)
             run.opened = True
             for child, state in enumerate(run.states):
-                if state >= State.SUCCESS:
+                if State.SUCCESS <= state != State.CANCELLED:
                     continue
+                begun = state == State.RUNNING or (state == State.CANCELLED and child in run.attempts)
                 if run.cleans and all(source.succeeded for source in _asked(run, self.nodes)):
                     run.failures[child] = _not_done(f"clean-up {run.label(child)} was not done", "it")
-                elif index in setting_up and state == State.RUNNING:
+                elif begun and index in setting_up:
                     run.failures[child] = _not_done(f"set-up {run.label(child)} was stopped on its way", "what it made")
         for run in self.nodes:
             for child, state in enumerate(run.states):

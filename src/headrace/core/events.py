@@ -270,6 +270,8 @@ class Dispatch:
         Large constants that it needs; see ``core.constants``.
     urgent : bool
         Whether it goes before others of its priority, because others of its kind may not run meanwhile.
+    apart : bool
+        Whether it sets up or cleans up, so that it is not stopped when the run is told to end.
     """
 
     batch: int
@@ -286,6 +288,7 @@ class Dispatch:
     cuts: dict[int, tuple[int, int, int]] = field(default_factory=dict)
     constants: tuple[int, ...] = ()
     urgent: bool = False
+    apart: bool = False
 
 
 @dataclass(slots=True)
@@ -297,9 +300,18 @@ class Stop:
 
 @dataclass(slots=True)
 class Deadline:
-    """From this time on, what runs is to be interrupted; of use to an executor that runs in the driver's own thread."""
+    """From this time on, what runs is to be interrupted; for an executor that runs it in the driver's own thread.
+
+    Attributes
+    ----------
+    time : float
+        When.
+    strict : bool
+        Whether that is so of batches, too, that run ``apart``.
+    """
 
     time: float
+    strict: bool = False
 
 
 @dataclass(slots=True)

@@ -151,8 +151,8 @@ class RunMachine:
                 case CancelRequested():
                     self._end(now, State.CANCELLED)
         self._wake_due(now)
-        self._settle_down()
         self._expire(now)
+        self._settle_down()
         self._commands += self.dispatcher.fill(now, finished=self.finished)
         self._finish()
         if self.ledger.released:
@@ -174,23 +174,9 @@ class RunMachine:
         self.dispatcher.threads = max(1, threads)
 
     @property
-    def gangs(self) -> bool:
-        """Whether batches may be formed that send each other values while they run."""
-        return self.dispatcher.gangs
-
-    @gangs.setter
-    def gangs(self, gangs: bool) -> None:
-        self.dispatcher.gangs = gangs
-
-    @property
     def finished(self) -> bool:
         """Whether the run is over."""
         return self.state.is_final
-
-    @property
-    def live_batches(self) -> list[int]:
-        """Numbers of the batches that are with the executor."""
-        return list(self.dispatcher.batches)
 
     def backlog(self) -> Backlog:
         """What waits for a thread."""
@@ -273,15 +259,15 @@ class RunMachine:
             run.holders[child] = NO_BATCH
             self.recovery.cleared(node, child, child + 1)
             return
-        if entry.state is State.RETRYING and now + entry.delay < self.ending.until:
+        state = self.ending.retry(run, now + entry.delay) if entry.state is State.RETRYING else entry.state
+        if state is State.RETRYING:
             move(run.states, child, child + 1, State.RETRYING)
             run.holders[child] = NO_BATCH
             heapq.heappush(self._due, (now + entry.delay, node, child))
             return
         if entry.failure is not None:
             (run.reasons if entry.state is State.SKIPPED else run.failures)[child] = entry.failure
-        # A retry that would come after the end of a run that is ending does not come.
-        self._conclude(node, child, child + 1, State.FAILED if entry.state is State.RETRYING else entry.state)
+        self._conclude(node, child, child + 1, state)
 
     def _handed_back(self, event: HandedBack) -> None:
         batch = self.dispatcher.batches.get(event.batch)
@@ -351,7 +337,24 @@ class RunMachine:
     def _expire(self, now: float) -> None:
         if now >= self.ending.limit and not self._done:
             self._end(now, State.TIMED_OUT)
-            self._settle_down()
+        if self.ending.state is not None:
+            self.ending.let_go(now)
+
+    def abort(self, now: float, state: State) -> list[Command]:
+        """End the run at once, without clean-ups, because nobody can drive it on.
+
+        Parameters
+        ----------
+        now : float
+            Seconds on the caller's clock.
+        state : State
+            As what it ends.
+        """
+        if self.state is State.PENDING:
+            self.state = State.RUNNING
+        for _ in range(2):
+            self._end(now, state)
+        return self.handle(now, ())
 
     def _end(self, now: float, state: State) -> None:
         """End the run before it is done; at once, if it is ending already."""

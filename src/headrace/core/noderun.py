@@ -202,9 +202,11 @@ class NodeRun:
         """What to tell people."""
         spec = self.spec
         if len(self.states) == 1:
-            return NodeSummary(spec.name, spec.mapped, self.width, {_STATES[self.states[0]]: 1}, self.seconds[0])
+            return NodeSummary(
+                spec.name, spec.mapped, self.width, {_STATES[self.states[0]]: 1}, self.seconds[0], self.cleans
+            )
         counts = {state: number for state in _STATES if (number := self.states.count(state))}
-        return NodeSummary(spec.name, spec.mapped, self.width, counts, sum(self.seconds))
+        return NodeSummary(spec.name, spec.mapped, self.width, counts, sum(self.seconds), self.cleans)
 
 
 def run_of(spec: PlanNode, task: Task[..., Any], placement: Placement) -> NodeRun:

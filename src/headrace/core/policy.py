@@ -188,6 +188,12 @@ class Policy:
             self._refuse("priority", "a whole number")
 
     @property
+    def wraps_calls(self) -> bool:
+        """Whether a worker has more to do about a call than to make it."""
+        asked = self.timeout, self.isolated, self.dynamic, self.log_prints, self.run_name, self.target
+        return any(each is not None and each is not False for each in asked)
+
+    @property
     def placement(self) -> Placement:
         """Where its runs may be executed, and before which others."""
         workers = (self.workers,) if isinstance(self.workers, str) else tuple(self.workers or ())

@@ -25,6 +25,8 @@ class NodeSummary(NamedTuple):
         How many of them stand where; states with none are left out.
     seconds : float
         Time spent in the task's function so far, summed over task runs.
+    cleans : bool
+        Whether it cleans up what another one set up.
     """
 
     name: str
@@ -32,6 +34,7 @@ class NodeSummary(NamedTuple):
     width: int | None
     counts: dict[State, int]
     seconds: float
+    cleans: bool = False
 
     @property
     def done(self) -> int:

@@ -54,6 +54,8 @@ class Task(Generic[P, R]):
         check_run_name(policy, self.signature)
         #: whether calls give coroutines, which headrace awaits
         self.is_async = any(map(inspect.iscoroutinefunction, _forms(function)))
+        #: whether there is nothing to do about calls but to make them
+        self.bare = not (self.is_async or policy.wraps_calls)
         if any(map(inspect.isasyncgenfunction, _forms(function))):
             raise FlowError(
                 f"task {policy.name!r} is an async generator, which has no one value; collect its items in an "

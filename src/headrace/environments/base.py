@@ -5,12 +5,15 @@ from __future__ import annotations
 import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.metadata import entry_points
 from typing import Any, Self
 
 from headrace.core.summary import Observer
 from headrace.errors import SetupError
+from headrace.execution.base import Executor
 from headrace.execution.flowrun import FlowRun
+from headrace.execution.waiting import see_through
 from headrace.store import Storage
 
 #: The entry point group in which other packages name their environments; ours are there too.
@@ -43,6 +46,17 @@ class Environment(ABC):
         """
 
     @abstractmethod
+    def executor(self) -> Executor:
+        """Return where one run executes; called when it is set up."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Return plain JSON data for a run's record: like ``serialize``, but of a live object its kind is enough."""
+
+    def observers(self) -> Sequence[Observer]:
+        """Return who is told of each run that executes here."""
+        return ()
+
     def execute(
         self,
         storage: Storage,
@@ -75,6 +89,55 @@ class Environment(ABC):
         FlowRun
             What became of it; a failed task is told there, not raised.
         """
+        prepared = storage.get_runner(location).prepare(parameters, strings=strings)  # a typing error costs no cluster
+        watching = [*observers, *self.observers()]
+        self.setup(storage)
+        drive = prepared.begin(executor=self.executor, environment=self.describe(), observers=watching, run_id=run_id)
+        return drive.run()
+
+    def start(
+        self,
+        storage: Storage,
+        location: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        observers: Sequence[Observer] = (),
+        strings: bool = False,
+        run_id: str | None = None,
+    ) -> FlowRun:
+        """Start a run of a stored flow, and return it on its way; the environment is set up meanwhile.
+
+        Parameters
+        ----------
+        storage, location, parameters, observers, strings, run_id
+            As for ``execute``.
+
+        Returns
+        -------
+        FlowRun
+            On its way: ``wait()`` waits for its end, ``cancel()`` asks for it.
+        """
+        prepared = storage.get_runner(location).prepare(parameters, strings=strings)
+
+        def bring_up() -> Executor:
+            self.setup(storage)
+            return self.executor()
+
+        watching = [*observers, *self.observers()]
+        drive = prepared.begin(executor=bring_up, environment=self.describe(), observers=watching, run_id=run_id)
+        return drive.start()
+
+    async def execute_async(
+        self, storage: Storage, location: str, parameters: Mapping[str, Any] | None = None, **options: Any
+    ) -> FlowRun:
+        """Run a stored flow without blocking the event loop; a cancel of the task that awaits it cancels the run.
+
+        Parameters
+        ----------
+        storage, location, parameters, **options
+            As for ``execute``.
+        """
+        return await see_through(partial(self.start, storage, location, parameters, **options))
 
     @abstractmethod
     def close(self) -> None:

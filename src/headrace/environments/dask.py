@@ -13,7 +13,7 @@ from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.clusters import check_answers, is_address, maker_of
 from headrace.errors import SetupError
-from headrace.execution.flowrun import FlowRun
+from headrace.execution.base import Executor
 from headrace.store import Storage
 
 #: Seconds within which a scheduler must answer and the first worker be there.
@@ -198,28 +198,13 @@ class DaskEnvironment(Environment):
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
-    def execute(  # noqa: D102 - inherited
-        self,
-        storage: Storage,
-        location: str,
-        parameters: Mapping[str, Any] | None = None,
-        *,
-        observers: Sequence[Observer] = (),
-        strings: bool = False,
-        run_id: str | None = None,
-    ) -> FlowRun:
+    def executor(self) -> Executor:  # noqa: D102 - inherited
         from headrace.execution.dask import DaskExecutor
 
-        runner = storage.get_runner(location)
-        prepared = runner.prepare(parameters, strings=strings)  # a typing error costs no cluster
-        callbacks = self.callbacks.observers()
-        self.setup(storage)
-        return prepared.run(
-            executor=DaskExecutor(self._client, self.offers),
-            environment=self._describe(),
-            observers=[*observers, *callbacks],
-            run_id=run_id,
-        )
+        return DaskExecutor(self._client, self.offers)
+
+    def observers(self) -> Sequence[Observer]:  # noqa: D102 - inherited
+        return self.callbacks.observers()
 
     # -- as data -------------------------------------------------------------------------------------------------
 
@@ -231,8 +216,7 @@ class DaskEnvironment(Environment):
             return f"{given.__module__}.{given.__qualname__}"
         return type(given).__name__
 
-    def _describe(self) -> dict[str, Any]:
-        """For a run's record: like ``serialize``, but of a live object its kind is enough."""
+    def describe(self) -> dict[str, Any]:  # noqa: D102 - inherited
         data: dict[str, Any] = {"type": "DaskEnvironment", "cluster": self._kind()}
         if self.n_workers is not None:
             data["n_workers"] = self.n_workers
@@ -252,7 +236,7 @@ class DaskEnvironment(Environment):
         if "<locals>" in kind or kind.startswith("__main__"):
             raise SetupError(f"the cluster class {kind} cannot be found again by name; define it in a module")
         data = {
-            **self._describe(),
+            **self.describe(),
             **self.callbacks.serialize(),
             "deadline": self.deadline,
             "options": self.options,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from headrace.core.summary import Observer
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
-from headrace.execution.flowrun import FlowRun
+from headrace.execution.base import Executor
 from headrace.execution.inline import InlineExecutor
 from headrace.store import Storage
 
@@ -36,30 +36,20 @@ class LocalEnvironment(Environment):
     def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
         pass
 
-    def execute(  # noqa: D102 - inherited
-        self,
-        storage: Storage,
-        location: str,
-        parameters: Mapping[str, Any] | None = None,
-        *,
-        observers: Sequence[Observer] = (),
-        strings: bool = False,
-        run_id: str | None = None,
-    ) -> FlowRun:
-        return storage.get_runner(location).run(
-            parameters,
-            executor=InlineExecutor(),
-            environment={"type": "LocalEnvironment"},
-            observers=[*observers, *self.callbacks.observers()],
-            strings=strings,
-            run_id=run_id,
-        )
+    def executor(self) -> Executor:  # noqa: D102 - inherited
+        return InlineExecutor()
+
+    def describe(self) -> dict[str, Any]:  # noqa: D102 - inherited
+        return {"type": "LocalEnvironment"}
+
+    def observers(self) -> Sequence[Observer]:  # noqa: D102 - inherited
+        return self.callbacks.observers()
 
     def close(self) -> None:  # noqa: D102 - inherited
         pass
 
     def serialize(self) -> dict[str, Any]:  # noqa: D102 - inherited
-        return {"type": "LocalEnvironment", **self.callbacks.serialize()}
+        return {**self.describe(), **self.callbacks.serialize()}
 
     def __repr__(self) -> str:
         return "LocalEnvironment()"

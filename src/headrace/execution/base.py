@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from headrace.core.events import Command, Event
+from headrace.core.events import CancelRequested, Command, Event
 from headrace.core.plan import Plan
 from headrace.core.ready import Backlog
 
@@ -25,6 +25,8 @@ class Executor(ABC):
     kind: str = ""
     #: whether batches that run at the same time can send each other values; known once it has started
     mails: bool = False
+    #: whether the thread that calls is the main one, and the driver handles Ctrl-C there
+    heeded: bool = False
     #: tells what waits for a thread; the driver sets it, and it may be called from ``wait`` only
     backlog: Callable[[], Backlog] = staticmethod(Backlog)
 
@@ -57,8 +59,8 @@ class Executor(ABC):
     def send(self, commands: Iterable[Command]) -> None:
         """Carry out orders; returns without waiting for them.
 
-        Of a batch that is stopped, nothing starts any more, and the task that runs is interrupted. A report of it may
-        still come; its values may be gone.
+        Of a batch that is stopped, nothing starts any more, and the task that runs is interrupted. A report of it comes
+        when that has ended, also if it had not begun; its values may be gone.
         """
 
     @abstractmethod
@@ -72,6 +74,14 @@ class Executor(ABC):
         Where the thread that waits executes tasks itself, a ``CancelRequested`` interrupts the one that runs, so that
         it is heard.
         """
+
+    def interrupt(self) -> None:
+        """Ask for the end of the run, in the handler of a signal; that may have come in the midst of a task."""
+        self.notify(CancelRequested())
+
+    def was_poked(self) -> bool:
+        """Whether the executor itself sent the signal that is being handled."""
+        return False
 
     @abstractmethod
     def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:

@@ -12,6 +12,7 @@ import queue
 import re
 import time
 import uuid
+from array import array
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -218,7 +219,9 @@ class DaskExecutor(Executor):
 
     async def _tell_workers(self, batches: tuple[int, ...]) -> None:
         with suppress(OSError):  # the cluster is going down, and takes all with it
-            await self.client._run(stop_batches, self._run_id, batches, on_error="ignore")
+            running = await self.client._run(stop_batches, self._run_id, batches, on_error="ignore")
+            for batch in set(batches).difference(*running.values()):  # it had not begun, so nothing else tells of it
+                self._events.put(Ended(batch, 0, array("f")))
 
     def _has_constants(self) -> bool:
         return self._scattered is not None and self._scattered.complete

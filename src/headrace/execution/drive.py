@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextvars
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from headrace.core.costs import means_of, prior_of
-from headrace.core.events import CancelRequested, Wake
+from headrace.core.events import CancelRequested, Event, Wake
 from headrace.core.machine import RunMachine
 from headrace.core.moves import Move, Teller
 from headrace.core.noderun import NodeRun
@@ -18,10 +20,12 @@ from headrace.core.summary import Observer
 from headrace.execution.base import Executor
 from headrace.execution.dynamic import Unpacker
 from headrace.execution.failure import capture
-from headrace.execution.flowrun import FlowRun
+from headrace.execution.flowrun import FlowRun, attach
 from headrace.execution.hooks import Hooks
 from headrace.execution.outcome import outcome_of
 from headrace.execution.reading import Reading
+from headrace.execution.signals import Heeded, heeding
+from headrace.execution.underway import Underway
 
 #: Seconds between two calls of an observer.
 SHOW = 0.1
@@ -42,7 +46,27 @@ class Record(Protocol):
 
 
 class Drive:
-    """One run on its way."""
+    """One run on its way.
+
+    Parameters
+    ----------
+    flow_name : str
+        Which flow.
+    record : Record
+        Where it writes what it did.
+    plan : Plan
+        What to run.
+    plan_bytes : bytes
+        The same, pickled.
+    executor : callable
+        Brings up and returns where it executes.
+    observers : sequence of Observer
+        Told how it goes on.
+    policy : FlowPolicy
+        How the flow's runs are treated.
+    hooks : Hooks, optional
+        What the flow and its tasks want to be called; one of the observers.
+    """
 
     def __init__(
         self,
@@ -50,30 +74,46 @@ class Drive:
         record: Record,
         plan: Plan,
         plan_bytes: bytes,
-        executor: Executor,
+        executor: Callable[[], Executor],
         observers: Sequence[Observer],
         policy: FlowPolicy,
         hooks: Hooks,
     ) -> None:
-        self.flow_name = flow_name
         self.record = record
         self.plan = plan
         self.plan_bytes = plan_bytes
-        self.executor = executor
         self.observers = [*observers, hooks] if hooks.wanted else list(observers)
-        self.hooks = hooks
         self.showing = [
             observer for observer in self.observers if type(observer).on_progress is not Observer.on_progress
         ]
-        self.machine = RunMachine(plan, limits=policy.max_running)
+        self.machine = RunMachine(plan, limits=policy.max_running, timeout=policy.timeout)
         self.moves: list[Move] = []
         self.reading = Reading(record.run_id, self.observers)
         for node in self.machine.nodes if self.observers else ():
             self._listen(node)
         self.machine.expansions.joined = self._joined
-        executor.backlog = self.machine.backlog
-        self.began = time.monotonic()
+        self._unpacker = Unpacker()
         self.shown = 0.0
+        self.underway = Underway()
+        self.flow_run = FlowRun(record.run_id, flow_name, self.machine, self.underway)
+        self._bring_up = executor
+        self._hooks = hooks
+        self._interruption: KeyboardInterrupt | None = None
+
+    def start(self) -> FlowRun:
+        """Drive the run in a thread of its own; what keeps it from its end is raised by who waits for it."""
+        context = contextvars.copy_context()
+        # Not a daemon: a process that ends waits for its runs, as their clean-ups would not be done else.
+        threading.Thread(target=context.run, args=(self._run_aside,), name=f"headrace-{self.record.run_id}").start()
+        return self.flow_run
+
+    def _run_aside(self) -> None:
+        try:
+            self._see_through()
+        except BaseException as error:  # noqa: BLE001 - raised by who waits for the run
+            self.underway.finish(error)
+        else:
+            self.underway.finish(None)
 
     def _listen(self, node: NodeRun) -> None:
         """Have a node tell its moves, if an observer wants to hear of them."""
@@ -82,37 +122,72 @@ class Drive:
 
     def _joined(self, node: NodeRun) -> None:
         """A node has joined the run while it goes on, perhaps the first one with hooks."""
-        if self.hooks not in self.observers and self.hooks.wants_moves(node.policy):
-            self.observers.append(self.hooks)
-            self.hooks.on_start(self.record.run_id, self.flow_name, ())
+        if self._hooks not in self.observers and self._hooks.wants_moves(node.policy):
+            self.observers.append(self._hooks)
+            self._hooks.on_start(self.record.run_id, self.flow_run.flow_name, ())
         self._listen(node)
 
     def run(self) -> FlowRun:
-        """Drive the run to its end, and write down how it ended."""
+        """Drive the run to its end in this thread, and write down how it ended."""
+        try:
+            self._see_through()
+        finally:
+            self.underway.finish(None)
+        return self.flow_run
+
+    def _see_through(self) -> None:
+        try:
+            with heeding(self.underway) as heeded:
+                self._run(heeded.installed)
+            interruption, self._interruption = self._interruption, None
+            self._deal(interruption, heeded)
+        except BaseException as error:
+            attach(error, self.flow_run)
+            raise
+        finally:
+            self.machine.expansions.joined = id  # else the run's holders, its executor and this object keep each other
+
+    def _deal(self, interruption: KeyboardInterrupt | None, heeded: Heeded) -> None:
+        """Raise what asked for the end, now that it has come."""
+        if interruption is not None:
+            raise interruption
+        heeded.deal()
+
+    def _run(self, heeded: bool) -> None:
+        run, executor, hooks = self.flow_run, None, self._hooks
         try:
             for observer in self.observers:
-                observer.on_start(self.record.run_id, self.flow_name, self.machine.summaries())
-            self.machine.threads = self.executor.start(self.record.run_id, self.plan_bytes, self.plan)
-            self.machine.gangs = self.executor.mails
+                observer.on_start(run.run_id, run.flow_name, self.machine.summaries())
+            executor = self._bring_up()
+            executor.heeded = heeded
+            executor.backlog = self.machine.backlog
+            self.machine.threads = executor.start(run.run_id, self.plan_bytes, self.plan)
+            self.machine.dispatcher.gangs = executor.mails
             self.machine.costs.earlier = self.record.earlier_costs()
             self.machine.costs.prior = prior_of(self.plan.tasks, self.machine.costs.earlier)
-            self._drive()
+            self._drive(executor)
         except BaseException as error:
-            self._abort(error)
+            state = self._abort(error, executor)
+            if hooks.began:
+                hooks.over(state, error)
             raise
-        self.executor.finish()
+        executor.finish()
         self.reading.close()
-        elapsed = time.monotonic() - self.began
-        run = FlowRun(self.record.run_id, self.flow_name, self.machine, self.executor, elapsed)
-        self.record.finish(*outcome_of(run), means_of(self.plan.tasks, self.machine.nodes))
+        self.underway.stop_clock()
+        early = self.machine.ending.state is not None  # then its last task runs did not end, and would be missing
+        self.record.finish(*outcome_of(run), None if early else means_of(self.plan.tasks, self.machine.nodes))
         self._end(run.state)
-        return run
+        if hooks.began:
+            hooks.over(run.state, run.error)
+            run.hook_errors = hooks.errors
 
-    def _drive(self) -> None:
+    def _drive(self, executor: Executor) -> None:
         """The hot loop: events in, commands out, until the machine is finished."""
-        machine, executor, unpacker = self.machine, self.executor, Unpacker()
+        machine = self.machine
+        if self.underway.enter(executor):
+            machine.handle(time.monotonic(), [CancelRequested()])
+            return
         commands = machine.start(time.monotonic())
-        self._tell()
         while not machine.finished:
             executor.send(commands)
             wake = next((command.time for command in commands if isinstance(command, Wake)), None)
@@ -120,19 +195,29 @@ class Drive:
             timeout = SHOW if self.showing else 60.0
             if wake is not None:
                 timeout = min(timeout, max(wake - now, 0.0))
-            events = self.reading.sift(executor.wait(timeout))
-            unpacker.unpack(events)
-            now = time.monotonic()
-            commands = machine.handle(now, events)
+            events = self._hear(executor, timeout)
+            commands = machine.handle(time.monotonic(), events)
+        executor.send(commands)  # the last values that nobody needs any more are released
+        self._tell()
+
+    def _hear(self, executor: Executor, timeout: float) -> list[Event]:
+        """Tell what happened, and wait for more; to be interrupted is to be asked for the end."""
+        try:
             if self.moves:
                 self._tell()
-            if self.showing and now - self.shown >= SHOW:
-                self.shown = now
+            if self.showing and time.monotonic() - self.shown >= SHOW:
+                self.shown = time.monotonic()
                 self._show()
-        executor.send(commands)  # the last values that nobody needs any more are released
+            events = self.reading.sift(executor.wait(timeout))
+        except KeyboardInterrupt as error:
+            self._interruption = self._interruption or error
+            self.underway.cancel()
+            return []
+        self._unpacker.unpack(events)
+        return events
 
     def _show(self) -> None:
-        summaries, elapsed = self.machine.summaries(), time.monotonic() - self.began
+        summaries, elapsed = self.machine.summaries(), self.underway.elapsed
         for observer in self.showing:
             observer.on_progress(summaries, elapsed)
 
@@ -145,38 +230,25 @@ class Drive:
     def _end(self, state: State) -> None:
         if not self.observers:
             return
-        summaries, elapsed = self.machine.summaries(), time.monotonic() - self.began
+        summaries = self.machine.summaries()
         for observer in self.observers:
-            observer.on_end(summaries, state, elapsed)
+            observer.on_end(summaries, state, self.underway.elapsed)
 
-    def _abort(self, error: BaseException) -> None:
+    def _abort(self, error: BaseException, executor: Executor | None) -> State:
         """Leave nothing running and no run without an outcome, whatever broke."""
-        if self.machine.state is State.PENDING:
-            self.machine.state = State.RUNNING
-        commands = self.machine.handle(time.monotonic(), [CancelRequested()])
+        state = State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED
         try:
-            self.executor.send(commands)
-            self.executor.finish()
+            commands = self.machine.abort(time.monotonic(), state)
+            if executor is not None:
+                executor.send(commands)
+                executor.finish()
             self._tell()
         finally:
-            self.executor.release()
+            if executor is not None:
+                executor.release()
             self.reading.close()
+            self.underway.stop_clock()
             failure, _ = capture(error)
-            state = State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED
-            self.record.finish(
-                {
-                    "state": state.label,
-                    "nodes": [],
-                    "elapsed": time.monotonic() - self.began,
-                    "errors": [
-                        {
-                            "node": None,
-                            "type": failure.type_name,
-                            "message": failure.message,
-                            "traceback": failure.traceback,
-                        }
-                    ],
-                },
-                None,
-            )
+            self.record.finish({**outcome_of(self.flow_run, failure)[0], "state": state.label}, None)
             self._end(state)
+        return state

@@ -41,7 +41,7 @@ def capture(error: BaseException) -> tuple[Failure, BaseException]:
     value : BaseException
         What a task that runs in spite of the failure receives: the exception, or ``TaskFailed`` if it cannot travel.
     """
-    error.__traceback__ = _users_frames(error.__traceback__)
+    error.with_traceback(_users_frames(error.__traceback__))  # some types forbid to set attributes
     name = type(error).__qualname__
     module = type(error).__module__
     type_name = name if module == "builtins" else f"{module}.{name}"

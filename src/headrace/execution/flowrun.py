@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pickle
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from headrace.core.blame import blame
 from headrace.core.events import Failure
@@ -18,10 +18,11 @@ from headrace.core.slots import How, Ref, Slot, Slotted, build, follow, refs
 from headrace.core.state import State
 from headrace.core.summary import NodeSummary
 from headrace.core.widths import why_not
-from headrace.errors import RunCancelled, RunError, TriggerFailed, ValueReleased
-from headrace.execution.base import Executor
+from headrace.errors import RunCancelled, RunError, RunTimedOut, TriggerFailed, ValueReleased
 from headrace.execution.failure import restore
 from headrace.execution.hooks import HookError
+from headrace.execution.signals import heeding
+from headrace.execution.underway import Underway
 from headrace.report.html import run_html
 
 
@@ -36,31 +37,83 @@ class FlowRun:
         Unique; begins with the time at which it started.
     flow_name : str
         Which flow.
-    elapsed : float
-        Seconds from start to end.
     hook_errors : list of HookError
         Hooks that raised.
     """
 
-    def __init__(self, run_id: str, flow_name: str, machine: RunMachine, executor: Executor, elapsed: float) -> None:
+    def __init__(self, run_id: str, flow_name: str, machine: RunMachine, underway: Underway) -> None:
         self.run_id = run_id
         self.flow_name = flow_name
-        self.elapsed = elapsed
         self.hook_errors: list[HookError] = []
         self._machine = machine
-        self._executor = executor
+        self._underway = underway
         self._tracebacks: dict[str, TracebackType | None] = {}
-        self._names = {node.name: node.index for node in machine.plan.nodes if not node.hidden}
-        self._finalizer = weakref.finalize(self, executor.release)
+        self._known: dict[str, int] = {}
+        self._seen = 0
+        self._finalizer = weakref.finalize(self, underway.release)
         self._finalizer.atexit = False
 
     @property
     def state(self) -> State:
-        """How it ended."""
+        """Where it stands; when it is over, how it ended."""
         return self._machine.state
 
+    @property
+    def elapsed(self) -> float:
+        """Seconds since its start; when it is over, those that it took."""
+        return self._underway.elapsed
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over, and its record is written."""
+        return self._underway.over.is_set()
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Wait until it is over.
+
+        Ctrl-C meanwhile cancels it, as if it were driven here; it is raised when the clean-ups are done.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds after which to return in any case; then ``done`` tells.
+
+        Raises
+        ------
+        ClusterLost, SetupError, ...
+            What kept it from an end of its own, which a failed task does not.
+        """
+        if not self.done:
+            with heeding(self._underway) as heeded:
+                self._underway.over.wait(timeout)
+            try:
+                heeded.deal()
+            except KeyboardInterrupt as error:
+                attach(error, self)
+                raise
+        if self.done and self._underway.error is not None:
+            raise self._underway.error
+        return self
+
+    def cancel(self) -> None:
+        """Have it end: what runs is stopped, and what was set up is cleaned up.
+
+        Returns at once; may be called from any thread. A second call ends it without waiting for clean-ups.
+        """
+        self._underway.cancel()
+
+    def call_when_over(self, call: Callable[[], object]) -> None:
+        """Call something when it is over; now, if it is.
+
+        Parameters
+        ----------
+        call : callable
+            Called in the thread that drives the run: be quick, and do not raise.
+        """
+        self._underway.call_when_over(call)
+
     def result(self) -> Any:
-        """Fetch what the flow returned.
+        """Wait until it is over, and fetch what the flow returned.
 
         Returns
         -------
@@ -73,7 +126,10 @@ class FlowRun:
             If the run failed: the exception of the task that failed first, as it was raised there.
         RunCancelled
             If it was cancelled.
+        RunTimedOut
+            If it took longer than its flow's ``timeout``.
         """
+        self.wait()
         if self.state is not State.SUCCESS:
             raise self._why_no_result()
         found = self._result(None)
@@ -88,6 +144,11 @@ class FlowRun:
     def _why_no_result(self) -> BaseException:
         if self.state is State.CANCELLED:
             return RunCancelled(f"run {self.run_id} of flow {self.flow_name!r} was cancelled, so it has no result")
+        if self.state is State.TIMED_OUT:
+            return RunTimedOut(
+                f"run {self.run_id} of flow {self.flow_name!r} was out of time after {self.elapsed:.1f} s, clean-ups "
+                "included; give the flow a longer timeout="
+            )
         return self._first_error()
 
     def result_if_small(self, most: int) -> tuple[Any] | None:
@@ -136,7 +197,8 @@ class FlowRun:
                 found[node, child] = None if skipped else self._error(run, child)
             else:
                 wanted.setdefault(batch, []).append((node, child))
-        fetched = self._executor.fetch(wanted, most)
+        executor = self._underway.executor
+        fetched = executor.fetch(wanted, most) if executor is not None else {}
         if fetched is None:
             return None
         found.update(fetched)
@@ -150,6 +212,16 @@ class FlowRun:
         return found
 
     # -- nodes ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _names(self) -> dict[str, int]:
+        """By name, the nodes that users know; more may join while the run goes on."""
+        nodes = self._machine.plan.nodes
+        for index in range(self._seen, len(nodes)):
+            if not nodes[index].hidden:
+                self._known[nodes[index].name] = index
+        self._seen = len(nodes)
+        return self._known
 
     def __getitem__(self, key: str | Node) -> NodeView:
         name = key.name if isinstance(key, Node) else key
@@ -176,10 +248,10 @@ class FlowRun:
     def failures(self) -> dict[str, Failure]:
         """By ``task`` or ``task[child]``: how it failed, in the order of the flow."""
         return {
-            _label(run, child): failure
+            run.label(child): failure
             for run in self._machine.nodes
             if not run.spec.hidden
-            for child, failure in sorted(run.failures.items())
+            for child, failure in sorted(dict(run.failures).items())  # a copy: the driver may be at it
         }
 
     @property
@@ -201,14 +273,15 @@ class FlowRun:
         """The exception of a task run that failed, with a note on where."""
         failure = run.failures.get(child)
         if failure is None and run.states[child] == State.CANCELLED:
-            return RunCancelled(f"task {_label(run, child)!r} was cancelled with run {self.run_id}", task=run.spec.name)
+            return RunCancelled(f"task {run.label(child)!r} was cancelled with run {self.run_id}", task=run.spec.name)
         if failure is None:
             why = why_not(run, self._machine.nodes, child)
-            return TriggerFailed(f"task {_label(run, child)!r} did not run: {why}", task=run.spec.name)
+            return TriggerFailed(f"task {run.label(child)!r} did not run: {why}", task=run.spec.name)
         error = restore(failure)
-        note = f"in task {_label(run, child)!r} of flow {self.flow_name!r}, run {self.run_id}"
-        if note not in getattr(error, "__notes__", []):
-            error.add_note(note)
+        note = f"in task {run.label(child)!r} of flow {self.flow_name!r}, run {self.run_id}"
+        notes = getattr(error, "__notes__", [])
+        if note not in notes:
+            _set(error, "__notes__", [*notes, note])
         # Each time it is raised, Python lengthens its traceback; people want the one that it came with.
         return error.with_traceback(self._tracebacks.setdefault(note, error.__traceback__))
 
@@ -223,6 +296,24 @@ class FlowRun:
     def _repr_html_(self) -> str:
         errors = [f"{label}: {failure}" for label, failure in self.failures().items()]
         return run_html(self.run_id, self.flow_name, self.state, self.summaries(), self.elapsed, errors)
+
+
+def attach(error: BaseException, run: FlowRun) -> None:
+    """Let an error tell of which run it is: ``error.run``.
+
+    Parameters
+    ----------
+    error : BaseException
+        Of any type.
+    run : FlowRun
+        The run.
+    """
+    _set(error, "run", run)
+
+
+def _set(error: BaseException, name: str, value: Any) -> None:
+    """Set an attribute, also of a type that forbids it, such as a frozen dataclass."""
+    BaseException.__setattr__(error, name, value)
 
 
 class NodeView:
@@ -348,8 +439,4 @@ class TaskRunView:
 
     def __repr__(self) -> str:
         why = f", {self.message.splitlines()[0]}" if self.message else ""
-        return f"<{_label(self._node, self._child)}: {self.state}{why}>"
-
-
-def _label(run: NodeRun, child: int) -> str:
-    return f"{run.spec.name}[{child}]" if run.spec.mapped else run.spec.name
+        return f"<{self._node.label(self._child)}: {self.state}{why}>"

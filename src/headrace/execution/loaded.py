@@ -100,12 +100,13 @@ class LoadedNode:
             self.kwargs = {key: _getter(plan, slot, spec.inputs) for key, slot in spec.kwargs.items()}
             self.measures = spec.measures
         #: fetches the arguments of a task run and calls the function, with all that its policy asks for
-        self.call: Getter = self._call
-        if task.policy.isolated or self.awaits:
-            self.call = self._call_apart if task.policy.isolated else self._await
+        self.call: Getter = self._call if task.bare else self._guarded(task)
+
+    def _guarded(self, task: Task[..., Any]) -> Getter:
+        call: Getter = self._call_apart if task.policy.isolated else self._await if self.awaits else self._call
         for guard in GUARDS:
-            self.call = guard(task, self.call)
-        self.call = kept(self, self.call)
+            call = guard(task, call)
+        return kept(self, call)
 
     @property
     def spec(self) -> PlanNode:

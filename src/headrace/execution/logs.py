@@ -209,6 +209,7 @@ class Outlet:
         self._characters = 0
         self._dropped = 0
         self._lock = threading.Lock()
+        self._sending = threading.Lock()
 
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row, and drop the oldest ones if it is one too many."""
@@ -220,14 +221,15 @@ class Outlet:
                 self._dropped += 1
 
     def flush(self) -> None:
-        """Send what is there."""
-        if not self._rows:
-            return
-        with self._lock:
-            logged = Logged(list(self._rows), self._dropped, self._worker)
-            self._rows.clear()
-            self._characters = self._dropped = 0
-        self._send(logged)
+        """Send what is there, after all that was there before: the watchdog and the end of a batch may meet here."""
+        with self._sending:
+            with self._lock:
+                if not self._rows:
+                    return
+                logged = Logged(list(self._rows), self._dropped, self._worker)
+                self._rows.clear()
+                self._characters = self._dropped = 0
+            self._send(logged)
 
 
 def row_of(record: logging.LogRecord) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import cloudpickle
 
+from headrace.core.events import Failure
 from headrace.core.state import State
 from headrace.errors import HeadraceError
 from headrace.execution.flowrun import FlowRun
@@ -16,8 +17,15 @@ SMALL = 1 << 16
 MOST_ERRORS = 100
 
 
-def outcome_of(run: FlowRun) -> tuple[dict[str, Any], bytes | None]:
+def outcome_of(run: FlowRun, trouble: Failure | None = None) -> tuple[dict[str, Any], bytes | None]:
     """Describe how a run ended.
+
+    Parameters
+    ----------
+    run : FlowRun
+        That is over.
+    trouble : Failure, optional
+        What kept it from an end of its own.
 
     Returns
     -------
@@ -37,7 +45,9 @@ def outcome_of(run: FlowRun) -> tuple[dict[str, Any], bytes | None]:
         }
         for summary in run.summaries()
     ]
-    failures = run.failures()
+    failures: list[tuple[str | None, Failure]] = [*run.failures().items()]
+    if trouble is not None:
+        failures.insert(0, (None, trouble))
     errors = [
         {
             "node": label,
@@ -45,7 +55,7 @@ def outcome_of(run: FlowRun) -> tuple[dict[str, Any], bytes | None]:
             "message": failure.message,
             "traceback": failure.traceback,
         }
-        for label, failure in list(failures.items())[:MOST_ERRORS]
+        for label, failure in failures[:MOST_ERRORS]
     ]
     outcome = {
         "state": run.state.label,

@@ -23,7 +23,6 @@ from headrace.core.planning import make_plan
 from headrace.core.policy import FlowPolicy
 from headrace.core.slices import split
 from headrace.core.slots import Const
-from headrace.core.state import State
 from headrace.core.summary import Observer
 from headrace.errors import NotPicklable
 from headrace.execution.base import Executor
@@ -120,7 +119,13 @@ class FlowRunner:
 
             executor = InlineExecutor()
         prepared = self.prepare(parameters, strings=strings)
-        return prepared.run(executor=executor, environment=environment, observers=observers, run_id=run_id)
+        drive = prepared.begin(
+            executor=lambda: executor,
+            environment=environment or {"type": executor.kind},
+            observers=observers,
+            run_id=run_id,
+        )
+        return drive.run()
 
     def prepare(self, parameters: Mapping[str, Any] | None = None, *, strings: bool = False) -> PreparedRun:
         """Do all that can go wrong before anything is set up: check the values, draw, plan, pickle.
@@ -215,37 +220,29 @@ class PreparedRun:
         self._record = record
         self.policy = policy
 
-    def run(
+    def begin(
         self,
         *,
-        executor: Executor,
-        environment: Mapping[str, Any] | None = None,
+        executor: Callable[[], Executor],
+        environment: Mapping[str, Any],
         observers: Sequence[Observer] = (),
         run_id: str | None = None,
-    ) -> FlowRun:
-        """Run it, and return when it is over.
+    ) -> Drive:
+        """Begin its record, and return what drives it, in this thread or in one of its own.
 
         Parameters
         ----------
-        executor, environment, observers, run_id
+        executor : callable
+            Brings up and returns where it executes; called in the thread that drives.
+        environment, observers, run_id
             As for ``FlowRunner.run``.
         """
-        where = dict(environment or {"type": executor.kind})
-        record = self._record({**self.facts, "run_id": run_id, "environment": where})
+        record = self._record({**self.facts, "run_id": run_id, "environment": dict(environment)})
         hooks = Hooks(self.plan, self.policy)
         with _uncollected():
-            drive = Drive(
+            return Drive(
                 self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers, self.policy, hooks
             )
-        try:
-            run = drive.run()
-        except BaseException as error:
-            hooks.over(State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED, error)
-            raise
-        if hooks.began:
-            hooks.over(run.state, run.error)
-            run.hook_errors = hooks.errors
-        return run
 
 
 def _packed(plan: Plan) -> tuple[Plan, bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from time import perf_counter, time
 from typing import Any
@@ -45,15 +45,16 @@ class Running:
         finally:
             run.controls.discard(control)
 
-    def stop(self, run_id: str, batches: Iterable[int]) -> None:
-        """Stop batches of a run, those that are still on their way to here, too."""
+    def stop(self, run_id: str, batches: Collection[int]) -> list[int]:
+        """Stop batches of a run, those that are still on their way to here, too; return those that will report."""
         run = self._runs.get(run_id)
         if run is None:
-            return
+            return []
         run.stopped.update(batches)
-        for control in list(run.controls):
-            if control.batch in run.stopped:
-                control.end()
+        running = [control for control in list(run.controls) if control.batch in batches]
+        for control in running:
+            control.end()
+        return [control.batch for control in running]
 
     def close(self, run_id: str) -> None:
         """Stop what is left of a run, and execute nothing of it any more."""
@@ -65,7 +66,7 @@ class Running:
 RUNNING = Running()
 
 
-def stop_batches(run_id: str, batches: tuple[int, ...]) -> None:
+def stop_batches(run_id: str, batches: tuple[int, ...]) -> list[int]:
     """Stop batches in this process; what the driver has each worker call.
 
     Parameters
@@ -74,8 +75,13 @@ def stop_batches(run_id: str, batches: tuple[int, ...]) -> None:
         Whose batches.
     batches : tuple of int
         Their numbers.
+
+    Returns
+    -------
+    list of int
+        Those that run here, and will report.
     """
-    RUNNING.stop(run_id, batches)
+    return RUNNING.stop(run_id, batches)
 
 
 def place_of_this_thread(worker: Any) -> Callable[[], None] | None:

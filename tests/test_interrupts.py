@@ -1,0 +1,187 @@
+"""Real processes that are interrupted: what was set up is cleaned up, and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from textwrap import dedent
+
+import psutil
+import pytest
+
+from headrace import Storage
+
+SCRIPT = """
+    import os, signal, sys, threading, time
+    import headrace as hr
+
+    PATH = {path!r}
+
+    def note(line):
+        with open(PATH, "a") as file:
+            file.write(line + "\\n")
+
+    @hr.resource
+    def place():
+        note("made")
+        return PATH
+
+    @place.cleanup
+    def leave(path):
+        {cleanup}
+
+    @hr.task
+    def work(path):
+        note("working")
+        {body}
+
+    @hr.flow
+    def endless():
+        with place() as path:
+            work(path)
+
+    if __name__ == "__main__":
+        try:
+            with {environment} as environment:
+                endless.storage = hr.Storage("store")
+                {run}
+        except KeyboardInterrupt as error:
+            run = getattr(error, "run", None)  # asyncio raises one of its own
+            note(f"raised with {{run.state if run else None}}")
+            raise
+"""
+BODIES = {
+    "sleeps": "time.sleep(60)",
+    "waits": "threading.Event().wait(60)",
+    "computes": "while True: sum(range(1000))",
+}
+PLACES = {"inline": "hr.LocalEnvironment()", "local": 'hr.DaskEnvironment("local", n_workers=2)'}
+CLEANS = 'note("cleaned up")'
+HANGS = 'note("cleaning up"); time.sleep(60)'
+RUN = "endless.run(environment=environment)"
+START = "endless.start(environment=environment).wait()"
+ASYNC = "import asyncio; asyncio.run(endless.run_async(environment=environment))"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def lines(folder: Path) -> list[str]:
+    path = folder / "told"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def started(
+    folder: Path, place: str, body: str = "sleeps", run: str = RUN, cleanup: str = CLEANS
+) -> subprocess.Popen[str]:
+    """Start a script in a session of its own, and return when its task is at work."""
+    script = folder / "script.py"
+    words = {"path": str(folder / "told"), "body": BODIES[body], "environment": PLACES[place]}
+    script.write_text(dedent(SCRIPT).format(**words, run=run, cleanup=cleanup))
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until_told("working", process, folder)
+    return process
+
+
+def until_told(line: str, process: subprocess.Popen[str], folder: Path) -> None:
+    end = time.monotonic() + 60
+    while line not in lines(folder):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[float, str]:
+    """Wait for the end; return how long that took and what was said, with nothing left of the session."""
+    began = time.monotonic()
+    _, err = process.communicate(timeout=30)
+    took = time.monotonic() - began
+    _, alive = psutil.wait_procs([one for one in psutil.process_iter() if _session(one.pid) == process.pid], timeout=10)
+    assert not alive
+    return took, err
+
+
+def _session(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_ctrl_c_in_this_process(body: str, folder: Path) -> None:
+    process = started(folder, "inline", body)
+    process.send_signal(signal.SIGINT)
+    took, err = ended(process)
+    assert took < 3
+    assert lines(folder) == ["made", "working", "cleaned up", "raised with Cancelled"]
+    assert process.returncode == -signal.SIGINT  # as Python ends after an uncaught KeyboardInterrupt
+    assert err.strip().endswith("KeyboardInterrupt")
+    [record] = Storage("store").runs()
+    assert record.state == "Cancelled"
+    counts = {node["name"]: node["counts"] for node in record.outcome["nodes"]}
+    assert counts == {"place": {"Success": 1}, "work": {"Cancelled": 1}, "leave": {"Success": 1}}
+
+
+@pytest.mark.parametrize("body", BODIES)
+def test_ctrl_c_with_a_cluster(body: str, folder: Path) -> None:
+    process = started(folder, "local", body)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to the workers, too
+    took, _ = ended(process)
+    assert took < 6
+    assert lines(folder) == ["made", "working", "cleaned up", "raised with Cancelled"]
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_sigterm(place: str, folder: Path) -> None:
+    process = started(folder, place)
+    process.send_signal(signal.SIGTERM)
+    took, err = ended(process)
+    assert took < 6
+    assert lines(folder) == ["made", "working", "cleaned up"]
+    assert process.returncode == 143
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(("place", "run"), [("local", START), ("local", ASYNC), ("inline", START)])
+def test_ctrl_c_while_waiting_for_a_run_in_another_thread(place: str, run: str, folder: Path) -> None:
+    process = started(folder, place, "computes", run)
+    process.send_signal(signal.SIGINT)
+    took, _ = ended(process)
+    assert took < 6
+    seen = "None" if run == ASYNC else "Cancelled"
+    assert lines(folder) == ["made", "working", "cleaned up", f"raised with {seen}"]
+    assert process.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_second_ctrl_c_ends_at_once(place: str, folder: Path) -> None:
+    process = started(folder, place, "computes", cleanup=HANGS)
+    process.send_signal(signal.SIGINT)
+    until_told("cleaning up", process, folder)
+    process.send_signal(signal.SIGINT)
+    ended(process)
+    assert lines(folder) == ["made", "working", "cleaning up", "raised with Cancelled"]
+    [record] = Storage("store").runs()
+    assert record.outcome["elapsed"] < 4  # the cluster takes longer to go down with a worker that hangs
+    assert [error["type"] for error in record.outcome["errors"]] == ["headrace.errors.NotCleanedUp"]
+
+
+def test_a_cleanup_that_hangs_is_cut_off(folder: Path) -> None:
+    process = started(folder, "inline", cleanup=HANGS)
+    process.send_signal(signal.SIGINT)
+    took, _ = ended(process)
+    assert 4 < took < 7
+    [record] = Storage("store").runs()
+    assert record.state == "Cancelled"
+    assert "clean-up leave was not done" in record.outcome["errors"][0]["message"]
