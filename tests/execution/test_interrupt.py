@@ -251,7 +251,6 @@ def started(executor: InlineExecutor, function) -> None:
     plan = make_plan(draw("f", function, {}))
     executor._packer = Packer(plan)
     executor._plan = LoadedPlan(plan)  # not pickled: the test shares an event with the task
-    executor._packer = Packer(plan)
 
 
 def test_inline_a_cancel_from_another_thread_is_heard_in_the_middle_of_a_task(executor):
