@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 import headrace as hr
 
@@ -61,37 +58,6 @@ def test_values_of_flows_and_loops_that_died_with_a_worker_are_computed_again(tm
         assert run.result() == [expected]
         names = list(run)
         assert len(set(names)) == len(names)
-
-
-@hr.task
-def lock() -> Any:
-    return threading.Lock()
-
-
-@hr.flow
-def holds_lock():
-    return [inc(1), lock()]
-
-
-@hr.task
-def return_lock() -> Any:
-    return holds_lock.bind()
-
-
-@hr.flow
-def locked():
-    return return_lock()
-
-
-def test_a_value_inside_that_cannot_travel_is_an_error_when_it_is_asked_for() -> None:
-    with hr.DaskEnvironment("local", n_workers=1, threads_per_worker=1) as environment:
-        run = locked.run(environment=environment)
-        assert run.state is hr.State.SUCCESS
-        assert run["return_lock/inc"].result() == 2
-        with pytest.raises(hr.errors.NotPicklable, match="return_lock"):
-            run.result()
-        with pytest.raises(hr.errors.NotPicklable, match="a lock, is needed in another process"):
-            run["return_lock/lock"].result()
 
 
 @hr.flow
