@@ -129,6 +129,7 @@ def test_an_interrupted_run_is_recorded_and_leaves_nothing(
     _, err = running.communicate(timeout=60)
     assert running.returncode == code, err
     assert err.strip().splitlines()[-1] == "headrace: interrupted"
+    assert "cancelled: wait" in err
     assert "KeyboardInterrupt" not in err  # of the command or of a worker
     [record] = Storage("store").runs()
     assert record.state == "Cancelled"

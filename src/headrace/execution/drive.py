@@ -145,7 +145,7 @@ class Drive:
             attach(error, self.flow_run)
             raise
         finally:
-            self.machine.expansions.joined = id  # else the run's holders, its executor and this object keep each other
+            self.machine.expansions.joined = id  # else the machine would hold its driver, and with it the run
 
     def _deal(self, interruption: KeyboardInterrupt | None, heeded: Heeded) -> None:
         """Raise what asked for the end, now that it has come."""
