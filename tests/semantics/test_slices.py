@@ -29,9 +29,9 @@ def test_a_long_list_travels_in_slices(place, monkeypatch):
     sizes = []
     reduce = PlanPlugin.__init__
 
-    def spying(self, run_id, plan):
+    def spying(self, run_id, plan, *more):
         sizes.append(len(plan))
-        reduce(self, run_id, plan)
+        reduce(self, run_id, plan, *more)
 
     monkeypatch.setattr(PlanPlugin, "__init__", spying)
     run = long_list.run(texts=texts, environment=place)
