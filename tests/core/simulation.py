@@ -286,7 +286,7 @@ class Cluster:
         self._start_batches()
         if self.idle and len(self.idle[-1]) == 1:
             self.idle[-1].append(self.now)
-        self.unpacker.unpack(events)
+        self.unpacker.unpack(events, lambda tasks: None)
         self.recording.append((self.now, events))
         self._obey(self.machine.handle(self.now, events))
         if self.free > 0 and self.idle and self.idle[-1][1:] == [self.now]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import headrace as hr
+from headrace.errors import NoSuchWorker
 
 
 @hr.task
@@ -99,3 +100,20 @@ def calls_plainly(x: int) -> int:
 
 def test_tasks_of_a_run_within_a_dynamic_task_call_tasks_plainly() -> None:
     assert outer.run().result() == 2
+
+
+@hr.flow
+def on_rare_machines():
+    return inc.with_options(resources={"FPGA": 1})(1)
+
+
+@hr.task
+def needs_rare_machines() -> Any:
+    return on_rare_machines.bind()
+
+
+def test_a_returned_flow_that_no_worker_may_execute_fails_at_once(dask_place):
+    run = hr.flow(lambda: needs_rare_machines(), name="rare").run(environment=dask_place)
+    assert run.state is hr.State.FAILED
+    assert isinstance(run.error, NoSuchWorker)
+    assert "'inc' asks for resources={'FPGA': 1}" in str(run.error)

@@ -9,6 +9,7 @@ from typing import Any
 from headrace.core.events import CancelRequested, Command, Event
 from headrace.core.plan import Plan
 from headrace.core.ready import Backlog
+from headrace.core.task import Task
 
 #: By batch: which values of it are wanted, as (node, child).
 Wanted = Mapping[int, Sequence[tuple[int, int]]]
@@ -53,6 +54,15 @@ class Executor(ABC):
         ------
         MissingModule
             If the plan's code cannot be imported there.
+        """
+
+    def check(self, tasks: Iterable[Task[..., Any]]) -> None:  # noqa: B027 - most executors execute any task
+        """Refuse tasks that would wait for ever, because nobody here may execute them.
+
+        Raises
+        ------
+        NoSuchWorker
+            If there is such a task.
         """
 
     @abstractmethod

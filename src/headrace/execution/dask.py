@@ -28,6 +28,7 @@ from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Re
 from headrace.core.plan import Plan
 from headrace.core.policy import Placement
 from headrace.core.ready import Backlog
+from headrace.core.task import Task
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG
@@ -94,7 +95,7 @@ class DaskExecutor(Executor):
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
         self._run_id = run_id
-        self._check_offers(outline)
+        self.check(outline.tasks)
         if self.client.scheduler_comm is not None:
             self.client.scheduler_comm.interval = min(self.client.scheduler_comm.interval, INTERVAL)
         self.client.subscribe_topic(topic(run_id), self._on_event)
@@ -120,12 +121,11 @@ class DaskExecutor(Executor):
             self._scattered.look(len(self._nthreads))
         return self._told
 
-    def _check_offers(self, outline: Plan) -> None:
-        """Make sure that there is a worker for each task, unless such may come."""
-        if not (policies := asks(outline)):
+    def check(self, tasks: Iterable[Task[..., Any]]) -> None:  # noqa: D102 - inherited
+        if not (policies := asks(tasks)):
             return
         offers = offers_of(self.client.scheduler_info(n_workers=-1))
-        self._addresses = addresses(offers)
+        self._addresses.update(addresses(offers))
         if self._coming is not None or getattr(self.client.cluster, "_adaptive", None) is None:
             check(policies, offers, self._coming or {})
 

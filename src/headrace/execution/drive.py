@@ -213,7 +213,7 @@ class Drive:
             self._interruption = self._interruption or error
             self.underway.cancel()
             return []
-        self._unpacker.unpack(events)
+        self._unpacker.unpack(events, executor.check)
         return events
 
     def _show(self) -> None:

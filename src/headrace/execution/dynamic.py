@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from typing import Any
@@ -75,19 +75,28 @@ class Unpacker:
     def __init__(self) -> None:
         self._tasks: dict[bytes, Task[..., Any]] = {}
 
-    def unpack(self, events: Sequence[Event]) -> None:
-        """Put graphs where reports have their bytes; a failure, where one cannot be unpacked."""
+    def unpack(self, events: Sequence[Event], check: Callable[[Iterable[Task[..., Any]]], None]) -> None:
+        """Put graphs where reports have their bytes; a failure, where one cannot be unpacked, or not be executed.
+
+        Parameters
+        ----------
+        events : sequence of Event
+            Some of them are changed.
+        check : callable
+            Refuses tasks that the executor cannot execute.
+        """
         for event in events:
             if type(event) is Ended and event.expansions:
                 for position, data in event.expansions.items():
                     if type(data) is bytes:
-                        event.expansions[position] = self._graph(data)
+                        event.expansions[position] = self._graph(data, check)
 
-    def _graph(self, data: bytes) -> Graph | Failure:
+    def _graph(self, data: bytes, check: Callable[[Iterable[Task[..., Any]]], None]) -> Graph | Failure:
         what = "a flow that a task returned"
         try:
             tasks, rows, result, deciding = pickling.loads(data, what)
             known = [self._task(task) for task in tasks]
+            check(known)
         except Exception as error:  # noqa: BLE001 - whatever a user's type does when it is unpickled
             return capture(error)[0]
         nodes = [NodeSpec(task=known[task], **dict(zip(_NAMES, row, strict=True))) for task, *row in rows]

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from headrace.core.plan import Plan
 from headrace.core.policy import Policy
+from headrace.core.task import Task
 from headrace.errors import NoSuchWorker
 
 
@@ -42,9 +42,9 @@ class Offer(NamedTuple):
         return f"{self.name} at {self.address} with {told or 'no resources'}"
 
 
-def asks(plan: Plan) -> list[Policy]:
-    """Return the policies of a plan's tasks that ask for certain workers."""
-    return [task.policy for task in plan.tasks if not task.policy.placement.is_free]
+def asks(tasks: Iterable[Task[..., Any]]) -> list[Policy]:
+    """Return the policies of those tasks that ask for certain workers."""
+    return [task.policy for task in tasks if not task.policy.placement.is_free]
 
 
 def offers_of(info: Mapping[str, Any]) -> list[Offer]:
