@@ -84,7 +84,8 @@ class Flow(FlowDefinition):
     ) -> FlowRun:
         """Run the flow, and return when it is over.
 
-        The same as storing the flow, in memory or in ``flow.storage``, and executing it from there.
+        The same as storing the flow, in memory or in ``flow.storage``, and executing it from there, but for its hooks:
+        here, they are the functions themselves, and there, copies.
 
         Parameters
         ----------
@@ -165,7 +166,7 @@ class Flow(FlowDefinition):
             )
         storage = self.storage or _passing_storage()
         location = storage.add_flow(self, replace=True)
-        return environment or self.environment or LocalEnvironment(), storage, location
+        return environment or self.environment or LocalEnvironment(), storage.with_live(self, location), location
 
     def bind(self, **parameters: Any) -> Bound:
         """Return the flow with values for its parameters, for a task to return: the task run goes on as this flow.

@@ -11,8 +11,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
+from headrace.core.flow import FlowDefinition
 from headrace.core.secret import Secret, secret_json
 from headrace.errors import RunError, StorageError
 from headrace.execution.runner import FlowRunner
@@ -49,6 +51,9 @@ class Storage(StoredFlows):
     {}
     """
 
+    #: flows that are drawn themselves, and not as they were stored, by location
+    _live: Mapping[str, FlowDefinition] = MappingProxyType({})
+
     def get_runner(self, location: str) -> FlowRunner:
         """Return a way to run a flow in this process or on an executor.
 
@@ -63,7 +68,24 @@ class Storage(StoredFlows):
             If it is not there, not intact, or its code is not here.
         """
         envelope = self._envelope(location)
-        return FlowRunner(load_flow(envelope), envelope.where, self._begin_run, drawn=_drawn(envelope.header))
+        flow = self._live.get(location) or load_flow(envelope)
+        return FlowRunner(flow, envelope.where, self._begin_run, drawn=_drawn(envelope.header))
+
+    def with_live(self, flow: FlowDefinition, location: str) -> Storage:
+        """Return this storage for one run that the flow object itself starts: that object is drawn, not its copy.
+
+        So its hooks are those that its author holds, and what they refer to is not copied. Tasks are copied anyway.
+
+        Parameters
+        ----------
+        flow : FlowDefinition
+            Just captured.
+        location : str
+            Where.
+        """
+        storage = object.__new__(type(self))  # shares all that it holds, what is staged, too; pickling would not
+        vars(storage).update(vars(self), _live={location: flow})
+        return storage
 
     def _begin_run(self, facts: dict[str, Any]) -> RunRecord:
         run_id = facts.pop("run_id") or new_run_id()

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from headrace import pickling
-from headrace.errors import AlreadyExists, FlowError, NotFound
+from headrace.errors import AlreadyExists, FlowError, NodeUsedAsValue, NotFound
 from headrace.storage.confidential import without_secrets
 from headrace.storage.envelope import open_envelope, pack
 from headrace.storage.files import Files
@@ -85,6 +85,8 @@ class Target:
         ------
         FlowError
             If something is needed that there is not.
+        NodeUsedAsValue
+            If it is made of the text of a secret.
         """
         if callable(self.url):
             found = self.url(**_wanted(self.url, names))
@@ -93,6 +95,8 @@ class Target:
             return found
         try:
             return string.Formatter().vformat(self.url, (), names)
+        except NodeUsedAsValue:
+            raise
         except (LookupError, ValueError, AttributeError) as error:
             known = ", ".join(names)
             raise FlowError(f"{self!r} cannot be filled in ({error!r}); known here are {known}") from None

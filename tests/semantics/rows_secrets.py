@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import headrace as hr
-from headrace.errors import SecretNotFound, SecretReturned, TaskFailed
-from tests.semantics.table import F, S, row
+from headrace.errors import FlowError, SecretNotFound, SecretReturned, TaskFailed
+from tests.semantics.table import F, K, S, row
 
 # Workers in other processes inherit the environment of the process that starts them.
 os.environ["HEADRACE_ROWS_SECRET"] = "sentinel-5c1f'2e"
@@ -366,3 +366,280 @@ def secret_in_a_print():
 @row(result="login-***")
 def secret_in_the_name_of_a_task_run():
     return name(SECRET)
+
+
+# -- in isolated tasks -------------------------------------------------------------------------------------------
+
+
+def got_apart(**options: Any) -> Any:
+    """Make an isolated task, which looks the secret up itself, of a task that is given it."""
+
+    def decorate(given: hr.Task[..., Any]) -> hr.Task[..., Any]:
+        function = given.function
+
+        @hr.task(isolated=True, name="apart", **options)
+        def apart() -> Any:
+            return function(SECRET.get())
+
+        return apart
+
+    return decorate
+
+
+def apart(given: hr.Task[..., Any], **options: Any) -> hr.Task[..., Any]:
+    return given.with_options(isolated=True, **options)
+
+
+@row(result=TEXT)
+def an_isolated_task_is_given_a_secret():
+    return apart(length)(SECRET)
+
+
+@row(result=TEXT)
+def an_isolated_task_gets_a_secret_by_hand():
+    return apart(by_hand)()
+
+
+@row(error=(SecretReturned, "task give returned"), give=[F])
+def secret_returned_by_an_isolated_task():
+    return apart(give)(SECRET)
+
+
+@row(error=(SecretReturned, "task apart returned"), apart=[F])
+def secret_returned_by_an_isolated_task_that_got_it():
+    return got_apart()(give)()
+
+
+@row(error=(SecretReturned, r"task give_by_hand\[1\] returned"))
+def secret_returned_by_the_second_task_of_a_child():
+    return apart(own_or_got, name="give_by_hand").map([False, True])
+
+
+@hr.task
+def own_or_got(gets: bool) -> Any:
+    return SECRET.get() if gets else "own"
+
+
+@row(error=(TaskFailed, r"ValueError: cannot log in with \*\*\*\n"), say=[F])
+def secret_in_the_message_of_an_isolated_task():
+    return apart(say)(SECRET)
+
+
+@row(error=(TaskFailed, r"ValueError: cannot log in with \*\*\*\n"), apart=[F])
+def secret_in_the_message_of_an_isolated_task_that_got_it():
+    return got_apart()(say)()
+
+
+@row(error=(ValueError, "^cannot log in$"), apart=[F])  # causes stay in the child
+def secret_in_the_cause_of_an_error_of_an_isolated_task():
+    return got_apart()(say_from)()
+
+
+@row(error=(TaskFailed, "Awkward: cannot log in"), apart=[F])
+def secret_held_by_an_error_of_an_isolated_task():
+    return got_apart()(hold)()
+
+
+@row(error=(TaskFailed, r"\*\*\*"), attempts={"apart": [2]})
+def an_isolated_error_with_a_secret_is_worth_another_attempt():
+    return got_apart(retries=1, retry_on=ValueError)(say)()
+
+
+@hr.task
+def skip(text: str) -> None:
+    raise hr.Skip(f"not for {text}")
+
+
+@row(apart=[K], says={"apart": [r"^not for \*\*\*$"]})
+def an_isolated_skip_with_a_secret():
+    return got_apart()(skip)()
+
+
+@row(logged={"apart": ["WARNING rows.secrets: logging in with ***"]})
+def secret_in_a_log_of_an_isolated_task_that_got_it():
+    return got_apart()(log)()
+
+
+@row(logged={"log": ["WARNING rows.secrets: logging in with ***"]})
+def secret_in_a_log_of_an_isolated_task():
+    return apart(log)(SECRET)
+
+
+@row(logged={"apart": ["INFO headrace.prints: logging in with ***"]})
+def secret_in_a_print_of_an_isolated_task_that_got_it():
+    return got_apart(log_prints=True)(prints)()
+
+
+# -- in tasks that go on as flows --------------------------------------------------------------------------------
+
+
+@hr.task(dynamic=True)
+def drawn_with(password: Any) -> Any:
+    return [type(password).__name__, length(password), lengths.map([1, 2], hr.unmapped(password))]
+
+
+@hr.task(dynamic=True)
+def drawn_with_login(login: Login) -> Any:
+    return [type(login.password).__name__, inside(login)]
+
+
+@hr.task(dynamic=True)
+def drawn_with_default(text: str = SECRET) -> Any:
+    return length(text)
+
+
+@hr.task(dynamic=True)
+def drawn_with_text(password: Any) -> Any:
+    return length(f"{password}")
+
+
+@hr.task(dynamic=True)
+def drawn_by_hand(password: Any) -> Any:
+    return length(password.get())
+
+
+@hr.flow
+def measured(password: Any):
+    return length(password)
+
+
+@hr.task
+def bound_to(password: Any) -> Any:
+    return measured.bind(password=password)
+
+
+@hr.task
+def bound_to_name() -> Any:
+    return measured.bind(password=SECRET)
+
+
+@row(result=["Secret", TEXT, [TEXT, 2 * TEXT]])
+def a_dynamic_task_receives_the_name_of_a_secret():
+    return drawn_with(SECRET)
+
+
+@row(result=[["Secret", TEXT, [TEXT, 2 * TEXT]], ["Secret", 3, [3, 6]]])
+def dynamic_children_receive_names_of_secrets():
+    return drawn_with.map([SECRET, SHORT])
+
+
+@row(result=["Secret", ["Login", "me", TEXT]])
+def a_dynamic_task_receives_a_name_in_a_dataclass():
+    return drawn_with_login(Login("me", SECRET))
+
+
+@row(result=TEXT)
+def a_dynamic_task_with_a_secret_as_default():
+    return drawn_with_default()
+
+
+@row(error=(hr.errors.NodeUsedAsValue, "HEADRACE_ROWS_SECRET.* is only a name"), drawn_with_text=[F])
+def a_dynamic_task_cannot_use_a_secret_as_a_text():
+    return drawn_with_text(SECRET)
+
+
+@row(error=(hr.errors.NodeUsedAsValue, r"`\.get\(\)` uses the secret"), drawn_by_hand=[F])
+def a_dynamic_task_cannot_get_a_secret():
+    return drawn_by_hand(SECRET)
+
+
+@row(error=(SecretReturned, "task bound_to returned"), bound_to=[F])
+def a_flow_bound_to_the_text_of_a_secret():
+    return bound_to(SECRET)
+
+
+@row(error=(SecretReturned, "task bound_to returned"), bound_to=[F])
+def an_isolated_task_that_binds_a_flow_to_the_text_of_a_secret():
+    return apart(bound_to)(SECRET)
+
+
+@row(result=TEXT)
+def a_flow_bound_to_the_name_of_a_secret():
+    return bound_to_name()
+
+
+@hr.task
+def shorter(text: str, key: str) -> str:
+    return text[: len(key) // 8]
+
+
+@row(result="ab")
+def a_loop_is_given_a_secret():
+    return hr.loop(shorter, "abcdef", SECRET, until=lambda text: len(text) < 3)
+
+
+# -- in targets --------------------------------------------------------------------------------------------------
+
+
+@hr.task
+def fetch(folder: str, key: Any) -> int:
+    return 1
+
+
+@hr.task
+def fetch_as(folder: str, login: Login) -> int:
+    return len(login.password)
+
+
+@hr.task
+def leak(folder: str, key: str) -> Any:
+    return {"key": key}
+
+
+@hr.task
+def files_of(folder: str, _: Any = None) -> list[str]:
+    return sorted(os.listdir(folder)) if os.path.exists(folder) else []
+
+
+IN_URL = "of task 'fetch' would have the text of a secret in its URL.*secret here: key;"
+
+
+@row({"folder": "?"}, error=(FlowError, IN_URL), fetch=[F])
+def a_target_that_names_a_secret(folder: str):
+    return fetch.with_options(target="{folder}/{key}")(folder, SECRET)
+
+
+@row({"folder": "?"}, error=(FlowError, IN_URL), fetch=[F])
+def a_target_that_names_a_short_secret(folder: str):
+    return fetch.with_options(target="{folder}/{key}")(folder, SHORT)
+
+
+@row({"folder": "?"}, error=(FlowError, IN_URL), fetch=[F])
+def a_target_that_names_a_part_of_a_secret(folder: str):
+    return fetch.with_options(target="{folder}/{key[0]}")(folder, SECRET)
+
+
+@row({"folder": "?"}, error=(FlowError, IN_URL), fetch=[F])
+def a_target_function_that_uses_a_secret(folder: str):
+    return fetch.with_options(target=lambda folder, key: f"{folder}/{key}")(folder, SECRET)
+
+
+@row({"folder": "?"}, error=(FlowError, "text of a secret in its URL.*secret here: login;"), fetch_as=[F])
+def a_target_that_names_a_secret_in_an_argument(folder: str):
+    return fetch_as.with_options(target="{folder}/{login.password}")(folder, Login("me", SECRET))
+
+
+@row({"folder": "?", "key": SECRET}, error=(FlowError, "secret here: key;"), length=[F])
+def a_target_that_names_a_parameter_that_is_a_secret(folder: str, key: str):
+    return length.with_options(target="{folder}/{key}")("abc")
+
+
+@row({"folder": "?"}, result=[TEXT, ["me"]])
+def a_target_that_names_what_stands_beside_a_secret(folder: str):
+    found = fetch_as.with_options(target="{folder}/{login.user}")(folder, Login("me", SECRET))
+    return [found, files_of(folder, found)]
+
+
+@row({"folder": "?"}, result=["SecretReturned", []], leak=[F])
+def a_secret_is_not_written_to_a_target(folder: str):
+    error = kind(leak.with_options(target="{folder}/x.json")(folder, SECRET))
+    return [error, files_of(folder, error)]
+
+
+def _no_such(folder: str, key: Any) -> str:
+    raise ValueError(f"no folder for {key.get()}")
+
+
+@row({"folder": "?"}, error=(TaskFailed, r"no folder for \*\*\*\n"), fetch=[F])
+def secret_in_an_error_of_a_target(folder: str):
+    return fetch.with_options(target=_no_such)(folder, SECRET)

@@ -205,7 +205,7 @@ class Execution:
             raise not_awaited(self._label(number, child), value.__qualname__)
         if self.confided:
             self.confided = False
-            if secrets.reveals(value.parameters if type(value) is Bound else value):
+            if secrets.reveals(value):
                 raise secrets.refusal(self._label(number, child))
         if type(value) is Bound:
             raise Onward(value)

@@ -28,9 +28,10 @@ from headrace.core.task import Task
 from headrace.execution.context import POST
 from headrace.execution.failure import restore
 from headrace.execution.interrupt import Control
-from headrace.execution.isolated import BEGAN, BOOT, HEAD, LOGGED, STDERR, STDOUT, VALUE, Request
+from headrace.execution.isolated import BEGAN, BOOT, HEAD, LOGGED, SECRET, STDERR, STDOUT, VALUE, Request
 from headrace.execution.limits import timed_out
 from headrace.execution.logs import levels
+from headrace.execution.secrets import known, remember
 
 #: Bytes that are read from a pipe at once.
 CHUNK = 1 << 20
@@ -99,6 +100,8 @@ class Child:
             kind, data = self._frame(timeout)
             if kind == BEGAN:
                 self.began = perf_counter()
+            elif kind == SECRET:
+                remember(data.decode("utf-8", "surrogatepass"))
             elif kind in (STDOUT, STDERR):
                 print(data.decode(errors="replace"), end="", file=sys.stdout if kind == STDOUT else sys.stderr)
             elif kind == LOGGED:
@@ -223,7 +226,7 @@ class Children:
             child, fresh = self._take()
             attempt.runs_in(child)
             function = self._functions[number] if number not in child.known else None
-            request = Request(number, function, arguments, context, levels() if fresh else {})
+            request = Request(number, function, arguments, context, levels() if fresh else {}, known())
             try:
                 answer = child.ask(pickle.dumps(request), timeout)
             except Late:

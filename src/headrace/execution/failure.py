@@ -26,13 +26,16 @@ from headrace.execution.secrets import exposes, redact
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def capture(error: BaseException) -> tuple[Failure, BaseException]:
+def capture(error: BaseException, *, leaves: bool = True) -> tuple[Failure, BaseException]:
     """Describe an exception that a task raised.
 
     Parameters
     ----------
     error : BaseException
         With its traceback.
+    leaves : bool, default True
+        Whether it leaves this process for others than its parent, which strikes secrets out itself, and until then
+        wants the exception as it is: it may be a signal, or one that is worth another attempt.
 
     Returns
     -------
@@ -55,7 +58,7 @@ def capture(error: BaseException) -> tuple[Failure, BaseException]:
     if pickled is None:
         pickled, travels = _pickled(_Parts(error), message, frames), False
     told = redact(message), redact(text)
-    if told != (message, text) or (pickled is not None and exposes(pickled)):
+    if leaves and (told != (message, text) or (pickled is not None and exposes(pickled))):
         failure = Failure(type_name, *told)
         return failure, TaskFailed(str(failure), type_name=type_name, traceback=failure.traceback)
     failure = Failure(type_name, message, text, pickled, error)

@@ -21,13 +21,15 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from headrace import pickling
+from headrace.core.secret import look_up_by
 from headrace.execution.context import Context, pinned
 from headrace.execution.failure import capture
 from headrace.execution.logs import row_of
+from headrace.execution.secrets import remember, resolve
 from headrace.execution.values import PASSING
 
-#: What a frame is: the task has begun, what it printed and logged, and how it ended.
-BEGAN, STDOUT, STDERR, LOGGED, VALUE, ERROR = b"b", b"o", b"e", b"l", b"v", b"x"
+#: What a frame is: the task has begun, a secret that it looked up, what it printed and logged, and how it ended.
+BEGAN, SECRET, STDOUT, STDERR, LOGGED, VALUE, ERROR = b"b", b"s", b"o", b"e", b"l", b"v", b"x"
 HEAD = struct.Struct("!cQ")
 #: Seconds without a request after which a child ends; starting another costs a third of one.
 IDLE = 30.0
@@ -55,6 +57,8 @@ class Request(NamedTuple):
         Where it is executed, a ``Context`` or None, pickled.
     levels : dict of str to int
         The levels that loggers have, by name, where they are to be set.
+    secrets : tuple of str
+        Texts that its parent knows as secrets.
     """
 
     task: int
@@ -62,6 +66,7 @@ class Request(NamedTuple):
     arguments: bytes
     context: bytes
     levels: dict[str, int]
+    secrets: tuple[str, ...]
 
 
 def end() -> None:
@@ -120,6 +125,7 @@ class _Child:
         self._functions: dict[int, Callable[..., Any]] = {}
         sys.stdout, sys.stderr = _text(_Outlet(self._send, STDOUT, 1)), _text(_Outlet(self._send, STDERR, 2))
         logging.getLogger().addHandler(_Records(self._send))
+        look_up_by(self._look_up)
         threading.Thread(target=self._read, args=(requests,), daemon=True).start()
 
     def _read(self, requests: int) -> None:
@@ -131,6 +137,12 @@ class _Child:
     def _send(self, kind: bytes, data: bytes = b"") -> None:
         with self._lock:
             write_frame(self._answers, kind, data)
+
+    def _look_up(self, name: str) -> str:
+        """Look a secret up, and tell the parent before the task can do anything with it."""
+        value = resolve(name)
+        self._send(SECRET, value.encode("utf-8", "surrogatepass"))
+        return value
 
     def serve(self) -> None:
         """Run what is asked for, one after the other, in the main thread."""
@@ -149,6 +161,8 @@ class _Child:
             asked: Request = pickle.loads(request)
             for name, level in asked.levels.items():
                 logging.getLogger(name).setLevel(level)
+            for secret in asked.secrets:
+                remember(secret)
             if asked.function is not None:
                 self._functions[asked.task] = pickling.loads(asked.function, "an isolated task")
             args, kwargs = pickling.loads(asked.arguments, "an argument of an isolated task")
@@ -160,7 +174,7 @@ class _Child:
                 value = value if type(value) not in PASSING else list(value)
             return VALUE, pickling.dumps(value, "the value of an isolated task")
         except BaseException as error:  # noqa: BLE001 - whatever a task raises is its own state
-            return ERROR, pickle.dumps(capture(error)[0])
+            return ERROR, pickle.dumps(capture(error, leaves=False)[0])
 
 
 def main(answers: int) -> None:

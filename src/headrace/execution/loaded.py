@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from headrace.core.plan import Edge, EdgeKind, Measure, Plan, PlanNode, TaskRun, plain
 from headrace.core.policy import Policy
 from headrace.core.rules import runs_after_success
+from headrace.core.secret import Secret
 from headrace.core.slots import (
     Const,
     ConstSent,
@@ -95,10 +96,8 @@ class LoadedNode:
         self.awaits = task.is_async
         self.picky = not runs_after_success(task.policy.trigger)
         if row is None:
-            spec = self.spec
-            self.args = tuple([_getter(plan, slot, spec.inputs) for slot in spec.args])
-            self.kwargs = {key: _getter(plan, slot, spec.inputs) for key, slot in spec.kwargs.items()}
-            self.measures = spec.measures
+            self.args, self.kwargs = self.getters(Secret if task.policy.dynamic else resolve)
+            self.measures = self.spec.measures
         #: fetches the arguments of a task run and calls the function, with all that its policy asks for
         self.call: Getter = self._call if task.bare else self._guarded(task)
 
@@ -124,6 +123,18 @@ class LoadedNode:
         if self.plain is not None:
             return [arg for arg in self.plain if type(arg) is int]
         return [edge.source for edge in self.inputs]
+
+    def getters(self, secret: Callable[[str], Any]) -> tuple[tuple[Getter, ...], dict[str, Getter]]:
+        """What fetches its arguments.
+
+        Parameters
+        ----------
+        secret : callable
+            Makes of a secret's name what stands in its place: the text, or, where that must not be known, the name.
+        """
+        plan, spec = self.plan, self.spec
+        args = tuple([_getter(plan, slot, spec.inputs, secret) for slot in spec.args])
+        return args, {key: _getter(plan, slot, spec.inputs, secret) for key, slot in spec.kwargs.items()}
 
     def _call_apart(self, source: Source, child: int) -> Any:
         args, kwargs = self.arguments(source, child)
@@ -195,7 +206,7 @@ class LoadedPlan(dict[int, LoadedNode]):
         return node
 
 
-def _getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
+def _getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...], secret: Callable[[str], Any]) -> Getter:
     """Turn a slot into ``f(execution, child) -> argument``."""
     match slot:
         case Ref():
@@ -210,12 +221,12 @@ def _getter(plan: Plan, slot: Slot, inputs: tuple[Edge, ...]) -> Getter:
         case EachConst(values):
             return lambda execution, child: values[child]
         case EachOf(items):
-            getters = [_getter(plan, item, inputs) for item in items]
+            getters = [_getter(plan, item, inputs, secret) for item in items]
             return lambda execution, child: getters[child](execution, 0)
         case SecretRef(name):
-            return lambda execution, child: resolve(name)
+            return lambda execution, child: secret(name)
         case Slotted(items=items):
-            inner = [_getter(plan, item, inputs) for item in items]
+            inner = [_getter(plan, item, inputs, secret) for item in items]
             return lambda execution, child: build(slot, [get(execution, child) for get in inner])
         case _:
             raise AssertionError(f"an unbound slot reached execution: {slot!r}")

@@ -19,6 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any, Protocol
 from urllib.parse import quote
 
+from headrace.core.bound import Bound
 from headrace.core.secret import Secret, look_up_by
 from headrace.core.slots import parts
 from headrace.errors import SecretNotFound, SecretReturned
@@ -82,8 +83,16 @@ _KNOWN = _Known()
 
 
 def remember(value: str) -> None:
-    """Know a text as a secret in this process, such as one that a child process looked up."""
+    """Know a text as a secret from now on; the task run that this thread executes was given it."""
+    confidant = _CONFIDANT.get()
+    if confidant is not None:
+        confidant.confided = True
     _KNOWN.add(value)
+
+
+def known() -> tuple[str, ...]:
+    """The secrets that this process knows, for a child process."""
+    return _KNOWN.values
 
 
 def resolve(name: str) -> str:
@@ -99,14 +108,11 @@ def resolve(name: str) -> str:
     SecretNotFound
         If it is nowhere; says where was looked.
     """
-    confidant = _CONFIDANT.get()
-    if confidant is not None:
-        confidant.confided = True
     looked: list[str] = []
     for source in (_from_environment, _from_file, _from_providers):
         value = source(name, looked)
         if value is not None:
-            _KNOWN.add(value)
+            remember(value)
             return value
     raise SecretNotFound(
         f"there is no secret {name!r} where this task runs (process {os.getpid()}): looked for {', '.join(looked)}; "
@@ -188,7 +194,7 @@ def exposes(data: bytes) -> bool:
 
 
 def reveals(value: Any, depth: int = DEEPEST) -> bool:
-    """Whether a value is, or is a plain container of, a text with a secret in it.
+    """Whether a value is, or is a plain container of, a text with a secret in it; or a flow with such a parameter.
 
     Parameters
     ----------
@@ -197,6 +203,8 @@ def reveals(value: Any, depth: int = DEEPEST) -> bool:
     depth : int
         For recursion.
     """
+    if type(value) is Bound:
+        value = value.parameters
     if isinstance(value, (bytes, bytearray)):
         value = value.decode("utf-8", "replace")
     if isinstance(value, str):
