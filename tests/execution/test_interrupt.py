@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 import time
@@ -273,3 +274,37 @@ def test_inline_a_note_is_heard_before_the_next_batch_and_while_nothing_is_to_be
     assert executor.wait(None)[0].batch == 0
     threading.Timer(0.05, executor.notify, [CancelRequested()]).start()
     assert executor.wait(60) == [CancelRequested()]
+
+
+AFTERWARDS = """
+import cProfile, time
+import headrace as hr
+
+@hr.task(timeout=60)
+def quick():
+    return 1
+
+@hr.task(timeout=0.05)
+def slow():
+    while True:
+        time.sleep(0.001)
+
+@hr.flow
+def both():
+    return quick(), slow()
+
+if __name__ == "__main__":
+    run = both.run()
+    assert [run[name].state.label for name in run] == ["Success", "TimedOut"]
+    calls = cProfile.Profile()
+    assert calls.runcall(lambda: sum(map(abs, range(1000)))) == 499500
+    print("done")
+"""
+
+
+def test_nothing_is_left_for_python_to_look_for(tmp_path):
+    # With an interruption that nobody ever raises, Python 3.11 would hang in the profiler, at the first call.
+    (tmp_path / "afterwards.py").write_text(AFTERWARDS)
+    command = [sys.executable, "afterwards.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout == "done\n", done.stderr

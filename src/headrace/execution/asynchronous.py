@@ -304,7 +304,7 @@ class AsyncExecution(Execution):
                 control.running = None
                 with control.lock:
                     pass
-                forget(threading.get_ident())
+                forget()
                 asyncio._set_running_loop(loop)
 
     def _finish(self, number: int, node: LoadedNode, child: int, mine: dict[int, Any]) -> None:

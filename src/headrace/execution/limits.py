@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from threading import get_ident
 from time import perf_counter
 from typing import Any
 
@@ -47,7 +46,7 @@ def limited(task: Task[..., Any], call: Call) -> Call:
             finally:
                 with control.lock:  # before anything is called; see `interrupt`
                     control.deadline = None
-                forget(get_ident())
+                forget()
         except (Cancelled, KeyboardInterrupt):
             raise
         except BaseException as caught:  # noqa: BLE001 - it is raised again, below

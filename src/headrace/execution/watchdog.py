@@ -116,7 +116,7 @@ def watched(execution: Execution) -> Ended:
         finally:
             with control.lock:  # before anything is called; see `interrupt`
                 control.thread = None
-            forget(threading.get_ident())
+            forget()
     except Cancelled:
         ended = execution.cut_short()
     finally:
