@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from headrace.core.bound import Bound
 from headrace.core.naming import arguments_by_name, label
 from headrace.core.policy import Policy
 from headrace.core.secret import Secret
@@ -86,8 +87,13 @@ def _url(target: Target, arguments: Mapping[str, Any]) -> str:
 
 
 def _checked(source: Any, value: Any) -> Any:
-    """Return a value, unless a secret is in it: who refuses such values otherwise does so when it would be written."""
+    """Return a value that may be kept: what else is refused of values is so only when this would be written."""
+    here = context()
     if source.confided and reveals(value):
-        here = context()
         raise refusal(label(here.task_name, here.index))
+    if type(value) is Bound:
+        raise FlowError(
+            f"task {here.task_name!r} returned {value!r}, whose value is made by other tasks, and has a target; give "
+            "the target to one of these, or to a task that takes the value"
+        )
     return value
