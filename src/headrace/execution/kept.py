@@ -88,12 +88,12 @@ def _url(target: Target, arguments: Mapping[str, Any]) -> str:
 
 def _checked(node: Node, source: Any, value: Any) -> Any:
     """Return a value that may be written; who looks at values otherwise does so when it would be too late."""
+    here = context()
     if type(value) is Bound:
         raise FlowError(
             f"task {node.policy.name!r} has a target and returned a flow, {value.name!r}, whose result is not known "
             "yet; give the target to the task in that flow that makes the result"
         )
     if source.confided and reveals(value):
-        here = context()
         raise refusal(label(here.task_name, here.index))
     return value
