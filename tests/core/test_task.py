@@ -119,12 +119,6 @@ def test_async_tasks_have_options_that_they_cannot_have(option):
         hr.task(**{option: True})(later)
 
 
-@pytest.mark.parametrize(("option", "told"), [({"isolated": True}, "isolated=True"), ({"target": "x"}, "a target")])
-def test_dynamic_tasks_have_options_that_they_cannot_have(option, told):
-    with pytest.raises(FlowError, match=f"task 'len' is dynamic.*it cannot have {told}"):
-        hr.task(dynamic=True, **option)(len)
-
-
 @pytest.mark.parametrize(
     ("use", "told"),
     [

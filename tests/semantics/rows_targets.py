@@ -131,18 +131,3 @@ def a_value_that_json_would_change(folder: str) -> Any:
 @row({"folder": "?"}, error=(NotPicklable, "the value for"), unpicklable=[F])
 def a_value_that_cannot_be_kept(folder: str) -> Any:
     return unpicklable.with_options(target="{folder}/x")(folder)
-
-
-@hr.flow
-def rest(value: Any):
-    return same(value)
-
-
-@hr.task
-def goes_on(folder: str) -> Any:
-    return rest.bind(value=1)
-
-
-@row({"folder": "?"}, error=(FlowError, "returned <flow rest bound .* has a target"), goes_on=[F])
-def a_task_with_a_target_cannot_go_on_as_a_flow(folder: str) -> Any:
-    return goes_on.with_options(target="{folder}/x")(folder)

@@ -68,13 +68,6 @@ class Task(Generic[P, R]):
                 "nobody that it could wait beside; leave the option out, or call asyncio.run(...) in a plain function"
             )
 
-        if policy.dynamic and (policy.isolated or policy.target is not None):
-            option = "isolated=True" if policy.isolated else "a target"
-            raise FlowError(
-                f"task {policy.name!r} is dynamic, so its value is made by the tasks that it calls, and it cannot have "
-                f"{option}; give that to these tasks, or to one that takes the value"
-            )
-
     def __reduce__(self) -> tuple[Any, ...]:
         return Task, (self.function, self.policy)
 
