@@ -110,7 +110,7 @@ def one(x: int) -> int:
 
 @hr.flow
 def looping():
-    return hr.loop(one, 0, until=lambda x: x >= 300, limit=300)
+    return hr.loop(one, 0, until=lambda x: x >= 300, most=300)
 
 
 def test_the_nodes_of_a_run_are_read_while_others_join() -> None:
