@@ -243,6 +243,19 @@ def test_ls_lists_flows_and_runs() -> None:
     assert "1 older" in said.err
 
 
+def test_a_run_that_cannot_be_read_hides_no_others() -> None:
+    call("add", "some_flows.py:etl", "store")
+    for _ in range(2):
+        call("run", "store#etl", "-p", "a=1")
+    Path("store/runs/20990101T000000-empty").mkdir()  # whose creation was interrupted
+    newest, oldest = (record.run_id for record in Storage("store").runs())
+    Path(f"store/runs/{newest}/run.json").write_text("{")
+    said = call("ls", "store", "--runs")
+    assert said.code == 0, said
+    assert [row.split()[0] for row in said.out.splitlines()[1:]] == [oldest]
+    assert f"left out run {newest}" in said.err
+
+
 def test_show_tells_all_about_a_flow() -> None:
     call("add", "some_flows.py:etl", "store", "--example", "a=7")
     for said in (call("show", "store#etl"), call("show", "store")):

@@ -126,13 +126,15 @@ def test_an_interrupted_run_is_recorded_and_leaves_nothing(
     assert Path("fifo").read_text() == "here"  # blocks until the task writes
     # A terminal sends Ctrl-C to all processes in its foreground, so the workers get it, too.
     os.killpg(running.pid, number) if number == signal.SIGINT else running.send_signal(number)
-    _, err = running.communicate(timeout=60)
+    out, err = running.communicate(timeout=60)
     assert running.returncode == code, err
     assert err.strip().splitlines()[-1] == "headrace: interrupted"
     assert "cancelled: wait" in err
     assert "KeyboardInterrupt" not in err  # of the command or of a worker
     [record] = Storage("store").runs()
     assert record.state == "Cancelled"
+    told = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert told == {"run": record.run_id, "record": f"{Storage('store').url}/runs/{record.run_id}"}
     left = [one for one in psutil.process_iter() if _session(one.pid) == running.pid]
     _, alive = psutil.wait_procs(left, timeout=10)  # the last of them end when they see that their parent has
     assert not alive

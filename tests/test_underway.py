@@ -92,6 +92,39 @@ def test_a_run_is_seen_on_its_way(place: hr.Environment, tmp_path: Path) -> None
     assert run.elapsed == run.elapsed
 
 
+def test_what_is_not_over_says_so(place: hr.Environment, tmp_path: Path) -> None:
+    run = waiting.start(environment=place, path=str(tmp_path))
+    until((tmp_path / "go-here").exists)
+    for view in (run["waits"], run["waits"][0]):
+        with pytest.raises(hr.errors.RunError, match=r"task 'waits' .* is not over \(Running\)"):
+            view.result()
+    assert run.error is None
+    (tmp_path / "go").touch()
+    assert run.wait().state is hr.State.SUCCESS
+
+
+@hr.task
+def one(x: int) -> int:
+    return x + 1
+
+
+@hr.flow
+def looping():
+    return hr.loop(one, 0, until=lambda x: x >= 300, most=300)
+
+
+def test_the_nodes_of_a_run_are_read_while_others_join() -> None:
+    run, seen = looping.start(), []
+    while not run.done:
+        names = list(run)
+        assert names[: len(seen)] == seen
+        assert [run[name].name for name in names] == names
+        seen = names
+    names = list(run)
+    assert len(names) >= 300
+    assert [run[name].name for name in run] == names
+
+
 def test_a_run_is_cancelled_from_another_thread(place: hr.Environment, tmp_path: Path) -> None:
     run = waiting.start(environment=place, path=str(tmp_path))
     until((tmp_path / "go-here").exists)
@@ -113,8 +146,9 @@ def test_a_set_up_that_fails_is_told_by_who_waits(tmp_path: Path) -> None:
     storage = hr.Storage(str(tmp_path))
     location = storage.add_flow(failing)
     run = hr.DaskEnvironment("tcp://127.0.0.1:1", deadline=5).start(storage, location)
-    with pytest.raises(SetupError):
+    with pytest.raises(SetupError) as caught:
         run.wait()
+    assert run.error is caught.value
     assert run.done
     [record] = storage.runs()
     assert record.state == "Crashed"

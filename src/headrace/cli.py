@@ -17,7 +17,7 @@ import typer
 
 from headrace import cli_support as support
 from headrace._version import __version__
-from headrace.errors import MissingPackage, NotFound, StorageError
+from headrace.errors import EnvelopeError, MissingPackage, NotFound, StorageError
 
 if TYPE_CHECKING:
     from headrace.store import Storage
@@ -160,7 +160,12 @@ def run(
         store, location = support.stored_flow(found, storage_option)
         own = support.own_environment(store.manifest(location))
     with support.up(support.environment_of(on, workers, own)) as environment:
-        done = support.run_shown(environment, store, location, values, strings=True)
+        try:
+            done = support.run_shown(environment, store, location, values, strings=True)
+        except KeyboardInterrupt as error:
+            if (ended := getattr(error, "run", None)) is not None:
+                support.print_facts({"run": ended.run_id, "record": support.record_of(store, ended)})
+            raise
         code = support.exit_code(done)
         result = {"result": support.short_result(done)} if code == 0 else {}
         support.print_facts({**result, "run": done.run_id, "record": support.record_of(store, done)})
@@ -258,11 +263,14 @@ def _list_runs(store: Storage, limit: int) -> None:
     records = store.runs()
     rows = []
     for record in records[:limit]:
-        elapsed = (record.outcome or {}).get("elapsed")
-        rows.append((record.run_id, record.flow or "?", record.state, parse_moment(record.start), elapsed))
+        try:
+            elapsed = (record.outcome or {}).get("elapsed")
+            rows.append((record.run_id, record.flow or "?", record.state, parse_moment(record.start), elapsed))
+        except (EnvelopeError, NotFound) as error:  # one that is damaged, or was just deleted, hides no others
+            support.remark(f"left out run {record.run_id}: {error}")
     if rows:
         print_runs(support.console(), rows)
-    else:
+    elif not records:
         support.remark(f"no runs in {store.url} yet")
     if len(records) > limit:
         support.remark(f"… and {len(records) - limit:,} older; --limit shows more")

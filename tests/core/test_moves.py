@@ -11,13 +11,13 @@ def brief(moves):
 
 def test_a_range_is_one_move():
     moves = []
-    Teller(7, moves).tell(0, 1000, R)
-    assert moves == [Move(7, 0, 1000, P, R)]
+    Teller(7, "same", moves).tell(0, 1000, R)
+    assert moves == [Move(7, "same", 0, 1000, P, R)]
 
 
 def test_a_range_is_parted_where_its_past_differs():
     moves = []
-    teller = Teller(0, moves)
+    teller = Teller(0, "same", moves)
     teller.tell(2, 4, R)
     moves.clear()
     teller.tell(0, 6, S, 1, seconds=[0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
@@ -27,7 +27,7 @@ def test_a_range_is_parted_where_its_past_differs():
 
 def test_the_same_again_is_no_news():
     moves = []
-    teller = Teller(0, moves)
+    teller = Teller(0, "same", moves)
     teller.tell(0, 2, R)
     teller.tell(0, 4, R)
     assert brief(moves) == [(0, 2, P, R, 0), (2, 4, P, R, 0)]
@@ -35,7 +35,7 @@ def test_the_same_again_is_no_news():
 
 def test_attempts_in_one_batch_are_told_one_by_one():
     moves = []
-    teller = Teller(0, moves)
+    teller = Teller(0, "same", moves)
     teller.tell(3, 4, R)
     teller.attempted(3, 0, Exceptional(0, S, 3))
     teller.tell(3, 4, S, 3)
@@ -44,7 +44,7 @@ def test_attempts_in_one_batch_are_told_one_by_one():
 
 def test_a_retry_that_is_due_later_is_told_when_it_is_known():
     moves = []
-    teller = Teller(0, moves)
+    teller = Teller(0, "same", moves)
     teller.dispatched(0, 2, {})
     teller.attempted(1, 0, Exceptional(0, T, 1))
     teller.dispatched(1, 2, {1: 1})
@@ -53,6 +53,6 @@ def test_a_retry_that_is_due_later_is_told_when_it_is_known():
 
 def test_children_are_dispatched_with_the_attempts_that_they_have_behind_them():
     moves = []
-    teller = Teller(0, moves)
+    teller = Teller(0, "same", moves)
     teller.dispatched(0, 3, {1: 2})
     assert brief(moves) == [(0, 1, P, R, 0), (1, 2, P, R, 2), (2, 3, P, R, 0)]

@@ -48,12 +48,14 @@ def test_final_states_are_those_without_a_way_out():
     assert {State.SUCCESS, State.CACHED, State.SKIPPED} == FINAL - FAILURES
 
 
-def test_every_state_can_be_reached():
+@pytest.mark.parametrize("table", [MOVES, RUN_MOVES], ids=["task run", "run"])
+def test_every_state_can_be_reached(table):
     reached, queue = {State.PENDING}, [State.PENDING]
     for state in queue:
-        queue += MOVES[state] - reached
-        reached |= MOVES[state]
-    assert reached == set(State)
+        queue += table[state] - reached
+        reached |= table[state]
+    assert reached == set(table)
+    assert set(MOVES) == set(State)
 
 
 def test_every_state_has_a_word_and_a_colour():

@@ -119,6 +119,15 @@ def test_the_outcome_names_errors():
     assert "load: ValueError: [bad] page" in console.file.getvalue()
 
 
+def test_the_outcome_names_what_was_cached():
+    console = file()
+    part = PARSE._replace(counts={State.SUCCESS: 7, State.CACHED: 3})
+    print_outcome(console, [LOAD._replace(counts={State.CACHED: 1}), part], State.SUCCESS, 0.5)
+    first, second, *_ = console.file.getvalue().splitlines()
+    assert first.rstrip().endswith("cached")
+    assert second.rstrip().endswith("3 cached")
+
+
 def test_names_are_not_read_as_markup():
     console = file()
     print_outcome(console, [LOAD._replace(name="[red]load[/red]")], State.SUCCESS, 0.5)

@@ -356,12 +356,50 @@ def test_observers_get_moves_as_ranges(place):
     wide.run(environment=place, observers=[watching])
     covered = {hr.State.RUNNING: set(), hr.State.SUCCESS: set()}
     for move in watching.moves:
-        assert move.node == 0
+        assert (move.node, move.name) == (0, "same")
         children = range(move.low, move.high)
         assert covered[move.new].isdisjoint(children)
         covered[move.new].update(children)
     assert covered[hr.State.RUNNING] == covered[hr.State.SUCCESS] == set(range(5000))
     assert len(watching.moves) < 500
+
+
+@hr.task(dynamic=True)
+def grows(n):
+    return same.map(range(n))
+
+
+@hr.flow
+def growing():
+    return grows(2)
+
+
+def test_moves_name_nodes_that_join_later(place):
+    watching = Moves()
+    run = growing.run(environment=place, observers=[watching])
+    assert {move.name for move in watching.moves} == set(run) - {"grows"} != set()
+
+
+class Breaks(hr.Observer):
+    def __init__(self, where):
+        self.where = where
+
+    def on_start(self, *_):
+        if self.where == "start":
+            raise ValueError("no place to write to")
+
+    def on_end(self, *_):
+        if self.where == "end":
+            raise ValueError("no place to write to")
+
+
+@pytest.mark.parametrize("where", ["start", "end"])
+def test_an_observer_that_raises_leaves_no_thread(where):
+    flow = hr.Flow("broken", lambda: same.with_options(on_state=tell)(1), on_state=tell)
+    with pytest.raises(ValueError, match="no place to write to") as caught:
+        flow.run(observers=[Breaks(where)])
+    assert caught.value.run.error is caught.value
+    assert "headrace-hooks" not in [thread.name for thread in threading.enumerate()]
 
 
 class Interrupt(hr.Observer):

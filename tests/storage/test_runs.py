@@ -91,6 +91,14 @@ def test_listing_reads_nothing(monkeypatch):
     assert read == []
 
 
+def test_a_folder_alone_is_no_run(tmp_path):
+    stored = StoredFlows(tmp_path)
+    stored.create_run("r1", FACTS)
+    (tmp_path / "runs" / "r2").mkdir()
+    (tmp_path / "runs" / "stray").write_text("")
+    assert [record.run_id for record in stored.runs()] == ["r1"]
+
+
 def test_an_outcome_is_read_once(record, monkeypatch):
     read = []
     original = Files.read

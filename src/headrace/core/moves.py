@@ -19,8 +19,12 @@ class Move(NamedTuple):
 
     Attributes
     ----------
-    node, low, high : int
-        Which.
+    node : int
+        The node's number in the plan; hidden nodes have numbers, too.
+    name : str
+        The node's name.
+    low, high : int
+        Which of its task runs.
     old, new : State
         As it was told before, and now; PENDING if nothing was told before.
     attempts : int
@@ -32,6 +36,7 @@ class Move(NamedTuple):
     """
 
     node: int
+    name: str
     low: int
     high: int
     old: State
@@ -48,14 +53,17 @@ class Teller:
     ----------
     node : int
         The node.
+    name : str
+        Its name.
     moves : list of Move
         Where they are told; whoever asked for them takes them out.
     """
 
-    __slots__ = ("moves", "node", "told")
+    __slots__ = ("moves", "name", "node", "told")
 
-    def __init__(self, node: int, moves: list[Move]) -> None:
+    def __init__(self, node: int, name: str, moves: list[Move]) -> None:
         self.node = node
+        self.name = name
         self.moves = moves
         self.told = bytearray()  # the state that was told last
 
@@ -78,7 +86,8 @@ class Teller:
                 end += 1
             if old != new:
                 told[low:end] = bytes((new,)) * (end - low)
-                self.moves.append(Move(self.node, low, end, State(old), new, attempts, seconds[: end - low], failure))
+                who = self.node, self.name, low, end
+                self.moves.append(Move(*who, State(old), new, attempts, seconds[: end - low], failure))
             seconds = seconds[end - low :]
             low = end
 

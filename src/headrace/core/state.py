@@ -120,7 +120,7 @@ MOVES: dict[State, frozenset[State]] = {
     _H: frozenset(),
 }
 
-#: the same for a whole run, which is never skipped, retried or refused by a trigger.
+#: the same for a whole run, which is never skipped, cached, retried or refused by a trigger.
 RUN_MOVES: dict[State, frozenset[State]] = {
     _P: frozenset({_R, _C}),
     _R: frozenset({_S, _F, _C, _X, _O}),
@@ -129,7 +129,6 @@ RUN_MOVES: dict[State, frozenset[State]] = {
     _C: frozenset(),
     _X: frozenset(),
     _O: frozenset(),
-    _H: frozenset(),
 }
 
 #: for each target state, the set of states (as bytes) from which a task run may come.

@@ -84,7 +84,7 @@ class Observer:
         return False
 
     def on_moves(self, moves: Sequence[Move]) -> None:
-        """Task runs moved to other states, in this order; nodes are numbers as in ``on_start``.
+        """Task runs moved to other states, in this order; ``move.name`` is the node's name, as in ``on_start``.
 
         What several observers asked for is told to all of them.
         """

@@ -82,7 +82,7 @@ class Drive:
         self.record = record
         self.plan = plan
         self.plan_bytes = plan_bytes
-        self.observers = [*observers, hooks] if hooks.wanted else list(observers)
+        self.observers = [hooks, *observers] if hooks.wanted else list(observers)
         self.showing = [
             observer for observer in self.observers if type(observer).on_progress is not Observer.on_progress
         ]
@@ -96,6 +96,7 @@ class Drive:
         self.shown = 0.0
         self.underway = Underway()
         self.flow_run = FlowRun(record.run_id, flow_name, self.machine, self.underway)
+        self.flow_run.hook_errors = hooks.errors
         self._bring_up = executor
         self._hooks = hooks
         self._interruption: KeyboardInterrupt | None = None
@@ -118,7 +119,7 @@ class Drive:
     def _listen(self, node: NodeRun) -> None:
         """Have a node tell its moves, if an observer wants to hear of them."""
         if not node.spec.hidden and any(observer.wants_moves(node.policy) for observer in self.observers):
-            node.teller = Teller(node.spec.index, self.moves)
+            node.teller = Teller(node.spec.index, node.spec.name, self.moves)
 
     def _joined(self, node: NodeRun) -> None:
         """A node has joined the run while it goes on, perhaps the first one with hooks."""
@@ -129,10 +130,14 @@ class Drive:
 
     def run(self) -> FlowRun:
         """Drive the run to its end in this thread, and write down how it ended."""
+        broken: Exception | None = None  # not an interruption: that is the caller's, and the run has an end of its own
         try:
             self._see_through()
+        except Exception as error:
+            broken = error
+            raise
         finally:
-            self.underway.finish(None)
+            self.underway.finish(broken)
         return self.flow_run
 
     def _see_through(self) -> None:
@@ -167,19 +172,23 @@ class Drive:
             self.machine.costs.prior = prior_of(self.plan.tasks, self.machine.costs.earlier)
             self._drive(executor)
         except BaseException as error:
-            state = self._abort(error, executor)
-            if hooks.began:
-                hooks.over(state, error)
+            state = State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED
+            try:
+                self._abort(error, executor, state)
+            finally:
+                if hooks.began:
+                    hooks.over(state, error)
             raise
-        executor.finish()
-        self.reading.close()
-        self.underway.stop_clock()
-        early = self.machine.ending.state is not None  # then its last task runs did not end, and would be missing
-        self.record.finish(*outcome_of(run), None if early else means_of(self.plan.tasks, self.machine.nodes))
-        self._end(run.state)
-        if hooks.began:
-            hooks.over(run.state, run.error)
-            run.hook_errors = hooks.errors
+        try:
+            executor.finish()
+            self.reading.close()
+            self.underway.stop_clock()
+            early = self.machine.ending.state is not None  # then its last task runs did not end, and would be missing
+            self.record.finish(*outcome_of(run), None if early else means_of(self.plan.tasks, self.machine.nodes))
+            self._end(run.state)
+        finally:  # their thread ends with the run, also if an observer raises
+            if hooks.began:
+                hooks.over(run.state, run.error)
 
     def _drive(self, executor: Executor) -> None:
         """The hot loop: events in, commands out, until the machine is finished."""
@@ -234,9 +243,8 @@ class Drive:
         for observer in self.observers:
             observer.on_end(summaries, state, self.underway.elapsed)
 
-    def _abort(self, error: BaseException, executor: Executor | None) -> State:
+    def _abort(self, error: BaseException, executor: Executor | None, state: State) -> None:
         """Leave nothing running and no run without an outcome, whatever broke."""
-        state = State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED
         try:
             commands = self.machine.abort(time.monotonic(), state)
             if executor is not None:
@@ -251,4 +259,3 @@ class Drive:
             failure, _ = capture(error)
             self.record.finish({**outcome_of(self.flow_run, failure)[0], "state": state.label}, None)
             self._end(state)
-        return state

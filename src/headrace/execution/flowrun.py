@@ -138,8 +138,10 @@ class FlowRun:
 
     @property
     def error(self) -> BaseException | None:
-        """What ``result()`` raises because of how the run ended; None if it succeeded."""
-        return None if self.state is State.SUCCESS else self._why_no_result()
+        """What ``result()`` raises because of how the run ended; None if it succeeded, or is not over."""
+        if self._underway.error is not None:
+            return self._underway.error
+        return None if self.state is State.SUCCESS or not self.state.is_final else self._why_no_result()
 
     def _why_no_result(self) -> BaseException:
         if self.state is State.CANCELLED:
@@ -211,16 +213,23 @@ class FlowRun:
                 )
         return found
 
+    def _not_over(self, label: str, state: State) -> RunError:
+        return RunError(
+            f"task {label!r} of run {self.run_id} is not over ({state}), so it has no value yet; ask again when it "
+            "is, or wait for the whole run with run.wait()"
+        )
+
     # -- nodes ---------------------------------------------------------------------------------------------------
 
     @property
     def _names(self) -> dict[str, int]:
         """By name, the nodes that users know; more may join while the run goes on."""
-        nodes = self._machine.plan.nodes
-        for index in range(self._seen, len(nodes)):
-            if not nodes[index].hidden:
-                self._known[nodes[index].name] = index
-        self._seen = len(nodes)
+        runs = self._machine.nodes
+        seen = len(runs)
+        for index in range(self._seen, seen):
+            if not runs[index].spec.hidden:
+                self._known[runs[index].spec.name] = index
+        self._seen = seen
         return self._known
 
     def __getitem__(self, key: str | Node) -> NodeView:
@@ -233,7 +242,7 @@ class FlowRun:
         return name in self._names
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(list(self._names))  # a copy, for nodes may join meanwhile
 
     def __len__(self) -> int:
         return len(self._names)
@@ -372,10 +381,14 @@ class NodeView:
         ------
         Exception
             If a task run failed: its exception.
+        RunError
+            If it is not over.
         """
         for child, state in enumerate(self._node.states):
             if State(state).is_failure:
                 raise self._run._error(self._node, child)
+        if not self._node.finished:
+            raise self._run._not_over(self._node.spec.name, self.state)
         index = self._node.spec.index
         values = self._run._fetch([(index, child) for child in range(len(self))])
         assert values is not None
@@ -429,9 +442,13 @@ class TaskRunView:
         ------
         Exception
             If it failed: its exception.
+        RunError
+            If it is not over.
         """
         if self.error is not None:
             raise self.error
+        if not self.state.is_final:
+            raise self._run._not_over(self._node.label(self._child), self.state)
         key = (self._node.spec.index, self._child)
         values = self._run._fetch([key])
         assert values is not None

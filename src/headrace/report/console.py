@@ -276,7 +276,7 @@ def _remark(row: NodeSummary, running: int) -> Text:
     parts = [
         (f"{count:,} {'' if row.width == 1 else state.words.lower()}".strip(), state.tone)
         for state, count in sorted(row.counts.items(), reverse=True)
-        if state.is_failure or state in (State.SKIPPED, State.RETRYING)
+        if state.is_failure or state in (State.SKIPPED, State.CACHED, State.RETRYING)
     ]
     if row.width == 1 and parts:
         parts = [(row.state.words.lower(), row.state.tone)]

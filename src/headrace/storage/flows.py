@@ -366,7 +366,10 @@ class StoredFlows:
 
     def runs(self) -> list[RunRecord]:
         """Return the runs, newest first. Only listed; each is read when it is asked for something."""
-        return [RunRecord(self.files, run_id) for run_id in reversed(self.files.children("runs"))]
+        # A folder alone is no run: who created it was interrupted before the run's first object was there.
+        keys = set(self.files.list("runs"))
+        run_ids = sorted({key.split("/")[1] for key in keys}, reverse=True)
+        return [RunRecord(self.files, run_id) for run_id in run_ids if RunRecord.key_of(run_id) in keys]
 
     def create_run(self, run_id: str, facts: Mapping[str, Any], costs: StoredCosts | None = None) -> RunRecord:
         """Write down that a run begins.
