@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
-from headrace.core.events import Dispatch, Ended
+from headrace.core.events import Dispatch, Ended, Exceptional
 from headrace.core.signals import Cancelled
 from headrace.core.state import State
 from headrace.execution.batch import Execution
@@ -160,6 +160,9 @@ class AsyncExecution(Execution):
             self.control.kill = self.cancel
             try:
                 runner.run(self._main())
+            except BaseException:
+                self._over = True  # before the runner cancels the coroutines that are left
+                raise
             finally:
                 self.control.kill = None
         return self._report()
@@ -313,6 +316,18 @@ class AsyncExecution(Execution):
             self._measure(number, node, child)
         if self.size_of is not None and not self.order.whole:
             self._weigh(number, child, mine)
+
+    def cut_short(self) -> Ended:
+        """Report what was done when a stop arrived; all that is under way, or not over for another reason, stopped."""
+        self._end_early()
+        done = len(self.control.seconds)
+        lost = {at for at in range(done, self._next) if at not in self._seconds}
+        self.exceptional = [entry for entry in self.exceptional if entry.position not in lost]
+        for position in sorted(lost):
+            self.exceptional.append(Exceptional(position, State.CANCELLED))
+            self.expansions.pop(position, None)
+            self._done(position, 0.0)
+        return self._report()
 
     def _checked(self, number: int, child: int, value: Any) -> Any:
         confided = self.confided
