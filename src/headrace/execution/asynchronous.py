@@ -320,7 +320,7 @@ class AsyncExecution(Execution):
             self._weigh(number, child, mine)
 
     def cut_short(self) -> Ended:
-        """Report what was done when a stop arrived; all that is under way, or not over for another reason, stopped."""
+        """Report what was done when a stop arrived outside of a task; what began and did not end was stopped."""
         self._end_early()
         done = len(self.control.seconds)
         lost = {at for at in range(done, self._next) if at not in self._seconds}
