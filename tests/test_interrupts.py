@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -13,10 +14,11 @@ from textwrap import dedent
 import psutil
 import pytest
 
+import headrace as hr
 from headrace import Storage
 
 SCRIPT = """
-    import os, signal, sys, threading, time
+    import asyncio, os, signal, sys, threading, time
     import headrace as hr
 
     PATH = {path!r}
@@ -35,7 +37,7 @@ SCRIPT = """
         {cleanup}
 
     @hr.task
-    def work(path):
+    {define} work(path):
         note("working")
         {body}
 
@@ -58,6 +60,7 @@ BODIES = {
     "sleeps": "time.sleep(60)",
     "waits": "threading.Event().wait(60)",
     "computes": "while True: sum(range(1000))",
+    "awaits": "await asyncio.sleep(60)",
 }
 PLACES = {"inline": "hr.LocalEnvironment()", "local": 'hr.DaskEnvironment("local", n_workers=2)'}
 CLEANS = 'note("cleaned up")'
@@ -83,7 +86,8 @@ def started(
 ) -> subprocess.Popen[str]:
     """Start a script in a session of its own, and return when its task is at work."""
     script = folder / "script.py"
-    words = {"path": str(folder / "told"), "body": BODIES[body], "environment": PLACES[place]}
+    define = "async def" if "await" in BODIES[body] else "def"
+    words = {"define": define, "path": str(folder / "told"), "body": BODIES[body], "environment": PLACES[place]}
     script.write_text(dedent(SCRIPT).format(**words, run=run, cleanup=cleanup))
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -185,3 +189,33 @@ def test_a_cleanup_that_hangs_is_cut_off(folder: Path) -> None:
     [record] = Storage("store").runs()
     assert record.state == "Cancelled"
     assert "clean-up leave was not done" in record.outcome["errors"][0]["message"]
+
+
+@hr.task
+def interrupts(x: int) -> int:
+    if x == 12:
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(20)
+    return x
+
+
+@hr.task
+async def waits(x: int) -> int:
+    if x >= 10:
+        await asyncio.sleep(20)
+    return x
+
+
+@hr.flow
+def interrupted_among_coroutines():
+    return waits.map(interrupts.map(list(range(14))))
+
+
+def test_ctrl_c_in_a_plain_task_among_coroutines() -> None:
+    with pytest.raises(KeyboardInterrupt) as caught:
+        interrupted_among_coroutines.run()
+    run = caught.value.run  # type: ignore[attr-defined]
+    states = {name: [state.label for state in run[name].states] for name in run}
+    assert states == {"interrupts": ["Success"] * 12 + ["Cancelled"] * 2, "waits": ["Success"] * 10 + ["Cancelled"] * 4}
+    assert not run.errors
+    assert run["waits"][9].result() == 9

@@ -127,6 +127,7 @@ def cancel_cleans_up(path: str):
     writes=["create t", "busy", "drop t"],
     alone=[C],
     drop=[S],
+    says={"alone": ["^task 'alone' was cancelled"]},
 )
 def cancel_kills_what_runs_in_a_process_of_its_own(path: str):
     with table(path) as made:
@@ -199,6 +200,30 @@ def cancel_cleans_up_a_class(path: str):
         busy(path)
 
 
+def told_of_a_failure(context: Any, error: Any) -> None:
+    note(context.parameters["path"], "told of a failure")
+
+
+@hr.task(dynamic=True, on_failure=told_of_a_failure)
+def goes_on(path: str) -> Any:
+    return busy(path)
+
+
+@hr.task
+def again(made: Any, path: str) -> None:
+    busy.function(path)
+
+
+@row({"path": "?"}, cancelled="busy", ends=C, error=CANCELLED, writes=["busy"], goes_on=[C], work=[C])
+def cancel_of_a_task_that_goes_on(path: str):
+    work(path, goes_on(path))
+
+
+@row({"path": "?"}, cancelled="busy", ends=C, error=CANCELLED, writes=["busy"], loop=[C], work=[C])
+def cancel_of_a_loop(path: str):
+    work(path, hr.loop(again, None, until=bool, path=path))
+
+
 # -- out of time -------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +262,12 @@ def time_limit_of_a_run_does_not_wait_for_another_attempt(path: str):
 def time_limit_of_a_run_lets_a_setup_end_and_cleans_it_up(path: str):
     with slow(path):
         pass
+
+
+@row({"path": "?"}, ends=LATE, error=OUT_OF_TIME, writes=["busy"], busy=[C])
+@limited(0.2)
+def time_limit_of_a_run_of_one_task(path: str):
+    busy(path)
 
 
 @row({"path": "?"}, result="worked", work=[S])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +28,13 @@ nap = hr.task(name="nap")(rest)
 one_nap = hr.task(name="one_nap", max_running=1)(rest)
 tagged = hr.task(name="tagged", tags=["db"])(rest)
 other = hr.task(name="other", tags=["db", "slow"], priority=1)(rest)
+
+
+@hr.task(max_running=1)
+async def one_wait(x: Any = None) -> Any:
+    began = time.monotonic()
+    await asyncio.sleep(NAP)
+    return began, time.monotonic()
 
 
 @hr.task
@@ -80,6 +88,23 @@ def total(xs: Any) -> int:
 @row(result=1, one_nap=[S] * 8)
 def limit_of_a_mapped_task() -> Any:
     return overlap(one_nap.map(list(range(8))))
+
+
+@row(result=1, one_wait=[S] * 8)
+def limit_of_coroutines() -> Any:
+    return overlap(one_wait.map(list(range(8))))
+
+
+@row(result=4)
+def limit_of_coroutines_that_allows_several() -> Any:
+    return overlap(one_wait.with_options(max_running=4).map(list(range(40))))
+
+
+@row(result=1)
+@hr.flow(max_running={"db": 1})
+def limit_of_coroutines_by_tag() -> Any:
+    wait = one_wait.with_options(max_running=None, tags=["db"])
+    return overlap(wait.map([1, 2, 3, 4]), *[wait(number) for number in range(4)], tagged.map([1, 2]))
 
 
 @row(result=1)

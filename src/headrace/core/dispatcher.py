@@ -44,6 +44,8 @@ class Batch:
         What it executes.
     placement : Placement
         Where it may run.
+    places : int
+        How many places it takes under the limits of its placement; see ``core.limits``.
     replay : bool
         Whether it makes values anew; the states of its task runs are final.
     inputs : tuple of int
@@ -56,11 +58,12 @@ class Batch:
         Positions whose durations the costs have seen.
     """
 
-    __slots__ = ("inputs", "learnt", "placement", "position", "replay", "stop", "strips")
+    __slots__ = ("inputs", "learnt", "placement", "places", "position", "replay", "stop", "strips")
 
-    def __init__(self, strips: tuple[Strip, ...], placement: Placement, replay: bool) -> None:
+    def __init__(self, strips: tuple[Strip, ...], placement: Placement, places: int, replay: bool) -> None:
         self.strips = strips
         self.placement = placement
+        self.places = places
         self.replay = replay
         self.inputs: tuple[int, ...] = ()
         self.stop = count(strips)
@@ -125,7 +128,7 @@ class Dispatcher:
         """Strike a batch off those that are out."""
         batch = self.batches.pop(number, None)
         if batch is not None:
-            self.room.free(batch.placement)
+            self.room.free(batch.placement, batch.places)
             self._meeting.discard(number)
             self.ledger.unclaim(batch.inputs)
         return batch
@@ -278,8 +281,9 @@ class Dispatcher:
     def _take(self, number: int, strips: tuple[Strip, ...], placement: Placement, *, replay: bool = False) -> None:
         """Make a batch the holder of its task runs."""
         self._next = number + 1
-        self.batches[number] = Batch(strips, placement, replay)
-        self.room.take(placement)
+        places = self._places(strips, placement) if placement.limits else 1
+        self.batches[number] = Batch(strips, placement, places, replay)
+        self.room.take(placement, places)
         for nodes, low, high in strips:
             for node in nodes:
                 run = self.nodes[node]
@@ -290,6 +294,12 @@ class Dispatcher:
                 run.hold(low, high, number)
                 if (outer := run.spec.stands_for) is not None:
                     self.nodes[outer[0]].holders[outer[1]] = number
+
+    def _places(self, strips: tuple[Strip, ...], placement: Placement) -> int:
+        """How many task runs of a batch with limits may run at the same time."""
+        if not any(self.nodes[node].awaits for nodes, _, _ in strips for node in nodes):
+            return 1
+        return min(self.room.share(placement, self.threads), count(strips))
 
     def _order(
         self, number: int, strips: tuple[Strip, ...], limit: float, *, replay: bool = False, links: Links | None = None
@@ -303,6 +313,8 @@ class Dispatcher:
             order.constants = constants_of(self.constants, strips, order.slices)
         placement = self.batches[number].placement
         order.urgent, order.apart = bool(placement.limits) or placement.apart, placement.apart
+        if placement.limits:
+            order.at_once = self.batches[number].places
         self.batches[number].inputs = order.inputs
         self.ledger.claim(order.inputs)
         return order

@@ -105,6 +105,11 @@ class Ending:
         """Until when what runs may run."""
         return self.expires if self.state is None else self.until
 
+    @property
+    def unharmed(self) -> bool:
+        """Whether nothing was cancelled, as an executor does that keeps to the time itself (``events.Deadline``)."""
+        return not any(State.CANCELLED in run.states for run in self.nodes)
+
     def times(self, wakes: Sequence[float]) -> list[Command]:
         """Say when the machine is to be asked again, and, when that is new, until when what runs may run.
 

@@ -272,6 +272,8 @@ class Dispatch:
         Whether it goes before others of its priority, because others of its kind may not run meanwhile.
     apart : bool
         Whether it sets up or cleans up, so that it is not stopped when the run is told to end.
+    at_once : int
+        How many of its coroutines limits allow to run at the same time; 0 if there are no limits.
     """
 
     batch: int
@@ -289,6 +291,7 @@ class Dispatch:
     constants: tuple[int, ...] = ()
     urgent: bool = False
     apart: bool = False
+    at_once: int = 0
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from headrace.core.blame import blame
+from headrace.core.blame import blame, stopped
 from headrace.core.dispatcher import Dispatcher
 from headrace.core.ending import set_apart
 from headrace.core.events import Ended, Exceptional, Failure
@@ -297,6 +297,8 @@ class Expansions:
         found = blame(self.nodes, [self.nodes[node]])
         if found is not None:
             run.failures[child] = found[0].failures[found[1]]
+        elif stopped(self.nodes, [self.nodes[node]]):
+            return State.CANCELLED
         else:
             text = f"in the flow that {self._label(outer)!r} returned, a task was refused by its trigger"
             error = TriggerFailed(text, task=run.spec.name)

@@ -1,7 +1,8 @@
 """Limits: how many task runs of a task, or with a tag, may run at the same time.
 
 A limit is part of the placement, so task runs with different limits never share a batch. A batch executes one task
-run after the other, so at most as many run as there are batches out; those that wait on a worker count, too, because
+run after the other, and so takes one place, unless it has coroutines: of these, as many run at the same time as it
+has places, which is its thread's share of those that are free. Batches that wait on a worker count, too, because
 nobody knows when they will start; so they go before others (``Dispatch.urgent``). What a limit says is never
 exceeded, and a place is free for a round trip between two batches.
 """
@@ -56,7 +57,7 @@ class Placements(list[Placement]):
 
 
 class Room:
-    """How many batches may still go out.
+    """How many places are free, and so how many batches may still go out.
 
     Attributes
     ----------
@@ -66,26 +67,30 @@ class Room:
 
     def __init__(self) -> None:
         self.out: Counter[Placement] = Counter()
-        self._limited: Counter[str | int] = Counter()  # by limit: batches that are out
+        self._limited: Counter[str | int] = Counter()  # by limit: places that are taken
         self._reserved: Counter[str | int] = Counter()
         self._served: dict[Placement, int] = {}  # when the latest batch of a placement with limits went out
         self._turn = 0
 
-    def take(self, placement: Placement) -> None:
+    def share(self, placement: Placement, threads: int) -> int:
+        """How many places are one thread's part of those that are free."""
+        return max(1, -(-self.left(placement) // max(1, min(threads, placement.most) - self.out[placement])))
+
+    def take(self, placement: Placement, places: int = 1) -> None:
         """Note that a batch goes out."""
         self.out[placement] += 1
         if placement.limits:
             self._turn += 1
             self._served[placement] = self._turn
-            self._limited.update(limit for limit, _ in placement.limits)
+            self._limited.update({limit: places for limit, _ in placement.limits})
 
-    def free(self, placement: Placement) -> None:
+    def free(self, placement: Placement, places: int = 1) -> None:
         """Note that a batch is over."""
         self.out[placement] -= 1
-        self._limited.subtract(limit for limit, _ in placement.limits)
+        self._limited.subtract({limit: places for limit, _ in placement.limits})
 
     def left(self, placement: Placement) -> int:
-        """How many more batches of a placement its limits allow."""
+        """How many more places a placement's limits allow."""
         taken, reserved = self._limited, self._reserved
         return min((most - taken[limit] - reserved[limit] for limit, most in placement.limits), default=NO_LIMIT)
 

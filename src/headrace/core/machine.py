@@ -335,7 +335,7 @@ class RunMachine:
         self._end(now, State.CRASHED)
 
     def _expire(self, now: float) -> None:
-        if now >= self.ending.limit and not self._done:
+        if now >= self.ending.limit and not (self._done and self.ending.unharmed):
             self._end(now, State.TIMED_OUT)
         if self.ending.state is not None:
             self.ending.let_go(now)

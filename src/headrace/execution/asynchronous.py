@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
-from headrace.core.events import Dispatch, Ended
+from headrace.core.events import Dispatch, Ended, Exceptional
 from headrace.core.signals import Cancelled
 from headrace.core.state import State
 from headrace.execution.batch import Execution
@@ -30,8 +30,9 @@ from headrace.execution.loaded import LoadedNode, LoadedPlan
 
 #: Units that are under way at the same time on one thread: as many as one host is usually asked at once by a program.
 MOST_AT_ONCE = 256
-#: Units that a batch claims beyond those that have started, so that it is not given back while it waits.
-AHEAD = 4 * MOST_AT_ONCE
+#: Units that a batch claims beyond those that have started, for each that may be under way, so that it is not given
+#: back while it waits.
+AHEAD = 4
 #: The least seconds of a task run; of zero, a batch could not hold enough.
 LEAST = 1e-6
 
@@ -115,6 +116,7 @@ class AsyncExecution(Execution):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._at = -1
+        self._most = min(self.order.at_once or MOST_AT_ONCE, MOST_AT_ONCE)
         self._next = 0  # the first position that has not started
         self._over = False  # whether somebody stopped it
         self._seconds: dict[int, float] = {}  # by position, of those that are over before some that began earlier
@@ -160,13 +162,16 @@ class AsyncExecution(Execution):
             self.control.kill = self.cancel
             try:
                 runner.run(self._main())
+            except BaseException:
+                self._over = True  # before the runner cancels the coroutines that are left
+                raise
             finally:
                 self.control.kill = None
         return self._report()
 
     async def _main(self) -> None:
         """Start the units in order."""
-        room = asyncio.Semaphore(MOST_AT_ONCE)
+        room = asyncio.Semaphore(self._most)
         try:
             for members, child in self._units():
                 await room.acquire()
@@ -196,7 +201,7 @@ class AsyncExecution(Execution):
         control = self.control
         with control.lock:
             if self._next + wanted > control.position:
-                control.position = min(control.stop, self._next + AHEAD * wanted)
+                control.position = min(control.stop, self._next + AHEAD * self._most * wanted)
             return 0 if self._over else min(wanted, control.position - self._next)
 
     def _end_early(self) -> None:
@@ -313,6 +318,18 @@ class AsyncExecution(Execution):
             self._measure(number, node, child)
         if self.size_of is not None and not self.order.whole:
             self._weigh(number, child, mine)
+
+    def cut_short(self) -> Ended:
+        """Report what was done when a stop arrived outside of a task; what began and did not end was stopped."""
+        self._end_early()
+        done = len(self.control.seconds)
+        lost = {at for at in range(done, self._next) if at not in self._seconds}
+        self.exceptional = [entry for entry in self.exceptional if entry.position not in lost]
+        for position in sorted(lost):
+            self.exceptional.append(Exceptional(position, State.CANCELLED))
+            self.expansions.pop(position, None)
+            self._done(position, 0.0)
+        return self._report()
 
     def _checked(self, number: int, child: int, value: Any) -> Any:
         confided = self.confided

@@ -206,7 +206,7 @@ class Children:
         """
         attempt = _Attempt()
         with control.lock:
-            control.kill = attempt.kill  # from here on, this thread is not interrupted
+            before, control.kill = control.kill, attempt.kill  # from here on, this thread is not interrupted
         try:
             if number not in self._functions:
                 self._functions[number] = pickling.dumps(task.function, f"task {task.name!r}")
@@ -214,7 +214,7 @@ class Children:
             kind, data = self._ask(attempt, number, task, arguments)
         finally:
             with control.lock:
-                control.kill = None
+                control.kill = before  # of coroutines that wait meanwhile
         if kind == VALUE:
             return pickling.loads(data, f"the value of task {task.name!r}")
         raise restore(pickle.loads(data))
@@ -236,7 +236,7 @@ class Children:
             except Gone:
                 status = self._drop(child)
                 if attempt.killed or self._closed:
-                    raise Cancelled("it was stopped") from None
+                    raise Cancelled from None
                 if child.began is None and not fresh:
                     continue  # it died while it had nothing to do
                 raise Crashed(_how_it_died(task.name, status)) from None

@@ -100,6 +100,8 @@ class InlineExecutor(Executor):
         running.stop = min(running.stop, running.position)  # no lock: this thread itself may hold it
         if running.running is not None:
             raise KeyboardInterrupt
+        if running.kill is not None:
+            running.kill()  # coroutines wait; they are cancelled by their loop
 
     def _poke(self, control: Control) -> None:
         """Interrupt the task that runs in the main thread by a signal, of which a wait in a C function hears, too."""
