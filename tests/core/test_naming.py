@@ -74,3 +74,7 @@ def test_a_target_of_a_map_over_a_keyword():
     hr.flow(name="drawn")(lambda: task.map(hr.unmapped(1), other=[1, 2])).draw({})
     with pytest.raises(FlowError, match=r"name what differs: {day} or {index}"):
         hr.flow(name="drawn")(lambda: task.map([1, 2], other=hr.unmapped(1))).draw({})
+
+
+def test_a_target_that_names_the_rest_of_the_positions():
+    hr.flow(name="drawn")(lambda: hr.task(target="{paths}")(load).map(hr.unmapped(1), hr.unmapped(2), [3, 4])).draw({})

@@ -478,3 +478,19 @@ def cleans_elsewhere(path: str) -> Any:
 def a_clean_up_that_returns_a_flow(path: str) -> Any:
     with cleaned_elsewhere(path) as made:
         return work(made)
+
+
+@hr.task(dynamic=True)
+def drawn(path: str) -> Any:
+    return itself(path)
+
+
+@hr.task
+def itself(x: str) -> str:
+    return x
+
+
+@row({"path": "?"}, result="HERE", writes=["open here", "close here, which was HERE"])
+def an_argument_of_a_resource_may_be_a_dynamic_task(path: str) -> Any:
+    with Place(drawn(path)) as place:
+        return itself(place)

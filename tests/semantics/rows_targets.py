@@ -172,7 +172,8 @@ def a_case_of_a_cached_value(folder: str) -> Any:
 @row({"folder": "?"}, result=[0, 2], odd=[S, F, S], **{"keep-2": [CACHED]})
 def a_filter_over_a_map_over_a_cached_value(folder: str) -> Any:
     keep = counting("{folder}/x")
-    return hr.filter(odd.map(keep(folder, [0, 1, 2], upstream=keep(folder, [0, 1, 2]))))
+    of_another_batch = odd.with_options(priority=1)
+    return hr.filter(of_another_batch.map(keep(folder, [0, 1, 2], upstream=keep(folder, [0, 1, 2]))))
 
 
 @row({"folder": "?"}, result=[7, 8], **{"keep-2": [CACHED, CACHED]})

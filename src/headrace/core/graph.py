@@ -391,7 +391,7 @@ class GraphDrawing:
         if spec.task.policy.target is not None:
             known = [len(slot[0]) for slot in spec.slots() if isinstance(slot, (EachConst, EachOf))]
             if min(known, default=2) > 1:
-                arguments = [*enumerate(spec.args), *spec.kwargs.items()]
+                arguments: list[tuple[int | str, Slot]] = [*enumerate(spec.args), *spec.kwargs.items()]
                 check_map_target(
                     spec.task.policy, spec.task.signature, [key for key, slot in arguments if spread(slot)]
                 )

@@ -69,8 +69,8 @@ def check_map_target(policy: Policy, signature: inspect.Signature | None, mapped
     template = getattr(policy.target, "url", policy.target)
     if not isinstance(template, str) or signature is None:
         return
-    taken = list(signature.parameters)
-    differ = {"index", *(key if isinstance(key, str) else taken[min(key, len(taken) - 1)] for key in mapped)}
+    places = [name for name, each in signature.parameters.items() if each.kind <= each.VAR_POSITIONAL]
+    differ = {"index", *(key if isinstance(key, str) else places[min(key, len(places) - 1)] for key in mapped)}
     try:
         named = _names_in(template)
     except ValueError:

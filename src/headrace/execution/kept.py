@@ -1,6 +1,7 @@
 """Tasks with a target: what is there already is read, what is not is made and written.
 
-A URL is shown and stored, so it is made of the names of secrets, which refuse to be texts.
+Values are looked at before they are written, and when they are read, because they outlive the run. A URL is shown and
+stored, so it is made of the names of secrets, which refuse to be texts.
 """
 
 from __future__ import annotations
