@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from headrace.core.flow import FlowDefinition
@@ -82,6 +82,8 @@ def draw_nodes(nodes: Sequence[NodePlan], drawing: GraphDrawing, *, shared: bool
             values = [value if spreads else unmapped(value) for value, spreads in args]
             node = task.map(*values, upstream=upstream, strict=spec.strict)
         else:
+            if spec.holds:  # a set-up: the world knows by the name that it cannot go on as a flow
+                task = Task(noop, replace(spec.policy, name="s"))
             node = task(*(value for value, _ in args), upstream=upstream)
         drawing.nodes[-1].gates = tuple(sorted({len(made) - 1 - pick % len(made) for pick in spec.gates if made}))
         after = {made[-1 - pick % len(made)]._index for pick in spec.after} if made else set()

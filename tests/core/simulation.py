@@ -96,7 +96,8 @@ class World:
             raise ValueError(f"{node} {child}")
         if self.draw("flaky", node, child) < self.flaky and attempt <= 1 + self.draw("times", node, child) % 2:
             raise OSError(f"{node} {child} at attempt {attempt}")
-        if self.draw("expand", node, child) < self.expanding and label.count("/") < 2:
+        itself = label.rpartition("/")[2][0] in "sc"  # sets up, or cleans up
+        if not itself and self.draw("expand", node, child) < self.expanding and label.count("/") < 2:
             return self._flow(lists, label, self.flows[self.draw("flow", node, child) % len(self.flows)])
         value = self.draw("value", node, child, plain(args))
         return [value + more for more in range(value % 4)] if node in lists else value

@@ -49,3 +49,32 @@ def test_a_name_that_can_never_be_is_refused_at_once(name, said):
 def test_more_keywords_may_be_named():
     task = hr.task(run_name="{anything}")(load)
     assert task.policy.run_name == "{anything}"
+
+
+@pytest.mark.parametrize("target", ["x", "{width}/{run_id}", "x{{index}}", hr.Target("{width}")])
+def test_a_target_that_all_children_of_a_map_share(target):
+    task = hr.task(target=target)(load)
+    with pytest.raises(
+        FlowError, match=r"the same for all its children.*name what differs: {day} or {index} or {paths}"
+    ):
+        hr.flow(name="drawn")(lambda: task.map([1, 2], [3, 4])).draw({})
+    with pytest.raises(FlowError, match="the same for all its children"):
+        hr.flow(name="drawn")(lambda days: task.map(days)).draw({"days": [1, 2]})
+
+
+@pytest.mark.parametrize(
+    "target", ["{index}", "{day.year}", "{day:{width}}", "{width:{day}}", "{paths[0]}", "{", lambda **names: "x"]
+)
+def test_a_target_in_which_children_may_differ(target):
+    hr.flow(name="drawn")(lambda: hr.task(target=target)(load).map([1, 2], [3, 4])).draw({})
+
+
+def test_a_target_of_a_map_over_a_keyword():
+    task = hr.task(target="{other}")(load)
+    hr.flow(name="drawn")(lambda: task.map(hr.unmapped(1), other=[1, 2])).draw({})
+    with pytest.raises(FlowError, match=r"name what differs: {day} or {index}"):
+        hr.flow(name="drawn")(lambda: task.map([1, 2], other=hr.unmapped(1))).draw({})
+
+
+def test_a_target_that_names_the_rest_of_the_positions():
+    hr.flow(name="drawn")(lambda: hr.task(target="{paths}")(load).map(hr.unmapped(1), hr.unmapped(2), [3, 4])).draw({})

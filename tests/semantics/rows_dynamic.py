@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -749,3 +750,42 @@ def plan_apart(n: int) -> Any:
 @row({}, result=6, **{"plan_apart/total": [S]})
 def an_isolated_task_may_return_a_flow():
     return plan_apart(3)
+
+
+@hr.task
+def inside_a(kind: str) -> Any:
+    flow = returned_inside.bind(x=1)
+    return {"list": [flow], "tuple": (1, flow), "dict": {"a": [flow]}, "object": Holder(flow)}[kind]
+
+
+@dataclass
+class Holder:
+    held: Any
+
+
+@hr.flow
+def returned_inside(x: int) -> Any:
+    return inc(x)
+
+
+for _kind in ("list", "tuple", "dict", "object"):
+    row(
+        {"kind": _kind},
+        error=(FlowError, "value of task 'inside_a' has a bound flow inside, 'returned_inside'"),
+        inside_a=[F],
+    )(hr.flow(name=f"a_flow_inside_a_{_kind}")(lambda kind: inside_a(kind)))
+
+
+@row(error=(FlowError, "has a bound flow inside"), inside_a=[F])
+def a_flow_inside_a_list_of_an_isolated_task():
+    return inside_a.with_options(isolated=True)("list")
+
+
+@row(result=[2])
+def flows_inside_arguments_are_no_results():
+    return [pick([returned_inside.bind(x=1)])]
+
+
+@hr.task
+def pick(flows: list[Any]) -> Any:
+    return flows[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import headrace as hr
-from headrace.errors import TaskTimedOut
+from headrace.errors import FlowError, TaskTimedOut
 from tests.semantics.table import LATE, F, K, S, T, row
 
 # -- tasks -------------------------------------------------------------------------------------------------------
@@ -436,3 +436,61 @@ with hr.Flow("resource_of_a_flow_built_by_hand") as built, table(hr.Parameter("p
     use(held)
 
 row({"path": "?"}, writes=["create t", "use t", "drop t"])(built)
+
+
+# -- what they must do themselves --------------------------------------------------------------------------------
+
+
+@hr.flow
+def elsewhere(path: str) -> Any:
+    return work(path)
+
+
+@hr.resource
+def sets_up_elsewhere(path: str) -> Any:
+    return elsewhere.bind(path=path)
+
+
+@sets_up_elsewhere.cleanup
+def unused(made: Any) -> None:
+    raise AssertionError("there is nothing to clean up")
+
+
+@row({"path": "?"}, error=(FlowError, "set-up 'sets_up_elsewhere' of a resource returned a flow"),
+     sets_up_elsewhere=[F], use=[T], unused=[K])  # fmt: skip
+def a_set_up_that_returns_a_flow(path: str) -> Any:
+    with sets_up_elsewhere(path) as made:
+        return use(made)
+
+
+@hr.resource
+def cleaned_elsewhere(path: str) -> str:
+    return path
+
+
+@cleaned_elsewhere.cleanup
+def cleans_elsewhere(path: str) -> Any:
+    return elsewhere.bind(path=path)
+
+
+@row({"path": "?"}, error=(FlowError, "clean-up 'cleans_elsewhere' of a resource returned a flow"),
+     cleans_elsewhere=[F], work=[S])  # fmt: skip
+def a_clean_up_that_returns_a_flow(path: str) -> Any:
+    with cleaned_elsewhere(path) as made:
+        return work(made)
+
+
+@hr.task(dynamic=True)
+def drawn(path: str) -> Any:
+    return itself(path)
+
+
+@hr.task
+def itself(x: str) -> str:
+    return x
+
+
+@row({"path": "?"}, result="HERE", writes=["open here", "close here, which was HERE"])
+def an_argument_of_a_resource_may_be_a_dynamic_task(path: str) -> Any:
+    with Place(drawn(path)) as place:
+        return itself(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from dataclasses import dataclass
@@ -643,3 +644,21 @@ def _no_such(folder: str, key: Any) -> str:
 @row({"folder": "?"}, error=(TaskFailed, r"no folder for \*\*\*\n"), fetch=[F])
 def secret_in_an_error_of_a_target(folder: str):
     return fetch.with_options(target=_no_such)(folder, SECRET)
+
+
+@row({"folder": "?"}, error=(FlowError, IN_URL), fetch=[F])
+def a_target_function_that_looks_a_secret_up(folder: str):
+    return fetch.with_options(target=lambda folder, key: f"{folder}/{key.get()}")(folder, SECRET)
+
+
+@hr.task
+def written(folder: str) -> str:
+    os.makedirs(folder)
+    with open(f"{folder}/x.json", "w") as file:
+        json.dump({"token": os.environ["HEADRACE_ROWS_SECRET"]}, file)
+    return folder
+
+
+@row({"folder": "?"}, error=(SecretReturned, "what lies at .*x.json.* holds the text of a secret"), fetch=[F])
+def a_secret_in_a_target_is_not_read(folder: str):
+    return fetch.with_options(target="{folder}/x.json")(written(folder), SECRET)

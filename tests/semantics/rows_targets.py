@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any
 
@@ -29,6 +30,13 @@ def counting(target: Any, **options: Any) -> hr.Task[..., Any]:
 def executed(folder: str) -> int:
     with open(f"{folder}.log") as file:
         return len(file.read())
+
+
+@hr.task
+def odd(x: int) -> int:
+    if x == 1:
+        raise Broken("one")
+    return x
 
 
 @hr.task
@@ -128,6 +136,53 @@ def a_value_that_json_would_change(folder: str) -> Any:
     return counting("{folder}/x.json")(folder, (1, 2))
 
 
-@row({"folder": "?"}, error=(NotPicklable, "the value for"), unpicklable=[F])
+@row({"folder": "?"}, error=(NotPicklable, "the value of task"), unpicklable=[F])
 def a_value_that_cannot_be_kept(folder: str) -> Any:
     return unpicklable.with_options(target="{folder}/x")(folder)
+
+
+@hr.task(trigger="all_finished")
+def is_there(folder: str, made: Any) -> bool:
+    return os.path.exists(f"{folder}/x")
+
+
+@hr.flow
+def elsewhere() -> Any:
+    return same(1)
+
+
+@hr.task
+def lists_a_flow(folder: str) -> Any:
+    return [elsewhere.bind()]
+
+
+@row({"folder": "?"}, result=False, lists_a_flow=[F])
+def a_list_with_a_flow_is_not_kept(folder: str) -> Any:
+    return is_there(folder, lists_a_flow.with_options(target="{folder}/x")(folder))
+
+
+@row({"folder": "?"}, result="ran", **{"keep-2": [CACHED]})
+def a_case_of_a_cached_value(folder: str) -> Any:
+    keep = counting("{folder}/x")
+    with hr.case(keep(folder, "a", upstream=keep(folder, "a")), "a"):
+        ran = same("ran")
+    return hr.merge(ran, "did not run")
+
+
+@row({"folder": "?"}, result=[0, 2], odd=[S, F, S], **{"keep-2": [CACHED]})
+def a_filter_over_a_map_over_a_cached_value(folder: str) -> Any:
+    keep = counting("{folder}/x")
+    of_another_batch = odd.with_options(priority=1)
+    return hr.filter(of_another_batch.map(keep(folder, [0, 1, 2], upstream=keep(folder, [0, 1, 2]))))
+
+
+@row({"folder": "?"}, result=[7, 8], **{"keep-2": [CACHED, CACHED]})
+def a_filter_over_cached_children(folder: str) -> Any:
+    keep = counting("{folder}/{index}")
+    first = keep.map(hr.unmapped(folder), [7, 8])
+    return hr.filter(keep.map(hr.unmapped(folder), [7, 8], upstream=first))
+
+
+@row({"folder": "?"}, result=[7], keep=[S])
+def a_map_of_one_child_may_have_any_target(folder: str) -> Any:
+    return counting("{folder}/x").map(hr.unmapped(folder), [7])

@@ -21,7 +21,7 @@ from headrace.core.node import Ended, Later, Node
 from headrace.core.policy import Policy
 from headrace.core.signals import Skip
 from headrace.core.slots import contains_placeholder
-from headrace.core.state import State
+from headrace.core.state import GOOD, State
 from headrace.core.task import Task
 from headrace.errors import FlowError
 
@@ -61,10 +61,10 @@ def _first_taken(values: list[Any], states: list[State | list[State]]) -> Any:
 
 def _kept(values: Any, states: State | list[State], keep: Callable[[Any], object] | None) -> list[Any]:
     if isinstance(states, list):
-        values = itertools.compress(values, [state == State.SUCCESS for state in states])
+        values = itertools.compress(values, [state in GOOD for state in states])
     elif states == State.SKIPPED:  # a map that got no width, because what it maps over was skipped
         raise Skip("there is nothing to filter")
-    elif states != State.SUCCESS:
+    elif states not in GOOD:
         raise values[0]
     return [value for value in values if (value is not None if keep is None else keep(value))]
 

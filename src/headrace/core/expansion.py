@@ -135,16 +135,26 @@ class Expansions:
         range or Failure
             The numbers of the new nodes, or why the task run fails.
         """
-        self.nodes[node].expands = True
+        run = self.nodes[node]
+        run.expands = True
         if isinstance(graph, Failure):
             return graph
         try:
             if graph is not None:
+                self._check_goes_on(run, child)
                 return self._expand((node, child), graph)
             return self._turn(self.plan.nodes[node].stands_for or (node, child), node)
         except FlowError as error:
             name = type(error).__qualname__
             return Failure(f"{type(error).__module__}.{name}", str(error), exception=error)
+
+    def _check_goes_on(self, run: NodeRun, child: int) -> None:
+        if run.placement.apart:
+            what = "clean-up" if run.cleans else "set-up"
+            raise FlowError(
+                f"{what} {run.label(child)!r} of a resource returned a flow, and must do itself what it is for; call "
+                "the flow in the with block"
+            )
 
     def _expand(self, outer: TaskRun, graph: Graph) -> range:
         depth = self._depth(outer)

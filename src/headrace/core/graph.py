@@ -13,6 +13,7 @@ from typing import Any
 
 from headrace.core.canonical import options_text, quoted, text_of
 from headrace.core.drawing import CURRENT
+from headrace.core.naming import check_map_target
 from headrace.core.node import Node, ParameterNode, flatten, unmapped
 from headrace.core.policy import Policy
 from headrace.core.secret import Secret
@@ -387,6 +388,13 @@ class GraphDrawing:
                 f"task {spec.task.name!r}.map(...) got nothing to map over: every argument is unmapped; "
                 "call the task without .map"
             )
+        if spec.task.policy.target is not None:
+            known = [len(slot[0]) for slot in spec.slots() if isinstance(slot, (EachConst, EachOf))]
+            if min(known, default=2) > 1:
+                arguments: list[tuple[int | str, Slot]] = [*enumerate(spec.args), *spec.kwargs.items()]
+                check_map_target(
+                    spec.task.policy, spec.task.signature, [key for key, slot in arguments if spread(slot)]
+                )
 
     def add_upstream(self, index: int, nodes: Iterable[Any]) -> None:
         """Make a node wait for others without receiving their values."""

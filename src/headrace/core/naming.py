@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from headrace.core.policy import Policy
@@ -47,6 +47,48 @@ def check_run_name(policy: Policy, signature: inspect.Signature | None) -> None:
                 f"task {policy.name!r}: run_name={template!r} names {name!r}, which the task does not take; it takes "
                 f"{', '.join(signature.parameters) or 'nothing'}"
             )
+
+
+def check_map_target(policy: Policy, signature: inspect.Signature | None, mapped: Collection[int | str]) -> None:
+    """Refuse a target whose text is the same for all children of a map, so that all would get the first one's value.
+
+    Parameters
+    ----------
+    policy : Policy
+        The task's.
+    signature : inspect.Signature or None
+        Of its function; None if it has none.
+    mapped : collection of int or str
+        Which arguments are mapped over, by position or keyword.
+
+    Raises
+    ------
+    FlowError
+        If it names nothing in which children differ.
+    """
+    template = getattr(policy.target, "url", policy.target)
+    if not isinstance(template, str) or signature is None:
+        return
+    places = [name for name, each in signature.parameters.items() if each.kind <= each.VAR_POSITIONAL]
+    differ = {"index", *(key if isinstance(key, str) else places[min(key, len(places) - 1)] for key in mapped)}
+    try:
+        named = _names_in(template)
+    except ValueError:
+        return  # it cannot be filled in, which the task run says
+    if named.isdisjoint(differ):
+        raise FlowError(
+            f"task {policy.name!r} is mapped and has the target {template!r}, which is the same for all its children, "
+            f"so that all would get the first one's value; name what differs: {{{'} or {'.join(sorted(differ))}}}"
+        )
+
+
+def _names_in(template: str) -> set[str]:
+    """What stands in braces, also in those of formats, without what is taken of it."""
+    found: set[str] = set()
+    for _, field, spec, _ in string.Formatter().parse(template):
+        if field is not None:
+            found |= {field.partition(".")[0].partition("[")[0], *_names_in(spec or "")}
+    return found
 
 
 def name_run(

@@ -137,7 +137,7 @@ class Policy:
         if not isinstance(self.name, str) or not self.name:
             raise FlowError(f"a task needs a name, got {self.name!r}")
         if not callable(self.trigger) and self.trigger not in TRIGGERS:
-            self._refuse("trigger", f"a function or one of {', '.join(TRIGGERS)}")
+            self._refuse("trigger", f"a function or one of {', '.join(name for name in TRIGGERS if name != CLEANUP)}")
         if not _is_whole(self.retries, 0):
             self._refuse("retries", "a whole number from 0 on")
         self._check_retries()

@@ -11,10 +11,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Generic, ParamSpec, TypeVar, cast, overload
+from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, cast, overload
 
 from headrace.core.drawing import Drawing, current_drawing
 from headrace.core.rules import CLEANUP
+from headrace.core.slots import How, Placeholder
 from headrace.core.task import Task, task
 from headrace.errors import FlowError
 
@@ -40,6 +41,7 @@ class Resource(Generic[P, R]):
     """
 
     def __init__(self, setup: Task[P, R], cleanup: Task[..., Any] | None = None, *, again: bool = False) -> None:
+        _check_value(setup, "set-up")
         self._setup = setup
         self._cleanup = cleanup
         self._again = again
@@ -64,7 +66,7 @@ class Resource(Generic[P, R]):
         function : callable, optional
             Receives the value of the set-up.
         **options
-            As for ``hr.task``, but for ``trigger``: it runs if the set-up succeeded.
+            As for ``hr.task``, but for ``target``, ``dynamic`` and ``trigger``: it runs if the set-up succeeded.
         """
 
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -79,7 +81,7 @@ class Resource(Generic[P, R]):
         Parameters
         ----------
         **options
-            Any option of ``hr.task``.
+            As for ``hr.resource``.
         """
         return Resource(self._setup.with_options(**options), self._cleanup, again=self._again)
 
@@ -91,8 +93,9 @@ class Resource(Generic[P, R]):
                 "If there is nothing to clean up, a task is enough"
             )
         drawing = current_drawing()
-        held = self._held(args, kwargs) if drawing is None else self._drawn(drawing, args, kwargs)
-        return cast("AbstractContextManager[R]", held)
+        if drawing is None:
+            return cast("AbstractContextManager[R]", self._held(args, kwargs))
+        return cast("AbstractContextManager[R]", _Block(self.name, self._drawn(drawing, args, kwargs)))
 
     @contextmanager
     def _held(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Any]:
@@ -120,12 +123,47 @@ class Resource(Generic[P, R]):
         return arguments if self._again else type(arguments)()
 
 
+class _Block(Placeholder, AbstractContextManager[Any]):
+    """The ``with`` block of a resource in a flow; whoever takes it for the value is told to use ``with``."""
+
+    def __init__(self, name: str, drawn: AbstractContextManager[Any]) -> None:
+        self._name = name
+        self._drawn = drawn
+
+    def __enter__(self) -> Any:
+        return self._drawn.__enter__()
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self._drawn.__exit__(*error)
+
+    def __repr__(self) -> str:
+        return f"{self._name}(...)"
+
+    def _slot(self, how: How) -> NoReturn:
+        raise FlowError(
+            f"resource {self._name!r} was called without `with`, so it has no set-up to take a value from; write "
+            f"`with {self._name}(...) as value:`, and give that value to tasks in the block below"
+        )
+
+
+def _check_value(made: Task[..., Any], what: str) -> None:
+    """Refuse what would let a task run succeed without doing, here and now, what it is for."""
+    policy = made.policy
+    option = "target" if policy.target is not None else "dynamic" if policy.dynamic else None
+    if option is not None:
+        raise FlowError(
+            f"{what} {policy.name!r} of a resource takes no {option}, because it must be done in each run, by itself; "
+            f"give {option} to a task in the with block"
+        )
+
+
 def _cleanup_task(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> Task[..., Any]:
     if "trigger" in options:
         raise FlowError(
             f"resource {name!r}: a clean-up takes no trigger, because it runs if, and only if, its set-up succeeded"
         )
     made: Task[..., Any] = task(**{**options, "trigger": CLEANUP})(function)
+    _check_value(made, "clean-up")
     return made
 
 
@@ -178,7 +216,7 @@ def resource(
     cleanup : mapping, optional
         Of a class: options of its clean-up.
     **options
-        Of the set-up, as for ``hr.task``.
+        Of the set-up, as for ``hr.task``, but for ``target`` and ``dynamic``.
 
     Raises
     ------

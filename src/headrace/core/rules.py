@@ -108,7 +108,7 @@ def behind_gates(gates: Iterable[State]) -> Decision:
     found = set(gates)
     if State.SKIPPED in found:
         return Decision.SKIP
-    return Decision.RUN if found <= {State.SUCCESS} else Decision.TRIGGER_FAIL
+    return Decision.RUN if found <= GOOD else Decision.TRIGGER_FAIL
 
 
 def upstream_of(whole: Upstream, by_child: Iterable[State]) -> Upstream:

@@ -1,11 +1,13 @@
 """Tasks with a target: what is there already is read, what is not is made and written.
 
-A URL is shown and stored, so it is made of the names of secrets, which refuse to be texts.
+Values are looked at before they are written, and when they are read, because they outlive the run. A URL is shown and
+stored, so it is made of the names of secrets, which refuse to be texts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 from headrace.core.bound import Bound
@@ -14,9 +16,10 @@ from headrace.core.policy import Policy
 from headrace.core.secret import Secret
 from headrace.core.signals import Found
 from headrace.core.slots import contains_placeholder
-from headrace.errors import FlowError, NodeUsedAsValue
+from headrace.errors import FlowError, NodeUsedAsValue, SecretNotFound, SecretReturned
 from headrace.execution.context import context
-from headrace.execution.secrets import refusal, reveals
+from headrace.execution.secrets import refusal, resolve, reveals
+from headrace.execution.sound import check
 from headrace.targets import Target
 
 Call = Callable[[Any, int], Any]
@@ -47,26 +50,37 @@ def kept(node: Node, call: Call) -> Call:
         return call
     given = node.policy.target
     target = given if isinstance(given, Target) else Target(given)
-    args, kwargs = node.getters(Secret)
+    secrets: set[str] = set()  # names of those that were given
+
+    def stand_in(name: str) -> Secret:
+        secrets.add(name)
+        return Secret(name)
+
+    args, kwargs = node.getters(stand_in)
 
     def url_for(source: Any, child: int) -> str:
         positional = [get(source, child) for get in args]
         named = {key: get(source, child) for key, get in kwargs.items()}
         return _url(target, arguments_by_name(node.function, positional, named))
 
-    def keep(source: Any, child: int) -> Any:
-        url = url_for(source, child)
+    def find(url: str) -> None:
         found = target.read(url)
         if found is not None:
-            raise Found(found[0])
-        return target.write(url, _checked(node, source, call(source, child)))
+            raise Found(_opened(found[0], url, secrets))
+
+    def write(url: str, value: Any) -> Any:
+        written = target.write(url, value)
+        return value if written is value else _opened(written, url, secrets)  # another writer was first
+
+    def keep(source: Any, child: int) -> Any:
+        url = url_for(source, child)
+        find(url)
+        return write(url, _checked(node, source, call(source, child)))
 
     async def keep_awaited(source: Any, child: int) -> Any:
         url = url_for(source, child)
-        found = target.read(url)
-        if found is not None:
-            raise Found(found[0])
-        return target.write(url, _checked(node, source, await call(source, child)))
+        find(url)
+        return write(url, _checked(node, source, await call(source, child)))
 
     return keep_awaited if node.awaits else keep
 
@@ -77,13 +91,16 @@ def _url(target: Target, arguments: Mapping[str, Any]) -> str:
     facts = {"run_id": here.run_id, "flow_name": here.flow_name, "task_name": here.task_name, "index": here.index}
     names = {**facts, **here.parameters, **arguments}
     try:
-        return target.url_for(names)
+        url = target.url_for(names)
+        if not reveals(url):
+            return url
     except NodeUsedAsValue:
-        secret = ", ".join(name for name, value in names.items() if contains_placeholder(value))
-        raise FlowError(
-            f"{target!r} of task {here.task_name!r} would have the text of a secret in its URL, which is shown and "
-            f"stored; secret here: {secret}; make the URL of something else"
-        ) from None
+        pass
+    secret = ", ".join(name for name, value in names.items() if contains_placeholder(value)) or "no argument"
+    raise FlowError(
+        f"{target!r} of task {here.task_name!r} would have the text of a secret in its URL, which is shown and "
+        f"stored; secret here: {secret}; make the URL of something else"
+    )
 
 
 def _checked(node: Node, source: Any, value: Any) -> Any:
@@ -96,4 +113,20 @@ def _checked(node: Node, source: Any, value: Any) -> Any:
         )
     if source.confided and reveals(value):
         raise refusal(label(here.task_name, here.index))
+    check(value, f"the value of task {label(here.task_name, here.index)!r}")
+    return value
+
+
+def _opened(value: Any, url: str, secrets: Collection[str]) -> Any:
+    """Return a value that was read, unless a secret was written there: one that is known, or of these names."""
+    for name in secrets:
+        with suppress(SecretNotFound):  # then the value is still good for those who may only read it
+            resolve(name)
+    if reveals(value):
+        here = context()
+        raise SecretReturned(
+            f"what lies at {url}, the target of task {label(here.task_name, here.index)}, holds the text of a secret, "
+            "and what tasks return is stored and sent; remove it there, and let no task write it",
+            task=label(here.task_name, here.index),
+        )
     return value

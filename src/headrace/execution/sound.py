@@ -10,10 +10,14 @@ a tenth of a second for a million strings.
 
 from __future__ import annotations
 
+import copyreg
 import pickle
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 from headrace import pickling
+from headrace.core.bound import Bound
+from headrace.errors import FlowError
 
 #: Types whose values can be pickled, whatever they are.
 SOUND = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
@@ -30,7 +34,7 @@ class _Nowhere:
 
 
 def check(value: Any, what: str) -> None:
-    """Refuse a result that cannot be pickled.
+    """Refuse a result that cannot be pickled, or that holds a flow.
 
     Parameters
     ----------
@@ -43,13 +47,26 @@ def check(value: Any, what: str) -> None:
     ------
     NotPicklable
         Names the path to the part that cannot.
+    FlowError
+        If a bound flow is inside, as which nothing would go on.
     """
     if _is_sound(value):
         return
     try:
-        pickle.Pickler(_Nowhere(), protocol=pickling.PROTOCOL, buffer_callback=_drop).dump(value)
+        pickler = pickle.Pickler(_Nowhere(), protocol=pickling.PROTOCOL, buffer_callback=_drop)
+        pickler.dispatch_table = {**copyreg.dispatch_table, Bound: partial(_refuse, what)}
+        pickler.dump(value)
+    except FlowError:
+        raise
     except Exception:  # noqa: BLE001 - any type may refuse in any way; what pickle cannot, cloudpickle perhaps can
         pickling.dumps(value, what)
+
+
+def _refuse(what: str, bound: Bound) -> NoReturn:
+    raise FlowError(
+        f"{what} has a bound flow inside, {bound.name!r}, and a task goes on only as a flow that it returns alone; "
+        "return one flow that calls all that are wanted, or call them in a task with dynamic=True"
+    )
 
 
 def _drop(_: pickle.PickleBuffer) -> None:
