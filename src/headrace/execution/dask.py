@@ -101,7 +101,8 @@ class DaskExecutor(Executor):
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
             self._prepare_scheduler()
-            self._bring(PlanPlugin(run_id, plan, settings(len(self.client.nthreads()))))
+            self._nthreads = dict(self.client.nthreads())
+            self._bring(PlanPlugin(run_id, plan, settings(len(self._nthreads))))
         except HeadraceError:
             raise
         except ImportError as error:
@@ -111,7 +112,6 @@ class DaskExecutor(Executor):
             ) from error
         self._outline = outline
         self._packer = Packer(outline)
-        self._nthreads = dict(self.client.nthreads())
         # What Dask would encrypt, nothing else may send as it is.
         self.mails = self.client.scheduler_info(n_workers=0)["address"].startswith(("tcp://", "inproc://"))
         self._told = self._threads
