@@ -255,6 +255,7 @@ def flow(
     name: str | None = None,
     timeout: float | None = None,
     max_running: Mapping[str, int] | None = None,
+    max_depth: int = 50,
     on_state: Callable[..., object] | None = None,
     on_failure: Callable[..., object] | None = None,
 ) -> Callable[[Callable[..., Any]], Flow]: ...
@@ -277,6 +278,8 @@ def flow(function: Callable[..., Any] | None = None, /, *, name: str | None = No
         Seconds that a run may take, from its start. Then it is stopped like a cancelled one, and ends as TimedOut.
     max_running : dict of str to int, optional
         By tag: how many task runs of tasks with this tag may run at the same time.
+    max_depth : int, default 50
+        How many levels deep tasks may return flows whose tasks return flows.
     on_state : callable, optional
         Called with what changed, the old state of the run and the new one, where it was started.
     on_failure : callable, optional

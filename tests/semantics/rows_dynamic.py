@@ -508,6 +508,14 @@ def a_recursion_without_end_is_stopped():
     return forever(1)
 
 
+def deep() -> Any:
+    return factorial(5)
+
+
+row(result=120)(hr.Flow("a_recursion_of_a_depth_that_is_allowed", deep, max_depth=4))
+row(error=(NestedTooDeep, "4 levels deep.*max_depth"))(hr.Flow("a_recursion_that_is_too_deep", deep, max_depth=3))
+
+
 @hr.flow
 def listed(n: int):
     return same(list(range(n)))

@@ -25,7 +25,7 @@ from headrace.core.loops import VALUE, Loop
 from headrace.core.noderun import NO_BATCH, NodeRun, run_of
 from headrace.core.plan import EdgeKind, Measure, Plan, TaskRun
 from headrace.core.planning import extend
-from headrace.core.policy import Policy
+from headrace.core.policy import DEEPEST, Policy
 from headrace.core.rules import CLEANUP
 from headrace.core.slots import (
     Const,
@@ -45,9 +45,6 @@ from headrace.core.state import FINAL, State
 from headrace.core.strips import Strip, locate
 from headrace.core.task import Task
 from headrace.errors import FlowError, NestedTooDeep, TriggerFailed
-
-#: How deep tasks that return flows may be nested: a recursion that finds no end is stopped.
-DEEPEST = 50
 
 
 def pass_on(value: object) -> object:
@@ -82,6 +79,8 @@ class Expansions:
 
     Attributes
     ----------
+    deepest : int
+        How deep tasks that return flows may be nested.
     joined : callable
         Told of the run of each new node.
     """
@@ -92,6 +91,7 @@ class Expansions:
         self.dispatcher = dispatcher
         self.placements = placements
         self.joined: Callable[[NodeRun], object] = id
+        self.deepest = DEEPEST
         self.ledger = dispatcher.ledger
         self.turns: dict[TaskRun, int] = {}
         self._names: dict[TaskRun, dict[str, int]] = {}
@@ -158,10 +158,11 @@ class Expansions:
 
     def _expand(self, outer: TaskRun, graph: Graph) -> range:
         depth = self._depth(outer)
-        if depth > DEEPEST:
+        if depth > self.deepest:
             raise NestedTooDeep(
                 f"task {self._label(outer)!r} returned a flow, {depth} levels deep in tasks that returned flows; look "
-                "for the recursion that finds no end, or repeat by hr.loop(...), which does not nest",
+                "for the recursion that finds no end, repeat by hr.loop(...), which does not nest, or allow more by "
+                "@hr.flow(max_depth=...)",
                 task=self._label(outer),
             )
         policy = self.nodes[outer[0]].policy

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 from headrace.core.rules import CLEANUP, TRIGGERS, Upstream
 from headrace.errors import FlowError
 
+#: How deep tasks that return flows may be nested, if nobody says: a recursion that finds no end is stopped.
+DEEPEST = 50
 #: Seconds before the next attempt: always the same, by attempt (the last one stays), or told by a function of the
 #: number of attempts so far.
 Delay = float | Sequence[float] | Callable[[int], float]
@@ -213,12 +215,15 @@ class FlowPolicy:
         Seconds that a run may take.
     max_running : dict of str to int, optional
         By tag: how many task runs with it may run at the same time.
+    max_depth : int, default 50
+        How deep tasks that return flows may be nested.
     on_state, on_failure : callable, optional
         Told of the states of its runs.
     """
 
     timeout: float | None = None
     max_running: Mapping[str, int] | None = None
+    max_depth: int = DEEPEST
     on_state: Callable[..., object] | None = None
     on_failure: Callable[..., object] | None = None
 
@@ -231,6 +236,8 @@ class FlowPolicy:
             isinstance(tag, str) and _is_whole(number, 1) for tag, number in limits.items()
         ):
             raise FlowError(f"a flow's max_running must be whole numbers from 1 on by tag, got {self.max_running!r}")
+        if not _is_whole(self.max_depth, 0):
+            raise FlowError(f"a flow's max_depth must be a whole number from 0 on, got {self.max_depth!r}")
         for hook in ("on_state", "on_failure"):
             if getattr(self, hook) is not None and not callable(getattr(self, hook)):
                 raise FlowError(f"a flow's {hook} must be a function, got {getattr(self, hook)!r}")

@@ -92,6 +92,7 @@ class Drive:
         for node in self.machine.nodes if self.observers else ():
             self._listen(node)
         self.machine.expansions.joined = self._joined
+        self.machine.expansions.deepest = policy.max_depth
         self._unpacker = Unpacker()
         self.shown = 0.0
         self.underway = Underway()
