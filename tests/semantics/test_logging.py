@@ -86,14 +86,14 @@ def levels_in_tasks():
     return levels_in_a_task()
 
 
-def test_the_drivers_levels_hold_on_workers_while_the_run_lasts(dask_place):
-    gc.collect()  # runs of other tests that nobody holds any more
-    until(lambda: set(dask_place.client.run(handles_there).values()) == {(False, True)})
-    before = dask_place.client.run(levels_there)
-    with levels(root=logging.ERROR, tests=logging.DEBUG):
-        assert levels_in_tasks.run(environment=dask_place).result() == [logging.ERROR, logging.DEBUG, 0]
-    gc.collect()
-    until(lambda: dask_place.client.run(levels_there) == before)
+def test_the_drivers_levels_hold_on_workers_while_the_run_lasts():
+    with hr.DaskEnvironment("local", n_workers=1, dashboard_address=None) as place:  # with no other run on it
+        place.setup(None)
+        before = place.client.run(levels_there)
+        with levels(root=logging.ERROR, tests=logging.DEBUG):
+            assert levels_in_tasks.run(environment=place).result() == [logging.ERROR, logging.DEBUG, 0]
+        gc.collect()
+        until(lambda: place.client.run(levels_there) == before)
 
 
 def until(condition, seconds=10):

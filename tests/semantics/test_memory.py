@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 from collections import deque
 
 import dask
@@ -243,3 +244,17 @@ def test_values_are_let_go_of_when_their_last_consumer_is_done():
         # A level that is being made, the one that it is made of, and one whose release is on its way; of twelve.
         assert SIZE < max(scales.seen) <= 3 * WIDTH * SIZE
         assert until(lambda: sum(environment.client.run(held).values()) < SIZE)
+
+
+@hr.task
+def breaks():
+    raise ValueError("as ordered")
+
+
+def test_a_failed_run_that_is_dropped_is_forgotten(dask_place):
+    run = hr.flow(lambda: breaks(), name="breaking").run(environment=dask_place)
+    assert isinstance(run.error, ValueError)
+    dropped = weakref.ref(run)
+    del run
+    gc.collect()
+    assert dropped() is None

@@ -152,6 +152,7 @@ class Drive:
             raise
         finally:
             self.machine.expansions.joined = id  # else the machine would hold its driver, and with it the run
+            vars(self.underway.executor or self).pop("backlog", None)  # and the executor would hold the machine
 
     def _deal(self, interruption: KeyboardInterrupt | None, heeded: Heeded) -> None:
         """Raise what asked for the end, now that it has come."""
