@@ -196,7 +196,7 @@ class NodeRun:
 
     def label(self, child: int) -> str:
         """A task run's name for people: ``task``, or ``task[child]``."""
-        return f"{self.spec.name}[{child}]" if self.spec.mapped else self.spec.name
+        return self.spec.label(child)
 
     def summary(self) -> NodeSummary:
         """What to tell people."""

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, NamedTuple, overload
 
+from headrace.core.naming import label
 from headrace.core.policy import Policy
 from headrace.core.slots import Const, EachOf, How, Ref, Slot, Slotted
 from headrace.core.task import Task
@@ -138,6 +139,10 @@ class PlanNode:
     outer: TaskRun | None = None
     stands_for: TaskRun | None = None
     hidden: bool = False
+
+    def label(self, child: int) -> str:
+        """A task run's name for people: ``task``, or ``task[child]``."""
+        return label(self.name, child if self.mapped else None)
 
     def slots(self) -> Iterator[Slot]:
         """All arguments."""

@@ -141,7 +141,8 @@ class AsyncExecution(Execution):
         for task in set().union(*self._flight.values()):
             task.cancel()
 
-    def _run(self) -> Ended:
+    def run(self) -> Ended:
+        """Execute the batch on an event loop, and report."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:

@@ -2,7 +2,7 @@
 
 How to think about it. A worker loads the plan once per run and turns each argument slot into a small function
 (``loaded``), so that executing a task run is: claim the next position, fetch the arguments, call, store. Whatever is
-not a plain success goes through ``_Odd``, which costs nothing while there is none.
+not a plain success goes through the methods below ``run``, which cost nothing while there is none.
 
 ``Control`` is shared with the watchdog, which may lower ``stop`` at any time. A position is claimed under its lock,
 so what was given back is never started, and what was started is never given back. A stopped batch may be interrupted
@@ -118,10 +118,6 @@ class Execution:
 
     def run(self) -> Ended:
         """Execute the batch, and report."""
-        with secrets.confiding(self):
-            return self._run()
-
-    def _run(self) -> Ended:
         control, lock, behind = self.control, self.control.lock, self.order.attempts
         seconds, weighs = control.seconds, self.size_of is not None and not self.order.whole
         for nodes, low, high in self.order.strips:
@@ -213,8 +209,7 @@ class Execution:
         return value
 
     def _label(self, number: int, child: int) -> str:
-        spec = self.plan.plan.nodes[number]
-        return f"{spec.name}[{child}]" if spec.mapped else spec.name
+        return self.plan.plan.nodes[number].label(child)
 
     def _measure(self, number: int, node: LoadedNode, child: int) -> None:
         if self.odd.get((number, child), State.SUCCESS) is not State.SUCCESS:

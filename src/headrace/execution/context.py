@@ -19,7 +19,7 @@ from headrace.core.signals import Signal
 from headrace.core.strips import locate
 from headrace.core.task import Task
 from headrace.errors import NotInTask
-from headrace.execution.secrets import redact
+from headrace.execution.secrets import confiding, redact
 
 #: What fetches the arguments of a task run and calls the function.
 Call = Callable[[Any, int], Any]
@@ -105,6 +105,7 @@ class Executing(Protocol):
     plan: Any  # a LoadedPlan; its module stands above this one
     order: Dispatch
     again: tuple[int, int]
+    confided: bool
 
     @property
     def control(self) -> Position:
@@ -211,7 +212,8 @@ def at_post(batch: Executing, run_id: str, worker: str) -> Iterator[None]:
     """Note that this thread executes a batch."""
     token = POST.set(Post(batch, run_id, worker, POST.get()))
     try:
-        yield
+        with confiding(batch):
+            yield
     finally:
         POST.reset(token)
 

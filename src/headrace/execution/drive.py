@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 from headrace.core.costs import means_of, prior_of
@@ -15,6 +16,7 @@ from headrace.core.moves import Move, Teller
 from headrace.core.noderun import NodeRun
 from headrace.core.plan import Plan
 from headrace.core.policy import FlowPolicy
+from headrace.core.ready import Backlog
 from headrace.core.state import State
 from headrace.core.summary import Observer
 from headrace.execution.base import Executor
@@ -91,7 +93,6 @@ class Drive:
         self.reading = Reading(record.run_id, self.observers)
         for node in self.machine.nodes if self.observers else ():
             self._listen(node)
-        self.machine.expansions.joined = self._joined
         self.machine.expansions.deepest = policy.max_depth
         self._unpacker = Unpacker()
         self.shown = 0.0
@@ -150,9 +151,6 @@ class Drive:
         except BaseException as error:
             attach(error, self.flow_run)
             raise
-        finally:
-            self.machine.expansions.joined = id  # else the machine would hold its driver, and with it the run
-            vars(self.underway.executor or self).pop("backlog", None)  # and the executor would hold the machine
 
     def _deal(self, interruption: KeyboardInterrupt | None, heeded: Heeded) -> None:
         """Raise what asked for the end, now that it has come."""
@@ -167,12 +165,12 @@ class Drive:
                 observer.on_start(run.run_id, run.flow_name, self.machine.summaries())
             executor = self._bring_up()
             executor.heeded = heeded
-            executor.backlog = self.machine.backlog
             self.machine.threads = executor.start(run.run_id, self.plan_bytes, self.plan)
             self.machine.dispatcher.gangs = executor.mails
             self.machine.costs.earlier = self.record.earlier_costs()
             self.machine.costs.prior = prior_of(self.plan.tasks, self.machine.costs.earlier)
-            self._drive(executor)
+            with self._lent(executor):
+                self._drive(executor)
         except BaseException as error:
             state = State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED
             try:
@@ -191,6 +189,18 @@ class Drive:
         finally:  # their thread ends with the run, also if an observer raises
             if hooks.began:
                 hooks.over(run.state, run.error)
+
+    @contextmanager
+    def _lent(self, executor: Executor) -> Iterator[None]:
+        """Let the executor ask the machine, and the machine tell the driver, while that drives and no longer.
+
+        Who holds the run holds both, and an executor outlives its run: else none of them would ever be let go of.
+        """
+        executor.backlog, self.machine.expansions.joined = self.machine.backlog, self._joined
+        try:
+            yield
+        finally:
+            executor.backlog, self.machine.expansions.joined = Backlog, id
 
     def _drive(self, executor: Executor) -> None:
         """The hot loop: events in, commands out, until the machine is finished."""
