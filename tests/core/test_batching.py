@@ -32,8 +32,8 @@ def c(*values):
 def ready_to_grow(function, costs: dict[str, float], threads: int = 1, suspects=None, told=None):
     """The first batch of a flow whose tasks' costs are known, what is left of what was ready, and the limit."""
     machine = RunMachine(make_plan(draw("f", function, {})), threads)
-    machine._to_open.extend(range(len(machine.nodes)))
-    machine._settle_down()
+    machine.consequences.to_open.extend(range(len(machine.nodes)))
+    machine.consequences.follow()
     for number, task in enumerate(machine.plan.tasks):
         if task.name in costs:
             machine.costs.learn(number, costs[task.name], 1)
@@ -70,8 +70,8 @@ def test_the_backlog_is_what_is_ready(width):
 
     machine = RunMachine(make_plan(draw("f", flow, {})))
     assert machine.backlog() == (0.0, 0)
-    machine._to_open.extend(range(len(machine.nodes)))
-    machine._settle_down()
+    machine.consequences.to_open.extend(range(len(machine.nodes)))
+    machine.consequences.follow()
     machine.dispatcher.ready.arrange()
     machine.costs.learn(machine.plan.nodes[0].task, 2.0, 1)
     seconds, task_runs = machine.backlog()
@@ -186,8 +186,8 @@ def test_suspects_stay_among_themselves():
 
 def test_only_pending_children_join():
     machine = RunMachine(make_plan(draw("f", lambda: b.map(a.map([1, 2])), {})), 1)
-    machine._to_open.extend((0, 1))
-    machine._settle_down()
+    machine.consequences.to_open.extend((0, 1))
+    machine.consequences.follow()
     machine.nodes[1].states[1] = State.RETRYING
     strips, _ = grow(Queue(machine.nodes, [(0, 0, 2)]), machine.nodes, machine.costs, 1, 1, {})
     assert strips == [Strip((0,), 0, 2)]

@@ -6,8 +6,9 @@ clock, so a recorded list of events replays to the same commands, and a simulati
 How to think about it. Each node has a ``NodeRun``. A node *opens* when its width is known and every node that it
 waits for as a whole is finished; then its task runs become *ready* (child by child, where it maps over a map), wait
 in ``core.ready`` as ranges, and leave in batches (``core.dispatcher``). A batch's task runs are RUNNING until its end
-is reported, and final from then on, because only then are their values with the executor. What a trigger refuses is
-settled here, without being dispatched; the same rules decide inside a batch.
+is reported, and final from then on, because only then are their values with the executor. What that makes possible,
+``core.consequences`` follows: what a trigger refuses is settled there, without being dispatched; the same rules decide
+inside a batch.
 
 Every task run ends in exactly one final state, and none is dispatched while another dispatch of it is live: a range
 becomes ready only when it is PENDING, and leaves it only by becoming RUNNING. A hand-back moves from RUNNING to
@@ -19,9 +20,9 @@ A run that is cancelled, or out of time, still runs its clean-ups (``core.ending
 from __future__ import annotations
 
 import heapq
-from collections import deque
 from collections.abc import Iterable, Mapping
 
+from headrace.core.consequences import Consequences
 from headrace.core.constants import numbers_by_node
 from headrace.core.costs import Costs
 from headrace.core.dispatcher import Batch, Dispatcher
@@ -45,14 +46,13 @@ from headrace.core.expansion import Expansions
 from headrace.core.ledger import Ledger
 from headrace.core.limits import Placements
 from headrace.core.noderun import NO_BATCH, NodeRun, deciding, run_of
-from headrace.core.plan import EdgeKind, Plan
-from headrace.core.ready import Backlog, Segment
+from headrace.core.plan import Plan
+from headrace.core.ready import Backlog
 from headrace.core.recovery import Recovery
-from headrace.core.rules import Decision, Upstream, behind_gates, decide, runs_after_success, upstream_of
 from headrace.core.state import State, move, move_run
 from headrace.core.strips import cut, locate, runs
 from headrace.core.summary import NodeSummary
-from headrace.core.widths import Problem, empty, gate_states, note_sizes, whole_upstream, width_of
+from headrace.core.widths import note_sizes
 from headrace.errors import TaskCrashed
 
 
@@ -90,16 +90,14 @@ class RunMachine:
         self.returned: dict[int, bytes] = {}
         self.trouble: Failure | None = None
         self.drawn = len(self.nodes)  # those from here on came while it ran
-        self._unfinished_nodes = len(self.nodes)
         self.recovery = Recovery()
         self.dispatcher = Dispatcher(self.nodes, self.costs, self.ledger, self.recovery, max(1, threads))
         self.expansions = Expansions(plan, self.nodes, self.dispatcher, placements)
         if plan.constants:
             self.dispatcher.constants = numbers_by_node(plan)
         self._due: list[tuple[float, int, int]] = []
-        self.ending = Ending(self.nodes, self.dispatcher, self._due, self._conclude)
-        self._to_open: deque[int] = deque()
-        self._to_offer: deque[Segment] = deque()
+        self.consequences = Consequences(self.nodes, self.dispatcher, self.expansions)
+        self.ending = Ending(self.nodes, self.dispatcher, self._due, self.consequences.conclude)
         self._commands: list[Command] = []
 
     # -- the face ------------------------------------------------------------------------------------------------
@@ -113,7 +111,7 @@ class RunMachine:
             Seconds on the caller's clock.
         """
         self.state = move_run(self.state, State.RUNNING)
-        self._to_open.extend(range(len(self.nodes)))
+        self.consequences.to_open.extend(range(len(self.nodes)))
         if self.timeout is not None:
             self.ending.expires = now + self.timeout
         return self.handle(now, ())
@@ -152,7 +150,7 @@ class RunMachine:
                     self._end(now, State.CANCELLED)
         self._wake_due(now)
         self._expire(now)
-        self._settle_down()
+        self.consequences.follow()
         self._commands += self.dispatcher.fill(now, finished=self.finished)
         self._finish()
         if self.ledger.released:
@@ -212,8 +210,8 @@ class RunMachine:
                 self.dispatcher.stalled(event.batch)
         if event.expansions:
             added = self.expansions.take_in(event, batch.strips, odd)
-            self._unfinished_nodes += len(added)
-            self._to_open.extend(added)
+            self.consequences.unfinished += len(added)
+            self.consequences.to_open.extend(added)
         note_sizes(self.nodes, event.sizes, batch.strips)
         self.dispatcher.learn(batch, event.seconds, batch.stop)
         strips = list(cut(batch.strips, 0, batch.stop))
@@ -232,7 +230,7 @@ class RunMachine:
     def _apply(self, node: int, low: int, high: int, odd: dict[tuple[int, int], Exceptional], now: float) -> None:
         """Move the task runs of a range to where the report says they ended."""
         if not odd:
-            self._conclude(node, low, high, State.SUCCESS)
+            self.consequences.conclude(node, low, high, State.SUCCESS)
             return
         begin = low
         for child in range(low, high):
@@ -240,17 +238,17 @@ class RunMachine:
             if entry is None:
                 continue
             if begin < child:
-                self._conclude(node, begin, child, State.SUCCESS)
+                self.consequences.conclude(node, begin, child, State.SUCCESS)
             begin = child + 1
             self._apply_one(node, child, entry, now)
         if begin < high:
-            self._conclude(node, begin, high, State.SUCCESS)
+            self.consequences.conclude(node, begin, high, State.SUCCESS)
 
     def _apply_one(self, node: int, child: int, entry: Exceptional, now: float) -> None:
         run = self.nodes[node]
         if entry.state is State.PENDING:
             run.give_back(child, child + 1)
-            self._to_offer.append((node, child, child + 1))
+            self.consequences.to_offer.append((node, child, child + 1))
             return
         if run.teller is not None:
             run.teller.attempted(child, run.attempts.get(child, 0), entry)
@@ -267,7 +265,7 @@ class RunMachine:
             return
         if entry.failure is not None:
             (run.reasons if entry.state is State.SKIPPED else run.failures)[child] = entry.failure
-        self._conclude(node, child, child + 1, state)
+        self.consequences.conclude(node, child, child + 1, state)
 
     def _handed_back(self, event: HandedBack) -> None:
         batch = self.dispatcher.batches.get(event.batch)
@@ -295,7 +293,7 @@ class RunMachine:
                 self.nodes[node].give_back(low, high)
         for nodes, low, high in reversed(rest):
             for node in reversed(nodes):
-                self._to_offer.appendleft((node, low, high))
+                self.consequences.to_offer.appendleft((node, low, high))
 
     def _lost(self, event: Lost, now: float) -> None:
         batch = self.dispatcher.over(event.batch)
@@ -311,13 +309,13 @@ class RunMachine:
             for node, child in whole:
                 self.nodes[node].failures[child] = event.failure
                 self.nodes[node].holders[child] = NO_BATCH
-                self._conclude(node, child, child + 1, State.CRASHED)
+                self.consequences.conclude(node, child, child + 1, State.CRASHED)
         else:
             if event.loss is Loss.KILLED:
                 self.recovery.suspect(whole)
             for node, child in whole:
                 self.nodes[node].give_back(child, child + 1)
-                self._to_offer.append((node, child, child + 1))
+                self.consequences.to_offer.append((node, child, child + 1))
 
     def _replayed(self, event: Ended, batch: Batch, now: float) -> None:
         """Take in values that were made anew."""
@@ -361,136 +359,22 @@ class RunMachine:
         if self.finished:
             return
         if self.ending.state is None:
+            self.consequences.ending = self.ending.abandon
             self._commands += self.ending.begin(now, state)
             return
         self._commands += self.ending.cut_off()
-        self._to_open.clear()
-        self._to_offer.clear()
-        self._unfinished_nodes = 0
+        self.consequences.cut_off()
 
     def _wake_due(self, now: float) -> None:
         while self._due and self._due[0][0] <= now:
             _, node, child = heapq.heappop(self._due)
             self.dispatcher.offer(node, child, child + 1)
 
-    # -- consequences --------------------------------------------------------------------------------------------
-
-    def _conclude(self, node: int, low: int, high: int, state: State) -> None:
-        """Move a range to a final state, and note what that makes possible."""
-        run = self.nodes[node]
-        run.settle(low, high, state)
-        if self.recovery.suspects:
-            self.recovery.cleared(node, low, high)
-        finished = run.unfinished == 0
-        self.ledger.settled(node, low, high, finished)
-        if finished:
-            run.opened = True  # a batch may have carried it together with all that it waits for
-            self._unfinished_nodes -= 1
-        for _, target, kind, _, _ in run.spec.outputs:
-            if kind is EdgeKind.CHILD:
-                if finished:
-                    self._to_open.append(target)
-                self._to_offer.append((target, low, high))
-            elif finished and (kind is EdgeKind.NODE or kind is EdgeKind.AFTER):
-                self._serve(target)
-        for item, targets in run.takers.items():
-            if low <= item < high or (finished and item >= len(run.states)):
-                for target in targets:
-                    self._serve(target)
-        if (outer := run.spec.stands_for) is not None and not self.nodes[outer[0]].final_in(outer[1], outer[1] + 1):
-            self._conclude(*outer, outer[1] + 1, self.expansions.ended(node, outer, state))
-
-    def _serve(self, node: int) -> None:
-        """Note that a node waits for one thing less."""
-        run = self.nodes[node]
-        run.waiting -= 1
-        if run.waiting == 0 and not run.opened:
-            self._to_open.append(node)
-
-    def _settle_down(self) -> None:
-        """Follow consequences until there are none."""
-        while self._to_open or self._to_offer:
-            while self._to_open:
-                self._open(self._to_open.popleft())
-            if self._to_offer:
-                self._offer(*self._to_offer.popleft())
-
-    def _open(self, node: int) -> None:
-        """Open a node if its width is known and nothing is waited for as a whole."""
-        run = self.nodes[node]
-        if run.opened or run.waiting:
-            return
-        problem: Problem | None = None
-        if run.width is None:
-            found = width_of(run, self.nodes)
-            if found is None:
-                return
-            problem = found if isinstance(found, Problem) else None
-            run.resize(found if isinstance(found, int) else 0)
-        if not run.width and problem is None:
-            problem = empty(run, self.nodes)
-        if problem is not None:
-            run.widthless = True
-            run.resize(1)
-        elif not run.spec.strict:
-            self.ledger.narrowed(node)
-        run.opened = True
-        for edge in run.spec.outputs:
-            if edge.kind is EdgeKind.CHILD:
-                self._to_open.append(edge.target)
-        if problem is not None:
-            if problem.failure is not None:
-                run.failures[0] = problem.failure
-            self._conclude(node, 0, 1, problem.state)
-        elif run.width == 0:
-            self._conclude(node, 0, 0, State.SUCCESS)
-        else:
-            self._offer(node, 0, len(run.states))
-
-    def _offer(self, node: int, low: int, high: int) -> None:
-        """Make ready, or settle by trigger, what of a range is pending and waits for nothing."""
-        run = self.nodes[node]
-        high = min(high, len(run.states))  # a node that could not be mapped is narrower than its sources
-        if not run.opened or run.states.find(State.PENDING, low, high) < 0:
-            return  # most often, because a batch carried these task runs together with what they wait for
-        if self.ending.state is not None and not run.cleans:
-            self.ending.abandon(node)
-            return
-        sources = [(edge, self.nodes[edge.source]) for edge in run.spec.inputs if edge.kind is not EdgeKind.AFTER]
-        by_child = [source for edge, source in sources if edge.kind is EdgeKind.CHILD]
-        if by_child and not all(source.final_in(low, high) for source in by_child):
-            return  # each child waits for something; so it is when a batch gives back the end of a column
-        if (
-            run.all_in(State.PENDING, low, high)
-            and all(source.all_final(low, high) for source in by_child)
-            and all(source.clean for _, source in sources)
-            and runs_after_success(run.policy.trigger)
-            and not self.recovery.suspects
-        ):
-            self.dispatcher.offer(node, low, high)
-            return
-        gates = behind_gates(gate_states(run, self.nodes))
-        whole = whole_upstream(run, self.nodes)
-        for child in range(low, high):
-            if run.states[child] == State.PENDING and all(State(source.states[child]).is_final for source in by_child):
-                self._offer_one(node, child, gates, whole, by_child)
-
-    def _offer_one(self, node: int, child: int, gates: Decision, whole: Upstream, by_child: list[NodeRun]) -> None:
-        policy = self.nodes[node].policy
-        up = upstream_of(whole, [State(source.states[child]) for source in by_child])
-        match decide(policy.trigger, policy.skip_on_upstream_skip, up) if gates is Decision.RUN else gates:
-            case Decision.RUN:
-                self.dispatcher.offer(node, child, child + 1)
-            case Decision.SKIP:
-                self._conclude(node, child, child + 1, State.SKIPPED)
-            case Decision.TRIGGER_FAIL:
-                self._conclude(node, child, child + 1, State.TRIGGER_FAILED)
-
     @property
     def _done(self) -> bool:
         """Whether all is final, and no value that somebody needs is still to be made anew."""
-        if self._unfinished_nodes or self.ending.state is not None:
-            return not self._unfinished_nodes
+        if self.consequences.unfinished or self.ending.state is not None:
+            return not self.consequences.unfinished
         return not self.ledger.lost and not any(batch.replay for batch in self.dispatcher.batches.values())
 
     def _finish(self) -> None:

@@ -100,7 +100,8 @@ class DaskExecutor(Executor):
             self.client.scheduler_comm.interval = min(self.client.scheduler_comm.interval, INTERVAL)
         self.client.subscribe_topic(topic(run_id), self._on_event)
         try:
-            self._prepare_scheduler()
+            scheduler = self.client.scheduler_info(n_workers=0)
+            self._prepare_scheduler(scheduler.get("id"))
             self._nthreads = dict(self.client.nthreads())
             self._bring(PlanPlugin(run_id, plan, settings(len(self._nthreads))))
         except HeadraceError:
@@ -113,7 +114,7 @@ class DaskExecutor(Executor):
         self._outline = outline
         self._packer = Packer(outline)
         # What Dask would encrypt, nothing else may send as it is.
-        self.mails = self.client.scheduler_info(n_workers=0)["address"].startswith(("tcp://", "inproc://"))
+        self.mails = scheduler["address"].startswith(("tcp://", "inproc://"))
         self._told = self._threads
         self._peopled = time.monotonic()
         if outline.constants:
@@ -133,9 +134,8 @@ class DaskExecutor(Executor):
     def _threads(self) -> int:
         return max(1, sum(self._nthreads.values()))
 
-    def _prepare_scheduler(self) -> None:
+    def _prepare_scheduler(self, scheduler: Any) -> None:
         """Bring the scheduler our plugin, once in its life."""
-        scheduler = self.client.scheduler_info(n_workers=0).get("id")
         if _PREPARED.get(self.client) != scheduler:
             self.client.register_plugin(RunsPlugin())
             _PREPARED[self.client] = scheduler
