@@ -6,7 +6,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 import headrace as hr
 from headrace.errors import FlowError, ParameterError, RunCancelled, SetupError
 from headrace.execution.inline import InlineExecutor
+from tests.waiting import until
 
 
 @pytest.fixture(scope="module", params=["inline", "threads"])
@@ -25,13 +26,6 @@ def place(request: pytest.FixtureRequest) -> Iterator[hr.Environment]:
     with hr.DaskEnvironment("local", processes=False, n_workers=1, threads_per_worker=2) as environment:
         environment.setup()
         yield environment
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @hr.task

@@ -22,13 +22,7 @@ from headrace.execution.inline import InlineExecutor
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.watchdog import watched
-
-
-def until(condition) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.005)
+from tests.waiting import until
 
 
 def spin(seconds: float) -> None:

@@ -25,13 +25,7 @@ from headrace.execution.batch import Execution
 from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedPlan
 from headrace.execution.watchdog import watched
-
-
-def until(condition) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
+from tests.waiting import until
 
 
 def is_alive(pid: int) -> bool:

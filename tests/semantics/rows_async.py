@@ -11,14 +11,11 @@ from typing import Any
 
 import headrace as hr
 from headrace.errors import FlowError, SecretReturned, TaskFailed, TaskTimedOut
+from tests.semantics.rows_basic import Broken, total
 from tests.semantics.table import LATE, F, K, S, T, row
 
 os.environ["HEADRACE_ROWS_ASYNC"] = "sentinel-a5b1d0"
 SECRET = hr.Secret("HEADRACE_ROWS_ASYNC")
-
-
-class Broken(Exception):
-    """An exception with a class of its own."""
 
 
 async def plus(x: int, more: int) -> int:
@@ -53,11 +50,6 @@ async def at_once(x: int) -> int:
 @hr.task
 def double(x: int) -> int:
     return 2 * x
-
-
-@hr.task
-def total(xs: Any) -> int:
-    return sum(xs)
 
 
 @hr.task

@@ -131,18 +131,24 @@ def cells(box: Any) -> list[str]:
     return [type(box).__name__, *(repr(part) for part in box)]
 
 
+def attempt_of(path: str) -> int:
+    """Which attempt this is; a file counts across processes."""
+    with open(path, "a+") as file:
+        file.seek(0)
+        seen = len(file.read())
+        file.write("x")
+    return seen + 1
+
+
 def failing_before(times: int, **policy: Any) -> hr.Task[..., str]:
     """A task that fails so often before it succeeds."""
 
     @hr.task(**policy)
     def flaky(path: str) -> str:
-        with open(path, "a+") as file:  # a file counts across processes
-            file.seek(0)
-            seen = len(file.read())
-            file.write("x")
-        if seen < times:
-            raise Broken(f"attempt {seen + 1}")
-        return f"done after {seen + 1}"
+        attempt = attempt_of(path)
+        if attempt <= times:
+            raise Broken(f"attempt {attempt}")
+        return f"done after {attempt}"
 
     return flaky
 

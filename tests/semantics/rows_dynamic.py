@@ -9,27 +9,14 @@ from typing import Any
 
 import headrace as hr
 from headrace.errors import FlowError, NestedTooDeep, NodeUsedAsValue, NotPicklable, ParameterError
+from tests.semantics.rows_basic import Broken, same, total
 from tests.semantics.table import F, K, S, T, row
 from tests.semantics.witness import tell
-
-
-class Broken(Exception):
-    """An exception with a class of its own."""
 
 
 @hr.task
 def inc(x: int) -> int:
     return x + 1
-
-
-@hr.task
-def total(xs: Any) -> int:
-    return sum(xs)
-
-
-@hr.task
-def same(x: Any) -> Any:
-    return x
 
 
 @hr.task

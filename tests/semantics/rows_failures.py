@@ -7,17 +7,8 @@ from typing import Any
 
 import headrace as hr
 from headrace.errors import FlowError, TaskFailed, TriggerFailed
-from tests.semantics.rows_basic import Broken, add, always, failing_before, rescue, same, total
+from tests.semantics.rows_basic import Broken, add, always, attempt_of, failing_before, rescue, same, total
 from tests.semantics.table import F, K, S, T, row
-
-
-def attempt_of(path: str) -> int:
-    """Which attempt this is; a file counts across processes."""
-    with open(path, "a+") as file:
-        file.seek(0)
-        seen = len(file.read())
-        file.write("x")
-    return seen + 1
 
 
 def is_odd(error: BaseException) -> bool:

@@ -7,21 +7,13 @@ from typing import Any
 
 import headrace as hr
 from headrace.errors import LoopLimit
+from tests.semantics.rows_basic import Broken, same, total
 from tests.semantics.table import F, K, S, T, row
-
-
-class Broken(Exception):
-    """An exception with a class of its own."""
 
 
 @hr.task
 def inc(x: int, by: int = 1) -> int:
     return x + by
-
-
-@hr.task
-def same(x: Any) -> Any:
-    return x
 
 
 @hr.task
@@ -32,11 +24,6 @@ def double_all(xs: list[int]) -> list[int]:
 @hr.task
 def double(x: int) -> int:
     return 2 * x
-
-
-@hr.task
-def total(xs: Any) -> int:
-    return sum(xs)
 
 
 @hr.task

@@ -11,7 +11,7 @@ import pandas
 
 import headrace as hr
 from headrace.errors import FlowError, TriggerFailed
-from tests.semantics.rows_basic import Broken, add, always, fail, odd_fails, same, total, upto
+from tests.semantics.rows_basic import Broken, add, always, attempt_of, fail, odd_fails, same, total, upto
 from tests.semantics.table import F, K, S, T, row
 
 # -- tasks -------------------------------------------------------------------------------------------------------
@@ -137,13 +137,10 @@ def series_of(n: int) -> pandas.Series:
 
 
 def flaky_child(path: str, x: int) -> str:
-    with open(f"{path}-{x}", "a+") as file:
-        file.seek(0)
-        seen = len(file.read())
-        file.write("x")
-    if seen < x:
-        raise Broken(f"child {x} at attempt {seen + 1}")
-    return f"{x} after {seen + 1}"
+    attempt = attempt_of(f"{path}-{x}")
+    if attempt <= x:
+        raise Broken(f"child {x} at attempt {attempt}")
+    return f"{x} after {attempt}"
 
 
 retried_child = hr.task(retries=2)(flaky_child)

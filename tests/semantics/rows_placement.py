@@ -12,6 +12,7 @@ import numpy as np
 
 import headrace as hr
 from headrace.errors import FlowError
+from tests.semantics.rows_basic import total
 from tests.semantics.table import F, K, S, row
 
 NAP = 0.01
@@ -75,11 +76,6 @@ def skip_all(x: int) -> None:
 @hr.task(max_running=1)
 def add(x: int, y: int = 1) -> int:
     return x + y
-
-
-@hr.task
-def total(xs: Any) -> int:
-    return sum(xs)
 
 
 # -- limits ------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import numpy as np
 
 import headrace as hr
 from headrace.errors import NotPicklable
+from tests.semantics.rows_basic import same
 from tests.semantics.table import F, S, T, row
 
 if TYPE_CHECKING:
@@ -42,11 +43,6 @@ class Derived:
 
     def __post_init__(self) -> None:
         self.double = [self.base, self.base]
-
-
-@hr.task
-def same(x: Any) -> Any:
-    return x
 
 
 @hr.task

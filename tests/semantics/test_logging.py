@@ -1,21 +1,24 @@
 """Logs, prints, hooks and observers: what the rows cannot say."""
 
 import contextlib
+import functools
 import gc
 import logging
 import os
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import pytest
 
 import headrace as hr
 from headrace.execution.logs import LOGS
+from tests import waiting
 from tests.semantics.rows_hooks import breaks, tell, tell_failure
 from tests.semantics.witness import witness
+
+until = functools.partial(waiting.until, seconds=10)
 
 log = logging.getLogger("tests.talk")
 
@@ -94,13 +97,6 @@ def test_the_drivers_levels_hold_on_workers_while_the_run_lasts():
             assert levels_in_tasks.run(environment=place).result() == [logging.ERROR, logging.DEBUG, 0]
         gc.collect()
         until(lambda: place.client.run(levels_there) == before)
-
-
-def until(condition, seconds=10):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def handles_there():

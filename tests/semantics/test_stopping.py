@@ -21,6 +21,7 @@ from headrace.execution.dask import DaskExecutor
 from headrace.execution.interrupt import Control
 from headrace.execution.stopping import RUNNING
 from tests.execution.test_isolated import is_alive, leave_a_process, pid
+from tests.waiting import until
 
 
 @hr.task
@@ -72,13 +73,6 @@ def single(request):
     with hr.DaskEnvironment("local", n_workers=1, threads_per_worker=1, processes=processes) as environment:
         environment.setup(None)
         yield environment
-
-
-def until(condition) -> None:
-    end = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
 
 
 class Sent:
