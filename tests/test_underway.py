@@ -302,8 +302,11 @@ def test_an_interrupted_run_is_cleaned_up(task: hr.Task, tmp_path: Path) -> None
 
 def test_an_interrupt_between_two_steps_of_the_driver_cancels(place: hr.Environment, tmp_path: Path) -> None:
     class Presses(hr.Observer):
+        pressed = False  # once: a second time would end the run without its clean-up
+
         def on_progress(self, nodes: object, elapsed: float) -> None:
-            if (tmp_path / "go-here").exists():
+            if (tmp_path / "go-here").exists() and not self.pressed:
+                self.pressed = True
                 raise KeyboardInterrupt
 
     (tmp_path / "go").touch()
