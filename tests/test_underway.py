@@ -314,7 +314,7 @@ def test_an_interrupt_between_two_steps_of_the_driver_cancels(place: hr.Environm
     @hr.flow
     def two(path: str):
         with place_held(path) as held:
-            late(waits(held))
+            late(pauses(waits(held)))
 
     with pytest.raises(KeyboardInterrupt) as caught:
         two.run(environment=place, path=str(tmp_path), observers=[Presses()])
@@ -323,8 +323,13 @@ def test_an_interrupt_between_two_steps_of_the_driver_cancels(place: hr.Environm
 
 
 @hr.task
+def pauses(name: str) -> str:
+    time.sleep(0.2)  # longer than what passes between two looks of an observer, also where the driver executes it
+    return name
+
+
+@hr.task
 def late(name: str) -> None:
-    time.sleep(0.2)
     end = time.monotonic() + 20
     while time.monotonic() < end:
         time.sleep(0.002)
