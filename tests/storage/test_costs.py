@@ -69,7 +69,7 @@ class TestEveryMedium:
         location = stored.add_flow(flow)
         stored.build()
         keep(stored.files, {"a": 1.0}, StoredCosts(stored.files, "small"))
-        again = StoredFlows(stored.url, stored._options)
+        again = StoredFlows(stored.url, stored.spec.storage_options)
         assert again.flows == {"small": location}
         assert flow in again
         assert len(again.versions("small")) == 1

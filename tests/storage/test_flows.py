@@ -28,7 +28,8 @@ from headrace.errors import (
     UnstableFlow,
 )
 from headrace.storage.files import private_memory
-from headrace.storage.flows import StoredFlows, default_name
+from headrace.storage.flows import StoredFlows
+from headrace.storage.spec import default_name
 
 SOURCE = """
 from headrace.core.flow import FlowDefinition
@@ -74,7 +75,7 @@ def stored(medium):
 
 def reopened(stored):
     """The same storage as another process sees it."""
-    return StoredFlows(stored.url, stored._options)
+    return StoredFlows(stored.url, stored.spec.storage_options)
 
 
 class TestEveryMedium:
@@ -507,7 +508,7 @@ class TestAsData:
             "client_kwargs": {"aws_session_token": "T"},
         }
         stored = StoredFlows.deserialize(data, storage_options=again)
-        assert stored._options == {
+        assert stored.spec.storage_options == {
             "endpoint_url": "http://127.0.0.1:1",
             "key": "K",
             "secret": "S",

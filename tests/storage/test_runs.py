@@ -36,7 +36,7 @@ class TestEveryMedium:
     def test_a_run_from_begin_to_end(self, stored):
         run_id = new_run_id()
         record = stored.create_run(run_id, FACTS)
-        other = StoredFlows(stored.url, stored._options).get_run(run_id)
+        other = StoredFlows(stored.url, stored.spec.storage_options).get_run(run_id)
         assert other.state == "Running"
         assert other.outcome is None
         assert other.flow == "etl"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
 from headrace.core.flow import FlowDefinition
-from headrace.errors import AlreadyExists, NotFound, StorageError
+from headrace.errors import AlreadyExists, NotFound
 from headrace.storage.capture import (
     KIND,
     Captured,
@@ -28,16 +27,16 @@ from headrace.storage.capture import (
     open_flow,
 )
 from headrace.storage.check import check_in_fresh_interpreter
-from headrace.storage.confidential import without_secrets
 from headrace.storage.costs import StoredCosts
 from headrace.storage.envelope import Envelope, open_envelope, versions
 from headrace.storage.files import Files
+from headrace.storage.records import create_record, read_record
 from headrace.storage.runs import RunRecord
+from headrace.storage.spec import StorageSpec
 
 _LOCATION = re.compile(r"flows/(?P<name>[^/]+)/(?P<sha256>[0-9a-f]{64})\.flow")
 _VERSION = re.compile(r"flows/(?P<name>[^/]+)/versions/(?P<time>\d{8}T\d{6}\.\d{6}Z)-(?P<sha256>[0-9a-f]{64})")
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-_FIELDS = {"url", "name", "storage_options", "omitted"}
 
 
 class Version(NamedTuple):
@@ -78,29 +77,15 @@ class StoredFlows:
         name: str | None = None,
         filesystem: Any = None,
     ) -> None:
-        self._open(url, storage_options, name=name, filesystem=filesystem)
+        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}))
+        self._open(spec, filesystem)
 
-    def _open(
-        self,
-        url: str | os.PathLike[str],
-        storage_options: Mapping[str, Any] | None,
-        *,
-        name: str | None = None,
-        filesystem: Any = None,
-        lacking: list[str] | None = None,
-    ) -> None:
-        self._lacking = lacking or []
-        hint = ""
-        if self._lacking:
-            hint = (
-                f"the storage was serialized without {', '.join(self._lacking)}: give them again, "
-                "deserialize(..., storage_options={...})"
-            )
-        self.files = Files(url, storage_options, filesystem, hint=hint)
+    def _open(self, spec: StorageSpec, filesystem: Any = None) -> None:
+        self.spec = spec
+        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint)
         self.hints = self.files  # where hints lie; `Flow.run` keeps them longer than the rest
-        self.url = self.files.url
-        self.name = name or default_name(self.url)
-        self._options = dict(storage_options or {})
+        self.url = spec.url
+        self.name = spec.name
         self._staged: dict[str, tuple[Captured, bool]] = {}
 
     def __repr__(self) -> str:
@@ -284,14 +269,7 @@ class StoredFlows:
         known = self._versions(name)
         if not known:
             return None
-        record = self.files.read(_version_key(name, *known[-1]))
-        try:
-            return str(json.loads(record)["origin"])
-        except (ValueError, KeyError, TypeError):
-            raise StorageError(
-                f"the record {_version_key(name, *known[-1])} in {self.url} is damaged; delete it, or store "
-                "the flow with add_flow(..., replace=True)"
-            ) from None
+        return str(read_record(self.files, _version_key(name, *known[-1])).get("origin"))
 
     def _upload(self, captured: Captured) -> None:
         known = self._versions(captured.name)
@@ -304,7 +282,7 @@ class StoredFlows:
         record = {"sha256": captured.sha256, "origin": captured.origin, "headrace": versions()["headrace"]}
         key = _version_key(captured.name, _time_after(known), captured.sha256)
         try:
-            self.files.create(key, json.dumps(record, indent=1).encode())
+            create_record(self.files, key, record)
         except AlreadyExists:
             return  # the same content at the same microsecond: the record says the same
 
@@ -324,13 +302,7 @@ class StoredFlows:
             ``url``, ``name``, ``storage_options`` without whatever looks secret, and ``omitted``: the names
             of the options that were left out. What is staged is not part of it: `build` first.
         """
-        options, omitted = without_secrets(self._options)
-        return {
-            "url": self.url,
-            "name": self.name,
-            "storage_options": options,
-            "omitted": sorted({*omitted, *self._lacking}),
-        }
+        return self.spec.serialize()
 
     @classmethod
     def deserialize(cls, data: Mapping[str, Any], storage_options: Mapping[str, Any] | None = None) -> Self:
@@ -349,14 +321,8 @@ class StoredFlows:
         StorageError
             If the data are not those of a storage.
         """
-        unknown = set(data) - _FIELDS
-        if unknown or not isinstance(data.get("url"), str):
-            what = f"has unknown fields {', '.join(sorted(unknown))}" if unknown else "has no url"
-            raise StorageError(f"this is not a serialized storage: it {what}; give what storage.serialize() returned")
-        options = _merged(data.get("storage_options") or {}, storage_options or {})
-        lacking = [name for name in data.get("omitted") or [] if not _has(options, name)]
         storage = cls.__new__(cls)
-        storage._open(data["url"], options or None, name=data.get("name"), lacking=lacking)
+        storage._open(StorageSpec.deserialize(data, storage_options))
         return storage
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -409,12 +375,6 @@ def _same_origin(one: str, other: str) -> bool:
     return name == other_name and (module == other_module or "__main__" in (module, other_module))
 
 
-def default_name(url: str) -> str:
-    """Return a readable name for a storage, the same for the same URL and different for different ones."""
-    last = re.sub(r"[^A-Za-z0-9_.\-]+", "-", url.rpartition("/")[2]).strip("-") or url.partition(":")[0]
-    return f"{last}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-
-
 def _version_key(name: str, time: str, sha256: str) -> str:
     return f"flows/{name}/versions/{time}-{sha256}"
 
@@ -429,21 +389,3 @@ def _time_after(known: list[tuple[str, str]]) -> str:
 
 def _moment(time: str) -> datetime:
     return datetime.strptime(time, _TIME).replace(tzinfo=UTC)
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for name, value in above.items():
-        inner = merged.get(name)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        merged[name] = _merged(inner, value) if both else value  # type: ignore[arg-type]
-    return merged
-
-
-def _has(options: Mapping[str, Any], dotted: str) -> bool:
-    found: Any = options
-    for part in dotted.split("."):
-        if not isinstance(found, Mapping) or part not in found:
-            return False
-        found = found[part]
-    return True

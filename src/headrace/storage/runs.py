@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace.errors import AlreadyExists, DamagedObject, NotFound, RunError, TaskFailed, ValueReleased
+from headrace.errors import AlreadyExists, NotFound, RunError, TaskFailed, ValueReleased
 from headrace.storage.costs import INSTANT, StoredCosts
 from headrace.storage.envelope import Envelope, open_envelope, pack, versions
 from headrace.storage.files import Files
+from headrace.storage.records import create_record, read_record
 
 KIND = "outcome"
 _RUNNING = "Running"
@@ -53,7 +53,7 @@ class RunRecord:
         """Write down that a run begins; see `StoredFlows.create_run`."""
         start = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         full = {"run_id": run_id, "start": start, "versions": versions(), **facts}
-        files.create(cls.key_of(run_id), json.dumps(full, indent=1, ensure_ascii=False).encode())
+        create_record(files, cls.key_of(run_id), full)
         return cls(files, run_id, costs)
 
     def __repr__(self) -> str:
@@ -63,17 +63,7 @@ class RunRecord:
     def facts(self) -> dict[str, Any]:
         """All that was written down when the run began."""
         if self._facts is None:
-            data = self._files.read(self.key_of(self.run_id))
-            try:
-                facts = json.loads(data)
-            except ValueError:
-                facts = None
-            if not isinstance(facts, dict):
-                raise DamagedObject(
-                    f"{self.key_of(self.run_id)} in {self._files.url} is not the JSON object that headrace "
-                    "wrote; restore it from a copy"
-                )
-            self._facts = facts
+            self._facts = read_record(self._files, self.key_of(self.run_id))
         return self._facts
 
     @property
