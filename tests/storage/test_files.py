@@ -122,6 +122,27 @@ class TestVerbs:
             files.read(key)
 
 
+class TestMany:
+    def test_create_many_tells_which_were_taken_and_leaves_them(self, files):
+        files.create("a", b"first")
+        assert files.create_many({"a": b"second", "b/c": b"2", "d": b""}) == {"a"}
+        assert files.read_many(["a", "b/c", "d", "nope"]) == {"a": b"first", "b/c": b"2", "d": b""}
+
+    def test_exists_many(self, files):
+        files.create_many({"a": b"1", "b/c": b"2"})
+        assert files.exists_many(["a", "b", "b/c", "d"]) == {"a", "b/c"}
+
+    def test_delete_many_passes_over_what_is_missing(self, files):
+        files.create_many({"a": b"1", "b/c": b"2", "d": b"3"})
+        files.delete_many(["a", "b/c", "nope"])
+        assert files.list() == ["d"]
+
+    def test_none_at_all(self, files):
+        assert files.create_many({}) == files.exists_many([]) == set()
+        assert files.read_many([]) == {}
+        files.delete_many([])
+
+
 _RACER = """
 import sys
 from headrace.errors import AlreadyExists

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
-from headrace.errors import NotFound, NotPicklable, StorageError
+from headrace.errors import AlreadyExists, NotFound, NotPicklable, StorageError
 from headrace.storage.confidential import has_password, secret_texts
 from headrace.storage.media import DEADLINE, Keys, medium_of, open_filesystem, private_memory
 from headrace.storage.trouble import names_no_bucket, translate
@@ -184,6 +184,46 @@ class Files:
         path = self._path(key)
         with self._translated(f"delete {key!r}"), _empty_if_missing():
             self._medium.delete(path)
+
+    # -- many at once ----------------------------------------------------------------------------------------
+
+    def read_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return the bytes of objects by key; those that are not there are left out."""
+        found = {}
+        for key in keys:
+            with suppress(NotFound):
+                found[key] = self.read(key)
+        return found
+
+    def create_many(self, objects: Mapping[str, bytes]) -> set[str]:
+        """Write new objects, each exclusively.
+
+        Parameters
+        ----------
+        objects : mapping of str to bytes
+            By key.
+
+        Returns
+        -------
+        set of str
+            The keys that were taken; what is there stays as it is.
+        """
+        taken = set()
+        for key, data in objects.items():
+            try:
+                self.create(key, data)
+            except AlreadyExists:
+                taken.add(key)
+        return taken
+
+    def exists_many(self, keys: Iterable[str]) -> set[str]:
+        """Return those of the keys under which there is an object."""
+        return {key for key in keys if self.exists(key)}
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are not there are passed over."""
+        for key in keys:
+            self.delete(key)
 
     def _path(self, key: str) -> str:
         parts = PurePosixPath(key).parts
