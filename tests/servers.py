@@ -303,7 +303,7 @@ asyncio.run(serve(sys.argv[1]))
 
 @contextmanager
 def sftp_server() -> Iterator[Server]:
-    _needs("sshfs")
+    _needs("asyncssh")
     with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
         served = Path(folder) / "served"
         served.mkdir()
