@@ -8,7 +8,6 @@ added.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -16,9 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
 from headrace.core.flow import FlowDefinition
-from headrace.errors import AlreadyExists, NotFound
+from headrace.errors import AlreadyExists, EnvelopeError, NotFound
 from headrace.storage.capture import (
-    KIND,
     Captured,
     capture,
     content_of,
@@ -28,10 +26,11 @@ from headrace.storage.capture import (
 )
 from headrace.storage.check import check_in_fresh_interpreter
 from headrace.storage.costs import StoredCosts
-from headrace.storage.envelope import Envelope, open_envelope, versions
+from headrace.storage.envelope import Envelope, signed, versions
 from headrace.storage.files import Files
 from headrace.storage.records import create_record, read_record
 from headrace.storage.runs import RunRecord
+from headrace.storage.signing import KeySources, sources_of
 from headrace.storage.spec import StorageSpec
 
 _LOCATION = re.compile(r"flows/(?P<name>[^/]+)/(?P<sha256>[0-9a-f]{64})\.flow")
@@ -67,6 +66,9 @@ class StoredFlows:
         Default: derived from the URL.
     filesystem : fsspec file system, optional
         Use this one instead of making one.
+    signing_keys : str, bytes, path, callable, or a list of them, optional
+        Sign what is written, and refuse what is not signed; see `headrace.storage.signing.sources_of`. Default: the
+        variable ``HEADRACE_SIGNING_KEY``; an empty list: no keys.
     """
 
     def __init__(
@@ -76,13 +78,15 @@ class StoredFlows:
         *,
         name: str | None = None,
         filesystem: Any = None,
+        signing_keys: KeySources | None = None,
     ) -> None:
-        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}))
+        keys = sources_of(signing_keys)
+        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}), signing_keys=keys)
         self._open(spec, filesystem)
 
     def _open(self, spec: StorageSpec, filesystem: Any = None) -> None:
         self.spec = spec
-        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint)
+        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint, seal=spec.seal)
         self.hints = self.files  # where hints lie; `Flow.run` keeps them longer than the rest
         self.url = spec.url
         self.name = spec.name
@@ -225,12 +229,12 @@ class StoredFlows:
     def _envelope(self, text: str) -> Envelope:
         location = text if _LOCATION.fullmatch(text) else self.resolve(text)
         if location in self._staged:
-            return open_envelope(self._staged[location][0].data, location, KIND)
+            return open_flow(self._staged[location][0].data, location)
         try:
             data = self.files.read(location)
         except NotFound as error:  # not asked before reading: on a bucket, each question is a round trip
             raise self._nothing_at(location) from error
-        return open_flow(data, location)
+        return open_flow(data, location, self.files.seal)
 
     def _nothing_at(self, location: str) -> NotFound:
         return NotFound(f"there is no flow at {location} in {self.url}; see storage.flows for those that there are")
@@ -274,7 +278,7 @@ class StoredFlows:
     def _upload(self, captured: Captured) -> None:
         known = self._versions(captured.name)
         try:
-            self.files.create(captured.location, captured.data)
+            self.files.create(captured.location, signed(captured.data, captured.location, self.files.seal))
         except AlreadyExists:
             self._mend(captured)
         if known and known[-1][1] == captured.sha256:
@@ -287,9 +291,17 @@ class StoredFlows:
             return  # the same content at the same microsecond: the record says the same
 
     def _mend(self, captured: Captured) -> None:
-        """The name is the digest, so what is there is the same, unless it was damaged: then write it anew."""
-        if hashlib.sha256(self.files.read(captured.location)).hexdigest() != captured.sha256:
-            self.files.replace(captured.location, captured.data)
+        """The name stands for the content, so what is there is the same, unless it is damaged: then it is replaced.
+
+        It is also replaced if it is not signed by the key that signs now.
+        """
+        seal = self.files.seal
+        try:
+            found = open_flow(self.files.read(captured.location), captured.location, seal)
+        except EnvelopeError:
+            found = None
+        if found is None or not seal.is_newest(found.signature):
+            self.files.replace(captured.location, signed(captured.data, captured.location, seal))
 
     # -- as data ---------------------------------------------------------------------------------------------
 
@@ -305,7 +317,12 @@ class StoredFlows:
         return self.spec.serialize()
 
     @classmethod
-    def deserialize(cls, data: Mapping[str, Any], storage_options: Mapping[str, Any] | None = None) -> Self:
+    def deserialize(
+        cls,
+        data: Mapping[str, Any],
+        storage_options: Mapping[str, Any] | None = None,
+        signing_keys: KeySources | None = None,
+    ) -> Self:
         """Make a storage from what `serialize` returned.
 
         Parameters
@@ -315,6 +332,8 @@ class StoredFlows:
         storage_options : mapping, optional
             Added to the options in ``data``: the secrets, say. Without them, the environment's credentials
             are used.
+        signing_keys : key sources, optional
+            In place of those in ``data``, which names files and functions, and never holds keys.
 
         Raises
         ------
@@ -322,7 +341,7 @@ class StoredFlows:
             If the data are not those of a storage.
         """
         storage = cls.__new__(cls)
-        storage._open(StorageSpec.deserialize(data, storage_options))
+        storage._open(StorageSpec.deserialize(data, storage_options, signing_keys))
         return storage
 
     def __reduce__(self) -> tuple[Any, ...]:
