@@ -35,6 +35,7 @@ def _package_of(module: str) -> tuple[str, str] | None:
     from importlib.metadata import PackageNotFoundError, distribution
 
     top = module.partition(".")[0]
+    found: Distribution | None
     try:
         found = distribution(top)  # most are called like their module, and this looks at no others
     except (PackageNotFoundError, ValueError):
