@@ -6,6 +6,7 @@ import hashlib
 import json
 import pickle
 import random
+import re
 import time
 import tracemalloc
 from collections import Counter
@@ -50,6 +51,11 @@ def split(data: bytes) -> Parts:
     first, second, rest = data.split(b"\n", 2)
     length = int(second.split()[0])
     return first, rest[:length], rest[length + 1 :]
+
+
+def signature_of(data: bytes) -> bytes:
+    """The signature, with the space before it; empty if there is none."""
+    return b"".join(b" " + word for word in data.split(b"\n", 2)[1].split()[2:])
 
 
 def fitted(first: bytes, header: bytes, payload: bytes, signature: bytes = b"") -> bytes:
@@ -101,7 +107,7 @@ def value(random: random.Random, data: bytes) -> bytes:
     text = json.dumps(header).encode()
     if random.random() < 0.2:  # a name twice
         text = text[:-1] + b', "payload": {"length": 0, "sha256": "' + b"0" * 64 + b'"}}'
-    return fitted(first, text, payload)
+    return fitted(first, text, payload, signature_of(data))
 
 
 CHANGES: list[Callable[[random.Random, bytes], bytes]] = [cut, put_in, flip, swap, number, value]
@@ -110,7 +116,6 @@ CHANGES: list[Callable[[random.Random, bytes], bytes]] = [cut, put_in, flip, swa
 def mutants(data: bytes, rounds: int) -> Iterator[tuple[str, bytes]]:
     """Changed objects, each with the name of what was done to it."""
     dice = random.Random(SEED)
-    signature = b" " + data.split(b"\n", 2)[1].split()[2] if b"hmac" in data else b""
     while rounds:
         change = dice.choice(CHANGES)
         if change is not value and dice.random() < 0.4:  # changed on purpose: the digests are made to fit
@@ -119,7 +124,7 @@ def mutants(data: bytes, rounds: int) -> Iterator[tuple[str, bytes]]:
                 header = change(dice, header)
             else:
                 payload = change(dice, payload)
-            changed = fitted(first, header, payload, signature)
+            changed = fitted(first, header, payload, signature_of(data))
         else:
             changed = change(dice, data)
             if dice.random() < 0.1:
@@ -145,9 +150,8 @@ def no_unpickling(monkeypatch):
 
 def where_it_fits(data: bytes) -> str:
     """The location that a changed object would have, as far as it has one."""
-    words = data[:4000].split(b"\n", 2)[1:2]
-    digest = words[0].split()[1:2] if words else []
-    return location_of("etl", digest[0].decode("latin-1") if digest else "0" * 64)
+    match = re.match(rb"[^\n]*\n\d+ ([0-9a-f]{64})", data)
+    return location_of("etl", match[1].decode() if match else "0" * 64)
 
 
 def test_with_a_key_every_changed_flow_is_refused(no_unpickling):
@@ -156,8 +160,8 @@ def test_with_a_key_every_changed_flow_is_refused(no_unpickling):
         for where in (FLOW.location, where_it_fits(changed)):
             with pytest.raises(EnvelopeError) as caught:
                 load_flow(open_flow(changed, where, SEAL))
-            assert str(caught.value).isprintable() or "\n" not in str(caught.value)
-            assert len(str(caught.value)) < 1000
+            assert str(caught.value).isprintable()
+            assert len(str(caught.value)) < 600
             told[name, type(caught.value).__name__] += 1
     assert sum(told.values()) == 2 * ROUNDS
     assert {name for name, _ in told} == {change.__name__ for change in CHANGES}
@@ -179,19 +183,16 @@ def test_without_a_key_what_was_made_to_fit_opens_or_is_refused_and_nothing_else
             continue
         opened += 1
         assert len(envelope.payload) == envelope.header["payload"]["length"]
-        assert sum(map(len, (envelope.part(name) or b"" for name in envelope.header["payload"].get("parts", {})))) in (
-            len(envelope.payload),
-            0,
-        )
+        parts = envelope.header["payload"].get("parts")
+        assert parts is None or b"".join(map(envelope.part, parts)) == envelope.payload
     assert opened > 20
 
 
 def test_time_and_memory_are_bounded():
     first, header, payload = split(SIGNED)
-    signature = b" " + SIGNED.split(b"\n", 2)[1].split()[2]
     bombs = [
         fitted(first, b"[" * 1_000_000, payload),
-        fitted(first, b'{"a":' * 500_000, payload, signature),
+        fitted(first, b'{"a":' * 500_000, payload, signature_of(SIGNED)),
         fitted(first, header.replace(b'"length": ', b'"length": ' + b"9" * 4000), payload),
         fitted(first, header.replace(b'"length": ', b'"length": 9999999999'), payload),
         fitted(first, b'{"kind": "flow", "kind": ' + b"1" * 1_000_000 + b"}", payload),
