@@ -20,12 +20,14 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── Conflict                          others changed it meanwhile, or still refer to it
     │   ├── AccessDenied(PermissionError)
     │   ├── Unreachable(ConnectionError)      no network, no such host, no answer in time
+    │   ├── SigningKeyError                   a key that signs is missing, or cannot be used
     │   └── EnvelopeError                     what lies there is not an intact object of ours
     │       ├── ForeignObject                 not written by headrace
     │       ├── NewerFormat                   written by a later headrace
-    │       ├── IncompatibleObject            written by another Python minor version
+    │       ├── IncompatibleObject            written by another Python minor version, or a newer cloudpickle
     │       ├── TruncatedObject
-    │       └── DamagedObject
+    │       ├── DamagedObject
+    │       └── UntrustedObject               not signed by a key that is trusted here
     ├── SetupError(RuntimeError)              an environment could not be brought up
     │   └── NoSuchWorker                      no worker of the cluster offers what a task asks for
     ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
@@ -142,6 +144,10 @@ class Unreachable(StorageError, ConnectionError):
     """The storage does not answer."""
 
 
+class SigningKeyError(StorageError):
+    """A key that signs what a storage holds is missing, or cannot be used."""
+
+
 class EnvelopeError(StorageError):
     """What lies at a location is not an intact object of headrace."""
 
@@ -155,7 +161,7 @@ class NewerFormat(EnvelopeError):
 
 
 class IncompatibleObject(EnvelopeError):
-    """The object was written by another minor version of Python."""
+    """The object was written by another minor version of Python, or by a newer cloudpickle, than is here."""
 
 
 class TruncatedObject(EnvelopeError):
@@ -172,6 +178,10 @@ class SetupError(HeadraceError, RuntimeError):
 
 class NoSuchWorker(SetupError):
     """A task asks for resources or workers that the cluster does not have."""
+
+
+class UntrustedObject(EnvelopeError):
+    """The object is not signed by a key that is trusted here: unsigned, by another key, changed, or moved."""
 
 
 class RunError(HeadraceError, RuntimeError):

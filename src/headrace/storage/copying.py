@@ -14,8 +14,11 @@ from itertools import islice
 
 from headrace.errors import Conflict, DamagedObject, NotFound
 from headrace.storage.capture import open_flow
+from headrace.storage.envelope import open_envelope, signed
 from headrace.storage.files import Files
 from headrace.storage.labels import Labels
+from headrace.storage.records import from_bytes, to_bytes
+from headrace.storage.runs import KIND as OUTCOME
 from headrace.storage.runs import RunRecord, runs_of
 from headrace.storage.versions import Version, Versions
 
@@ -101,9 +104,10 @@ def copy_runs(source: Files, target: Files, name: str, copied: Copied) -> None:
         if run.outcome is None:
             copied.runs_going_on += 1
             continue
-        rest = [key for key in source.list(f"runs/{run.run_id}") if key != first]
-        for keys in [*_batches(rest), [first]]:  # the first object last: without it, the run is not listed
-            target.create_many(dict(_in_order(source, keys)))
+        # The first object last: without it, the run is not listed.
+        for keys in [*_batches(key for key in source.list(f"runs/{run.run_id}") if key != first), [first]]:
+            objects = {key: _checked_of_run(source, target, key, data) for key, data in _in_order(source, keys)}
+            target.create_many(objects)
         copied.runs += 1
 
 
@@ -114,11 +118,11 @@ def _copy_objects(source: Files, target: Files, name: str, versions: Iterable[Ve
         flows = dict(_in_order(source, keys))
         code: set[str] = set()
         for location, data in flows.items():
-            header = open_flow(data, location).header
+            header = open_flow(data, location, source.seal).header
             if header.get("code"):
                 code.add(f"flows/{name}/code/{header['code']['sha256']}.zip")
         _copy_code(source, target, code, copied)  # before the flows that name it
-        _write(target, flows, copied)
+        _write(target, {location: signed(data, location, target.seal) for location, data in flows.items()}, copied)
 
 
 def _copy_code(source: Files, target: Files, keys: set[str], copied: Copied) -> None:
@@ -133,6 +137,17 @@ def _write(target: Files, objects: dict[str, bytes], copied: Copied) -> None:
     taken = target.create_many(objects)
     copied.objects += len(objects) - len(taken)
     copied.size += sum(len(data) for key, data in objects.items() if key not in taken)
+
+
+def _checked_of_run(source: Files, target: Files, key: str, data: bytes) -> bytes:
+    """An object of a run, intact, and signed as the other storage wants it."""
+    last = key.rpartition("/")[2]
+    if last == "run.json":
+        return to_bytes(from_bytes(data, key, source.seal), key, target.seal)
+    if last == OUTCOME:
+        open_envelope(data, key, OUTCOME, source.seal)
+        return signed(data, key, target.seal)
+    return data
 
 
 def _in_order(source: Files, keys: Sequence[str]) -> Iterator[tuple[str, bytes]]:

@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from headrace.errors import AlreadyExists, NotFound, NotPicklable, StorageError
 from headrace.storage.confidential import has_password, secret_texts
 from headrace.storage.media import DEADLINE, Keys, medium_of, open_filesystem, private_memory
+from headrace.storage.signing import UNSEALED, Seal
 from headrace.storage.trouble import names_no_bucket, translate
 
 __all__ = ["DEADLINE", "Files", "normal_url", "private_memory"]
@@ -77,6 +78,8 @@ class Files:
         Use this one instead of making one from the URL's protocol and the options.
     hint : str, optional
         Added to the message when access is denied.
+    seal : Seal, optional
+        What signs and checks objects; for whoever writes and reads them, not used here. Default: no keys.
     """
 
     def __init__(
@@ -86,8 +89,10 @@ class Files:
         filesystem: Any = None,
         *,
         hint: str = "",
+        seal: Seal = UNSEALED,
     ) -> None:
         self.url = normal_url(url)
+        self.seal = seal
         self._hint = f"; {hint}" if hint else ""
         options = storage_options or {}
         self._secrets = tuple(secret_texts(options))

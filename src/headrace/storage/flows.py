@@ -6,22 +6,21 @@ named by its sha256, and each time it becomes current, a small record is added, 
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Self
 
 from headrace.core.flow import FlowDefinition
-from headrace.errors import AlreadyExists, NotFound
-from headrace.storage.capture import KIND, Captured, capture, content_of, load_flow, open_flow
+from headrace.errors import AlreadyExists, EnvelopeError, NotFound
+from headrace.storage.capture import Captured, capture, content_of, load_flow, open_flow
 from headrace.storage.catalog import Catalog
 from headrace.storage.check import check_in_fresh_interpreter
 from headrace.storage.costs import StoredCosts
-from headrace.storage.envelope import Envelope, open_envelope
+from headrace.storage.envelope import Envelope, signed
 from headrace.storage.files import Files
 from headrace.storage.resolving import LOCATION, nothing_at
 from headrace.storage.runs import RunRecord, runs_of
+from headrace.storage.signing import KeySources, sources_of
 from headrace.storage.spec import StorageSpec
 from headrace.storage.versions import Version, Versions
 
@@ -39,6 +38,9 @@ class StoredFlows(Catalog):
         Default: derived from the URL.
     filesystem : fsspec file system, optional
         Use this one instead of making one.
+    signing_keys : str, bytes, path, callable, or a list of them, optional
+        Sign what is written, and refuse what is not signed; see `headrace.storage.signing.sources_of`. Default: the
+        variable ``HEADRACE_SIGNING_KEY``; an empty list: no keys.
     """
 
     def __init__(
@@ -48,13 +50,15 @@ class StoredFlows(Catalog):
         *,
         name: str | None = None,
         filesystem: Any = None,
+        signing_keys: KeySources | None = None,
     ) -> None:
-        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}))
+        keys = sources_of(signing_keys)
+        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}), signing_keys=keys)
         self._open(spec, filesystem)
 
     def _open(self, spec: StorageSpec, filesystem: Any = None) -> None:
         self.spec = spec
-        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint)
+        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint, seal=spec.seal)
         self.hints = self.files  # where hints lie; `Flow.run` keeps them longer than the rest
         self.url = spec.url
         self.name = spec.name
@@ -162,12 +166,12 @@ class StoredFlows(Catalog):
     def _envelope(self, text: str) -> Envelope:
         location = text if LOCATION.fullmatch(text) else self.resolve(text)
         if location in self._staged:
-            return open_envelope(self._staged[location][0].data, location, KIND)
+            return open_flow(self._staged[location][0].data, location)
         try:
             data = self.files.read(location)
         except NotFound as error:  # not asked before reading: on a bucket, each question is a round trip
             raise nothing_at(location, self.files) from error
-        return open_flow(data, location)
+        return open_flow(data, location, self.files.seal)
 
     # -- uploading -------------------------------------------------------------------------------------------
 
@@ -197,25 +201,26 @@ class StoredFlows(Catalog):
         seen = versions.see(captured.name)
         if seen.newest is not None:
             fits(seen.newest)
+        location, data = captured.location, signed(captured.data, captured.location, self.files.seal)
+        taken = self.files.create_many({location: data})
+        if taken:
+            self._mend(location, data)
+        versions.add(captured.name, captured.sha256, captured.origin, seen, fits)
+        if taken and not self.files.exists(location):  # removed, with an older version, before it was named again
+            self.files.replace(location, data)
+
+    def _mend(self, location: str, data: bytes) -> None:
+        """The name stands for the content, so what is there is the same, unless it is damaged: then it is replaced.
+
+        It is also replaced if it is not signed by the key that signs now.
+        """
+        seal = self.files.seal
         try:
-            self.files.create(captured.location, captured.data)
-        except AlreadyExists:
-            self._mend(captured)
-            versions.add(captured.name, captured.sha256, captured.origin, seen, fits)
-            self._put_back(captured)
-        else:
-            versions.add(captured.name, captured.sha256, captured.origin, seen, fits)
-
-    def _put_back(self, captured: Captured) -> None:
-        """Write again what somebody removed with an older version of this content, just before it was current again."""
-        if not self.files.exists(captured.location):
-            with suppress(AlreadyExists):
-                self.files.create(captured.location, captured.data)
-
-    def _mend(self, captured: Captured) -> None:
-        """The name is the digest, so what is there is the same, unless it was damaged: then write it anew."""
-        if hashlib.sha256(self.files.read(captured.location)).hexdigest() != captured.sha256:
-            self.files.replace(captured.location, captured.data)
+            found = open_flow(self.files.read(location), location, seal)
+        except (EnvelopeError, NotFound):
+            found = None
+        if found is None or not seal.is_newest(found.signature):
+            self.files.replace(location, data)
 
     # -- as data ---------------------------------------------------------------------------------------------
 
@@ -231,7 +236,12 @@ class StoredFlows(Catalog):
         return self.spec.serialize()
 
     @classmethod
-    def deserialize(cls, data: Mapping[str, Any], storage_options: Mapping[str, Any] | None = None) -> Self:
+    def deserialize(
+        cls,
+        data: Mapping[str, Any],
+        storage_options: Mapping[str, Any] | None = None,
+        signing_keys: KeySources | None = None,
+    ) -> Self:
         """Make a storage from what `serialize` returned.
 
         Parameters
@@ -241,6 +251,8 @@ class StoredFlows(Catalog):
         storage_options : mapping, optional
             Added to the options in ``data``: the secrets, say. Without them, the environment's credentials
             are used.
+        signing_keys : key sources, optional
+            In place of those in ``data``, which names files and functions, and never holds keys.
 
         Raises
         ------
@@ -248,7 +260,7 @@ class StoredFlows(Catalog):
             If the data are not those of a storage.
         """
         storage = cls.__new__(cls)
-        storage._open(StorageSpec.deserialize(data, storage_options))
+        storage._open(StorageSpec.deserialize(data, storage_options, signing_keys))
         return storage
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -109,7 +109,7 @@ def _remove_code(files: Files, name: str, named: Iterable[str]) -> None:
         return
     needed = set()
     for location, data in files.read_many(named).items():
-        code = open_flow(data, location).header.get("code") or {}
+        code = open_flow(data, location, files.seal).header.get("code") or {}
         needed.add(f"{code.get('sha256')}.zip")
     files.delete_many(f"flows/{name}/code/{bundle}" for bundle in sorted(bundles - needed))
 
