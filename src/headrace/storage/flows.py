@@ -131,7 +131,7 @@ class StoredFlows(Catalog):
         Parameters
         ----------
         location : str
-            As `add_flow` returned it, or a flow's name.
+            As `add_flow` returned it, or whatever else `resolve` takes.
 
         Raises
         ------
@@ -147,7 +147,7 @@ class StoredFlows(Catalog):
         Parameters
         ----------
         location : str
-            As `add_flow` returned it, or a flow's name.
+            As `add_flow` returned it, or whatever else `resolve` takes.
         """
         return self._envelope(location).header
 
@@ -161,7 +161,8 @@ class StoredFlows(Catalog):
         if any(captured.content == content for captured, _ in self._staged.values()):
             return True
         stored = {version.location for version in Versions(self.files).of(obj.name)}
-        return any(self.manifest(location)["content"] == content for location in sorted(stored))
+        objects = self.files.read_many(sorted(stored))
+        return any(open_flow(data, key, self.files.seal).header["content"] == content for key, data in objects.items())
 
     def _envelope(self, text: str) -> Envelope:
         location = text if LOCATION.fullmatch(text) else self.resolve(text)
