@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
-from headrace.errors import Conflict, NoSuchFlow
+from headrace.errors import NoSuchFlow
 from headrace.storage import copying, removing
 from headrace.storage.files import Files
 from headrace.storage.labels import ANYTHING, Anything, LabelChange, Labels
@@ -85,6 +85,12 @@ class Catalog:
             return False
         return True
 
+    def _uploaded(self, text: str) -> Found:
+        found = self._find(text)
+        if found.location in self._waiting():
+            raise NoSuchFlow(f"{found.location} is not uploaded to {self.url} yet; call storage.build() first")
+        return found
+
     # -- versions --------------------------------------------------------------------------------------------
 
     def versions(self, name: str) -> list[Version]:
@@ -101,13 +107,15 @@ class Catalog:
 
     def _version(self, name: str, which: str | int | None) -> Version:
         """A version by all that may stand behind ``@``; of several with one content, the newest."""
-        found = self._find(name if which is None else f"{name}@{which}")
+        found = self._uploaded(name if which is None else f"{name}@{which}")
         if found.number is not None:
             return Versions(self.files).get(found.name, found.number)
         for version in reversed(Versions(self.files).of(found.name)):
             if version.location == found.location:
                 return version
-        raise NoSuchFlow(f"{found.location} is not uploaded to {self.url} yet; call storage.build() first")
+        raise NoSuchFlow(
+            f"{found.location} in {self.url} is of no version: who stored it was interrupted; store it again"
+        )
 
     # -- labels ----------------------------------------------------------------------------------------------
 
@@ -229,7 +237,7 @@ class Catalog:
         Conflict
             If it is in use.
         """
-        found = self._find(text)
+        found = self._uploaded(text)
         whole = found.whole
         versions = Versions(self.files).of(found.name)
         if whole:
@@ -239,7 +247,7 @@ class Catalog:
         else:
             removed = [version for version in versions if version.location == found.location]
         if not removed:
-            raise NoSuchFlow(f"{text!r} is not uploaded to {self.url}, so there is nothing to remove")
+            raise NoSuchFlow(f"{found.location} in {self.url} is of no version, so there is nothing to remove")
         whole = whole or len(removed) == len(versions)
         if not force:
             removing.check_unused(self.files, found.name, removed, whole=whole)
@@ -292,21 +300,19 @@ class Catalog:
             If an object is not intact. It is not copied.
         """
         target = other if isinstance(other, Catalog) else type(self)(other, storage_options)  # type: ignore[call-arg]
-        if target.url == self.url:
-            raise Conflict(f"{self.url} cannot be copied to itself; give another storage")
-        if names is None:
-            names = Versions(self.files).newest(self._names())
-        texts = [names] if isinstance(names, str) else list(names)
         copied = copying.Copied()
-        for text in texts:
-            found = self._find(text)
-            if found.whole:
-                copying.copy_flow(self.files, target.files, found.name, copied)
+        if names is None:
+            found = [Found(name, "", whole=True) for name in self._names()]
+        else:
+            found = [self._uploaded(text) for text in ([names] if isinstance(names, str) else names)]
+        for flow in found:
+            if flow.whole:
+                copying.copy_flow(self.files, target.files, flow.name, copied)
             else:
-                version = self._version(found.name, found.number or found.location.rpartition("/")[2][:64])
-                copying.copy_version(self.files, target.files, found.name, version, copied)
+                version = self._version(flow.name, flow.number or flow.location.rpartition("/")[2][:64])
+                copying.copy_version(self.files, target.files, flow.name, version, copied)
             if runs:
-                copying.copy_runs(self.files, target.files, found.name, copied)
+                copying.copy_runs(self.files, target.files, flow.name, copied)
         return copied
 
 

@@ -13,7 +13,7 @@ import re
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from headrace.errors import AlreadyExists, Conflict, EnvelopeError, FlowError, NoSuchFlow
@@ -150,10 +150,13 @@ class Labels:
                 raise self._conflict(name, label, expect, last)
             if last is not None and now == (version and version.number):
                 return last
+            time = datetime.now(UTC)
+            if last is not None:  # this machine's clock may be behind that of who moved it before
+                time = max(time, last.time + timedelta(microseconds=1))
             facts = {
                 "version": version.number if version else None,
                 "sha256": version.sha256 if version else None,
-                "time": datetime.now(UTC).isoformat(timespec="microseconds"),
+                "time": time.isoformat(timespec="microseconds"),
                 "by": _who(),
                 "headrace": software()["headrace"],
             }
