@@ -22,6 +22,7 @@ from headrace.storage.capture import load_flow
 from headrace.storage.costs import StoredCosts
 from headrace.storage.flows import StoredFlows
 from headrace.storage.runs import RunRecord, new_run_id
+from headrace.stored import StoredFlow
 
 #: The environment variables that ``python -m headrace execute`` reads. Values are JSON, but for the last two.
 STORAGE_VARIABLE = "HEADRACE_STORAGE"
@@ -58,13 +59,23 @@ class Storage(StoredFlows):
     #: flows that are drawn themselves, and not as they were stored, by location
     _live: Mapping[str, FlowDefinition] = MappingProxyType({})
 
+    def __getitem__(self, text: str) -> StoredFlow:
+        """Return a flow to look at: ``storage["etl"]``, ``storage["etl@3"]``, ``storage["etl@prod"]``.
+
+        Raises
+        ------
+        NoSuchFlow
+            Also a ``KeyError``. Names the flows that there are.
+        """
+        return StoredFlow(self, self._find(text), self.get_runner)
+
     def get_runner(self, location: str) -> FlowRunner:
         """Return a way to run a flow in this process or on an executor.
 
         Parameters
         ----------
         location : str
-            As ``add_flow`` returned it, or a flow's name for its newest version.
+            As ``add_flow`` returned it, or whatever else `resolve` takes: ``"etl"``, ``"etl@3"``, ``"etl@prod"``.
 
         Raises
         ------
@@ -102,7 +113,8 @@ class Storage(StoredFlows):
         Parameters
         ----------
         location : str
-            As ``add_flow`` returned it, or a flow's name for its newest version.
+            As ``add_flow`` returned it, or whatever else `resolve` takes: ``"etl"``, ``"etl@3"``, ``"etl@prod"``. What
+            it means is decided now.
 
         Raises
         ------
