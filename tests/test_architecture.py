@@ -33,6 +33,7 @@ ALLOWED = {
     },
     "cli": {"errors", "_version", "store", "environments", "flows", "loading", "cli_support", "report", "parameters"},
     "__main__": {"cli"},
+    "testing": {"errors", "core", "storage", "store", "flows"},
 }  # fmt: skip
 
 #: what the pure core may import beside itself and `errors`
