@@ -454,6 +454,15 @@ class TestRemove:
         assert [run.run_id for run in stored.runs()] == ["r4", "r3"]  # one that goes on stays
         assert stored.files.list("runs/r1") == []
 
+    def test_a_damaged_run_is_nobodys(self):
+        stored = memory()
+        [location] = build(stored, 1)
+        run_of(stored, "r1", location, ended=True)
+        stored.files.replace("runs/r1/run.json", b"{")
+        assert [run.run_id for run in stored.runs(5, flow="etl")] == ["r1"]  # it may be one
+        stored.remove("etl", runs=True)
+        assert [run.run_id for run in stored.runs()] == ["r1"]
+
     def test_code_goes_with_the_last_version_that_names_it(self, monkeypatch):
         from headrace.storage import capture
 
