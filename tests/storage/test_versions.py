@@ -502,6 +502,7 @@ class TestRemove:
             return seen
 
         monkeypatch.setattr(Files, "delete", delete)
+        monkeypatch.setattr(Files, "delete_many", lambda self, keys: [self.delete(key) for key in keys])
         stored.remove("etl@1")
         stored.remove("etl", force=True)
         assert {text for seen in looks for text in seen} == {"etl", "etl@2", "etl@3"}
@@ -624,7 +625,13 @@ class TestCopy:
                 written.append(key)
             return original(self, key, data)
 
+        def create_many(self, objects):
+            for key, data in objects.items():
+                self.create(key, data)
+            return set()
+
         monkeypatch.setattr(Files, "create", create)
+        monkeypatch.setattr(Files, "create_many", create_many)
         while fail_after < 11:
             with pytest.raises(KeyboardInterrupt):
                 stored.copy_to(other)
