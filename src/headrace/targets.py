@@ -1,8 +1,8 @@
 """Targets: where tasks keep values that outlive runs, like the files that `make` makes.
 
 A task with a target whose object is there is not executed: its value is read instead. The object is whole or absent,
-so a writer that is killed leaves nothing behind that could be taken for a value. Pickles are signed and checked with the
-keys that the task's own process finds in ``HEADRACE_SIGNING_KEY``.
+so a writer that is killed leaves nothing behind that could be taken for a value. Pickles are signed and checked with
+the keys that the task's own process finds in ``HEADRACE_SIGNING_KEY``.
 """
 
 from __future__ import annotations
