@@ -277,6 +277,23 @@ def _list_runs(store: Storage, limit: int) -> None:
 
 
 @app.command()
+def sign(
+    url: Url,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Sign also what has no signature: you vouch for who could write there.")
+    ] = False,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Sign what lies in a storage with the first key in HEADRACE_SIGNING_KEY."""
+    done = support.storage_of(url, storage_option, must_exist=True).sign_again(unsigned=unsigned)
+    for error in done.refused.values():
+        support.remark(f"left alone: {error}")
+    support.remark(f"signed {done.signed:,} objects; {done.kept:,} were signed with this key already")
+    if done.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
 def show(
     target: TargetText,
     run_id: Annotated[

@@ -18,6 +18,7 @@ from headrace.storage.check import check_in_fresh_interpreter
 from headrace.storage.costs import StoredCosts
 from headrace.storage.envelope import Envelope, signed
 from headrace.storage.files import DEADLINE, Files
+from headrace.storage.resigning import SignedAgain, sign_again
 from headrace.storage.resolving import LOCATION, nothing_at
 from headrace.storage.runs import RunRecord, runs_of
 from headrace.storage.signing import KeySources, sources_of
@@ -228,6 +229,26 @@ class StoredFlows(Catalog):
             found = None
         if found is None or not seal.is_newest(found.signature):
             self.files.replace(location, data)
+
+    def sign_again(self, *, unsigned: bool = False) -> SignedAgain:
+        """Sign all that lies here with the first signing key: after a new one was put before the old one.
+
+        Parameters
+        ----------
+        unsigned : bool, default False
+            Whether to sign also what has no signature. Then you vouch for whoever could write here until now.
+
+        Returns
+        -------
+        SignedAgain
+            How many objects were signed, and those that are not trusted, which were left alone.
+
+        Raises
+        ------
+        SigningKeyError
+            If there is no key.
+        """
+        return sign_again(self.files, unsigned=unsigned)
 
     # -- as data ---------------------------------------------------------------------------------------------
 
