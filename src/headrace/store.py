@@ -18,7 +18,6 @@ from headrace.core.flow import FlowDefinition
 from headrace.core.secret import Secret, secret_json
 from headrace.errors import RunError, StorageError
 from headrace.execution.runner import FlowRunner
-from headrace.storage.capture import load_flow
 from headrace.storage.costs import StoredCosts
 from headrace.storage.flows import StoredFlows
 from headrace.storage.runs import RunRecord, new_run_id
@@ -43,6 +42,9 @@ class Storage(StoredFlows):
         Passed to the fsspec file system, e.g. ``{"endpoint_url": …}``. Secrets among them stay in this process.
     name : str, optional
         Default: derived from the URL.
+    pickle : bool, default True
+        Whether pickles are written and read. Without them, nobody who can write to the storage can run code of their
+        own where its flows run, and flows need ``source="module"`` or ``source="script"``.
 
     Examples
     --------
@@ -68,8 +70,10 @@ class Storage(StoredFlows):
             If it is not there, not intact, or its code is not here.
         """
         envelope = self._envelope(location)
-        flow = self._live.get(location) or load_flow(envelope)
-        return FlowRunner(flow, envelope.where, self._begin_run, drawn=_drawn(envelope.header))
+        flow = self._live.get(location) or self._loaded(envelope)
+        return FlowRunner(
+            flow, envelope.where, self._begin_run, drawn=_drawn(envelope.header), pickles=self.spec.pickle
+        )
 
     def with_live(self, flow: FlowDefinition, location: str) -> Storage:
         """Return this storage for one run that the flow object itself starts: that object is drawn, not its copy.

@@ -79,6 +79,9 @@ class Files:
         Added to the message when access is denied.
     """
 
+    #: whether objects may hold pickles; what writes or reads some asks for it
+    pickles: bool = True
+
     def __init__(
         self,
         url: str | os.PathLike[str],
@@ -200,6 +203,25 @@ class Files:
             if translated is error:
                 raise
             raise translated from error
+
+
+def read_url(url: str, storage_options: Mapping[str, Any] | None = None) -> bytes:
+    """Return the bytes at a URL.
+
+    Parameters
+    ----------
+    url : str
+        Of one object.
+    storage_options : mapping, optional
+        As for `Files`.
+
+    Raises
+    ------
+    NotFound
+        If there is none.
+    """
+    folder, _, name = url.rpartition("/")
+    return Files(folder, storage_options).read(name)
 
 
 @contextmanager

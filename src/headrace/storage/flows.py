@@ -17,19 +17,17 @@ from typing import Any, NamedTuple, Self
 
 from headrace.core.flow import FlowDefinition
 from headrace.errors import AlreadyExists, NotFound
+from headrace.storage import sources
 from headrace.storage.capture import (
     KIND,
     Captured,
-    capture,
-    content_of,
-    load_flow,
     location_of,
     open_flow,
 )
 from headrace.storage.check import check_in_fresh_interpreter
 from headrace.storage.costs import StoredCosts
 from headrace.storage.envelope import Envelope, open_envelope, versions
-from headrace.storage.files import Files
+from headrace.storage.files import Files, read_url
 from headrace.storage.records import create_record, read_record
 from headrace.storage.runs import RunRecord
 from headrace.storage.spec import StorageSpec
@@ -65,6 +63,9 @@ class StoredFlows:
         For the fsspec file system. Secrets among them stay in this object: they are never written or shown.
     name : str, optional
         Default: derived from the URL.
+    pickle : bool, default True
+        Whether pickles are written and read. Without them, nobody who can write to the storage can run code of their
+        own where its flows run, and flows need ``source="module"`` or ``source="script"``.
     filesystem : fsspec file system, optional
         Use this one instead of making one.
     """
@@ -75,14 +76,16 @@ class StoredFlows:
         storage_options: Mapping[str, Any] | None = None,
         *,
         name: str | None = None,
+        pickle: bool = True,
         filesystem: Any = None,
     ) -> None:
-        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}))
+        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}), pickle=pickle)
         self._open(spec, filesystem)
 
     def _open(self, spec: StorageSpec, filesystem: Any = None) -> None:
         self.spec = spec
         self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint)
+        self.files.pickles = spec.pickle
         self.hints = self.files  # where hints lie; `Flow.run` keeps them longer than the rest
         self.url = spec.url
         self.name = spec.name
@@ -106,17 +109,29 @@ class StoredFlows:
         found.update((flow.name, location) for location, (flow, _) in self._staged.items())
         return dict(sorted(found.items()))
 
-    def add_flow(self, flow: FlowDefinition, *, replace: bool = False, example: Mapping[str, Any] | None = None) -> str:
+    def add_flow(
+        self,
+        flow: FlowDefinition | str,
+        *,
+        replace: bool = False,
+        example: Mapping[str, Any] | None = None,
+        source: str | None = None,
+    ) -> str:
         """Capture a flow as it is now. `build` uploads it.
 
         Parameters
         ----------
-        flow : Flow
-            The flow.
+        flow : Flow or str
+            The flow; or, with another source than a pickle, a text that names it: ``"package.module:etl"``,
+            ``"folder/flow.py:etl"`` at any URL, ``"git+https://host/repository@COMMIT#path/flow.py:etl"``.
         replace : bool, default False
             Whether it may take the name of a flow of another origin.
         example : mapping, optional
             Parameter values, over the defaults, that the manifest's graph is drawn for.
+        source : {"pickle", "module", "script"}, optional
+            Where its code lies: here, as a pickle; in a module that is installed where it runs; or in a script. Of the
+            latter two, the storage holds the name and what the code must be. Default: a pickle, or, with
+            ``pickle=False``, a module.
 
         Returns
         -------
@@ -130,13 +145,24 @@ class StoredFlows:
         NotPicklable, ParameterError, UnstableFlow
             If it cannot be stored, or does not always draw the same graph.
         """
-        captured = capture(flow, example)
+        kind = source or (sources.PICKLE if self.spec.pickle else sources.MODULE)
+        captured = sources.captured(flow, kind, example, self._read_url, pickles=self.spec.pickle)
         if not replace:
             self._check_origin(captured)
         # The last one added under a name is the newest: taken out and put in again at the end.
         self._staged.pop(captured.location, None)
         self._staged[captured.location] = captured, replace
         return captured.location
+
+    def named_flow(self, target: str, source: str) -> FlowDefinition:
+        """Return the flow that a text names, without storing it.
+
+        Parameters
+        ----------
+        target, source : str
+            As for `add_flow`.
+        """
+        return sources.source_of(target, source, self._read_url).load(self._read_url)
 
     def build(self) -> Self:
         """Check that each staged flow loads in a fresh interpreter, upload them, and return this storage.
@@ -169,7 +195,14 @@ class StoredFlows:
             If it is not there, not intact, or its code is not here. Nothing is unpickled before it was
             checked.
         """
-        return load_flow(self._envelope(location))
+        return self._loaded(self._envelope(location))
+
+    def _loaded(self, envelope: Envelope) -> FlowDefinition:
+        return sources.load(envelope, self._read_url, pickles=self.spec.pickle)
+
+    def _read_url(self, url: str) -> bytes:
+        """The bytes at any URL; where it is of this storage's protocol, with its options."""
+        return read_url(url, self.spec.storage_options if url.partition(":")[0] == self.url.partition(":")[0] else {})
 
     def manifest(self, location: str) -> dict[str, Any]:
         """Return what a stored flow says about itself, without running code of it.
@@ -216,11 +249,11 @@ class StoredFlows:
             return obj in self.flows
         if not isinstance(obj, FlowDefinition):
             return False
-        content = content_of(obj)
-        if any(captured.content == content for captured, _ in self._staged.values()):
+        contents = sources.contents_of(obj)
+        if any(captured.content in contents for captured, _ in self._staged.values()):
             return True
         stored = {sha256 for _, sha256 in self._versions(obj.name)}
-        return any(self.manifest(location_of(obj.name, sha256))["content"] == content for sha256 in stored)
+        return any(self.manifest(location_of(obj.name, sha256))["content"] in contents for sha256 in stored)
 
     def _envelope(self, text: str) -> Envelope:
         location = text if _LOCATION.fullmatch(text) else self.resolve(text)
@@ -259,6 +292,8 @@ class StoredFlows:
             raise AlreadyExists(
                 f"flow {captured.name!r} of {captured.origin} cannot be stored in {self.url}: the name "
                 f"belongs to the flow of {origin}; give it another name, or say add_flow(..., replace=True)",
+                flow=captured.name,
+                asked=captured.origin,
                 origin=origin,
             )
 

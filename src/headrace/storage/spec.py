@@ -12,7 +12,7 @@ from headrace.errors import StorageError
 from headrace.storage.confidential import without_secrets
 from headrace.storage.files import normal_url
 
-_FIELDS = {"url", "name", "storage_options", "omitted"}
+_FIELDS = {"url", "name", "storage_options", "omitted", "pickle"}
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,15 @@ class StorageSpec:
         As the user gave them, secrets included; never shown.
     lacking : tuple of str
         Dotted names of options that were left out when the storage was written down, and not given again.
+    pickle : bool
+        Whether pickles are written and read.
     """
 
     url: str
     name: str = ""
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lacking: tuple[str, ...] = ()
+    pickle: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", normal_url(self.url))
@@ -58,6 +61,7 @@ class StorageSpec:
             "name": self.name,
             "storage_options": options,
             "omitted": sorted({*omitted, *self.lacking}),
+            **({} if self.pickle else {"pickle": False}),
         }
 
     @classmethod
@@ -82,7 +86,8 @@ class StorageSpec:
             raise StorageError(f"this is not a serialized storage: it {what}; give what storage.serialize() returned")
         options = _merged(data.get("storage_options") or {}, storage_options or {})
         lacking = tuple(name for name in data.get("omitted") or [] if not _has(options, name))
-        return cls(data["url"], data.get("name") or "", options, lacking)
+        # What is not plainly allowed is forbidden: a storage without pickles never becomes one with them by accident.
+        return cls(data["url"], data.get("name") or "", options, lacking, data.get("pickle", True) is True)
 
 
 def default_name(url: str) -> str:
