@@ -26,7 +26,7 @@ from headrace.errors import (
     StorageError,
     ValueReleased,
 )
-from headrace.storage import git
+from headrace.storage import git, imports
 from headrace.storage.envelope import open_envelope
 
 FLOW = """
@@ -106,6 +106,7 @@ class TestModule:
         location = storage.add_flow(f"{package.name}.flows:etl", source="module")
         storage.build()
         set_version(package.parent, package.name, "1.3.0")
+        imports._package_of.cache_clear()
         imported_anew(package, source_text().replace("double.map(range(n))", "double(double(n))"))
         with pytest.raises(
             ChangedSource, match=rf"stored with {package.name} 1\.2\.0, and here is {package.name} 1\.3"

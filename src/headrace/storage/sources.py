@@ -13,7 +13,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from importlib import metadata
 from pathlib import PurePosixPath
 from types import ModuleType
 from typing import Any, Protocol
@@ -32,8 +31,9 @@ from headrace.errors import (
 from headrace.storage import capture, git
 from headrace.storage.capture import Captured, manifest_of
 from headrace.storage.confidential import has_password
-from headrace.storage.envelope import Envelope, pack
+from headrace.storage.envelope import Envelope, digest_of, pack
 from headrace.storage.files import normal_url
+from headrace.storage.imports import packages_of
 from headrace.storage.picking import pick_flow, variable_of
 from headrace.storage.plain import refusal
 from headrace.storage.scripts import run_script
@@ -91,7 +91,7 @@ class ModuleSource:
                     "with source='module', or store its script with source='script'"
                 )
         found = _imported(module)
-        return cls(module, variable_of(found, pick_flow(found, name, module)), _distributions(module))
+        return cls(module, variable_of(found, pick_flow(found, name, module)), packages_of([module]))
 
     def load(self, read: Reader) -> FlowDefinition:
         """Import the module, and return its flow."""
@@ -103,7 +103,7 @@ class ModuleSource:
 
     def changed(self) -> str:
         """Name the versions."""
-        here = _distributions(self.module)
+        here = packages_of([self.module])
         told = f"it was stored with {_versions(self.distributions)}, and here is {_versions(here)}"
         remedy = (
             "install the version that was stored" if here != self.distributions else "bring the code of both in line"
@@ -327,8 +327,9 @@ def _captured_by_name(flow: FlowDefinition, source: Source, example: Mapping[str
         graph, values = None, None  # a default that has no JSON form: nothing can be compared later
     known = manifest_of(flow, graph, values, "")
     content = _digest_of(known)
-    data = pack(capture.KIND, {**known, "content": content, "source": source.data()}, b"")
-    return Captured(flow.name, flow.qualified_name, content, data, hashlib.sha256(data).hexdigest())
+    header = {**known, "content": content, "imports": {}, "source": source.data()}
+    data = pack(capture.KIND, header, b"")
+    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data))
 
 
 #: what is known of a flow without its code
@@ -427,13 +428,6 @@ def _imported(module: str) -> ModuleType:
             f"the flow's module {module!r} cannot be imported here ({error}); install it where the flow runs",
             module=error.name or module,
         ) from error
-
-
-def _distributions(module: str) -> dict[str, str]:
-    """Versions of the distributions that a module comes from; none, if it was not installed."""
-    top = module.partition(".")[0]
-    names = metadata.packages_distributions().get(top, ())
-    return {name: metadata.version(name) for name in sorted(set(names))}
 
 
 def _versions(distributions: Mapping[str, str]) -> str:
