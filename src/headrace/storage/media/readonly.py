@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -74,21 +75,32 @@ class Other(ReadOnly):
     def __init__(self, place: Place) -> None:
         from fsspec.asyn import get_loop
 
-        filesystem = make_filesystem(place, None if place.filesystem is not None else filesystem_class(place))
-        self._is_async = bool(filesystem.async_impl)
-        super().__init__(filesystem.loop if self._is_async else get_loop(), place.url, place.deadline)
-        self.filesystem = filesystem
+        given = place.filesystem
+        cls = filesystem_class(place) if given is None else type(given)
+        self._is_async = bool(cls.async_impl)
+        super().__init__(given.loop if given is not None and self._is_async else get_loop(), place.url, place.deadline)
         if not self._is_async:
             self.concurrency = 1  # few of them can be asked by two threads at once
-        self._root = str(filesystem._strip_protocol(place.url)).rstrip("/")
+        self._make = partial(make_filesystem, place, cls, {"skip_instance_cache": True})
+        self._made: Any = None
+        self._making = asyncio.Lock()
+        self._root = str(cls._strip_protocol(place.url)).rstrip("/")
 
     def _at(self, key: str) -> str:
         return f"{self._root}/{key}" if self._root else key
 
+    async def _filesystem(self) -> Any:
+        # Many connect when they are made. So they are made when they are needed, within the deadline.
+        async with self._making:
+            if self._made is None:
+                self._made = await _in_thread(self._make)
+            return self._made
+
     async def _ask(self, verb: str, *args: Any, **kwargs: Any) -> Any:
+        filesystem = await self._filesystem()
         if self._is_async:
-            return await getattr(self.filesystem, f"_{verb}")(*args, **kwargs)
-        return await _in_thread(lambda: getattr(self.filesystem, verb)(*args, **kwargs))
+            return await getattr(filesystem, f"_{verb}")(*args, **kwargs)
+        return await _in_thread(lambda: getattr(filesystem, verb)(*args, **kwargs))
 
     async def _read(self, key: str) -> bytes:
         return bytes(await self._ask("cat_file", self._at(key)))
