@@ -68,18 +68,16 @@ class Http(ReadOnly):
 
 
 class Other(ReadOnly):
-    """Any other file system of fsspec. Those that know no event loop are asked in threads, one at a time."""
+    """Any other file system of fsspec, asked in threads."""
 
     why = f"nobody promises that its objects are whole, and created by one writer only, so it is read only; {_REMEDY}"
 
     def __init__(self, place: Place) -> None:
         from fsspec.asyn import get_loop
 
-        given = place.filesystem
-        cls = filesystem_class(place) if given is None else type(given)
-        self._is_async = bool(cls.async_impl)
-        super().__init__(given.loop if given is not None and self._is_async else get_loop(), place.url, place.deadline)
-        if not self._is_async:
+        cls = filesystem_class(place) if place.filesystem is None else type(place.filesystem)
+        super().__init__(get_loop(), place.url, place.deadline)
+        if not cls.async_impl:
             self.concurrency = 1  # few of them can be asked by two threads at once
         self._make = partial(make_filesystem, place, cls, {"skip_instance_cache": True})
         self._made: Any = None
@@ -98,8 +96,6 @@ class Other(ReadOnly):
 
     async def _ask(self, verb: str, *args: Any, **kwargs: Any) -> Any:
         filesystem = await self._filesystem()
-        if self._is_async:
-            return await getattr(filesystem, f"_{verb}")(*args, **kwargs)
         return await _in_thread(lambda: getattr(filesystem, verb)(*args, **kwargs))
 
     async def _read(self, key: str) -> bytes:
