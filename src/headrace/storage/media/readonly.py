@@ -14,7 +14,7 @@ from headrace.storage.media.medium import Keys, Place
 from headrace.storage.media.opening import filesystem_class, make_filesystem
 from headrace.storage.media.remote import Remote
 
-_REMEDY = "write through a folder, s3, gs, abfs or sftp"
+_REMEDY = "to store something, use a folder, s3, gs, abfs or sftp"
 
 
 class ReadOnly(Remote):
@@ -39,9 +39,10 @@ class ReadOnly(Remote):
 class Http(ReadOnly):
     """A web server. What lies at a known location can be read."""
 
+    # Servers differ in what a PUT means, and a page of links is no list of what is there.
     why = (
-        "HTTP is read only here, and has no listings: servers differ in what a PUT means, and a page of links is no "
-        f"list of what is there. Give a flow's full location, flows/<name>/<sha256>.flow; {_REMEDY}"
+        "HTTP is read only, and has no listings; to run a flow, give its full location, "
+        f"flows/<name>/<sha256>.flow; {_REMEDY}"
     )
 
     def __init__(self, place: Place) -> None:
@@ -82,10 +83,11 @@ class Other(ReadOnly):
         self._make = partial(make_filesystem, place, cls, {"skip_instance_cache": True})
         self._made: Any = None
         self._making = asyncio.Lock()
-        self._root = str(cls._strip_protocol(place.url)).rstrip("/")
+        root = str(cls._strip_protocol(place.url))
+        self._root = root if root.endswith("/") or not root else f"{root}/"
 
     def _at(self, key: str) -> str:
-        return f"{self._root}/{key}" if self._root else key
+        return self._root + key
 
     async def _filesystem(self) -> Any:
         # Many connect when they are made. So they are made when they are needed, within the deadline.
@@ -108,12 +110,10 @@ class Other(ReadOnly):
         return int(found.get("size") or 0)
 
     async def _pages(self, key: str, *, deep: bool) -> AsyncIterator[Keys]:
-        folder = self._at(key) if key else self._root
         if deep:
-            skip = len(self._root) + 1 if self._root else 0
-            yield [path[skip:] for path in await self._ask("find", folder)]
+            yield [path[len(self._root) :] for path in await self._ask("find", self._at(key))]
         else:
-            found = await self._ask("ls", folder, detail=False)
+            found = await self._ask("ls", self._at(key), detail=False)
             yield [path.rstrip("/").rpartition("/")[2] for path in found]
 
 
