@@ -398,7 +398,7 @@ class TestRemove:
         stored.tag("etl", "prod")
         stored.files.create("flows/etl/costs.json", b"{}")
         stored.files.create(f"flows/etl/code/{'0' * 64}.zip", b"")
-        with pytest.raises(Conflict, match=r"flow 'etl' .*label 'prod' points at it.*force=True"):
+        with pytest.raises(Conflict, match=r"flow 'etl' .*label 'prod' points at it.*--force"):
             stored.remove("etl")
         assert len(stored.remove("etl", force=True)) == 2
         assert stored.files.list("flows/etl") == []
