@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace import cli_runs as shown
 from headrace import cli_storages as storages
 from headrace import cli_support as support
 from headrace._version import __version__
@@ -113,11 +114,11 @@ def demo(
     store = support.private_storage()
     location = store.add_flow(flow)
     with support.up(support.environment_of("local", workers)) as environment:
-        run = support.run_shown(environment, store, location, values)
-        code = support.exit_code(run)
+        run = shown.run_shown(environment, store, location, values)
+        code = shown.exit_code(run)
         if code == 0:
             found = run.result()
-            support.print_facts(
+            shown.print_facts(
                 {
                     "best model": found["best"],
                     "accuracy": f"{found['accuracy']:.1%} of images that no fit has seen",
@@ -186,14 +187,14 @@ def run(
         own = support.own_environment(store.manifest(location))
     with support.up(support.environment_of(on, workers, own)) as environment:
         try:
-            done = support.run_shown(environment, store, location, values, strings=True)
+            done = shown.run_shown(environment, store, location, values, strings=True)
         except KeyboardInterrupt as error:
             if (ended := getattr(error, "run", None)) is not None:
-                support.print_facts({"run": ended.run_id, "record": support.record_of(store, ended)})
+                shown.print_facts({"run": ended.run_id, "record": shown.record_of(store, ended)})
             raise
-        code = support.exit_code(done)
-        result = {"result": support.short_result(done)} if code == 0 else {}
-        support.print_facts({**result, "run": done.run_id, "record": support.record_of(store, done)})
+        code = shown.exit_code(done)
+        result = {"result": shown.short_result(done)} if code == 0 else {}
+        shown.print_facts({**result, "run": done.run_id, "record": shown.record_of(store, done)})
     raise typer.Exit(code)
 
 
@@ -224,9 +225,9 @@ def execute() -> None:
     values = parameters.from_json(support.variable(names.PARAMETERS_VARIABLE) or {})
     run_id = os.environ.get(names.RUN_ID_VARIABLE) or None
     with support.up(support.environment_of(None, None, own)) as environment:
-        done = support.run_shown(environment, store, location, values, run_id=run_id)
+        done = shown.run_shown(environment, store, location, values, run_id=run_id)
     typer.echo(f"{done.run_id} {done.state}")
-    raise typer.Exit(support.exit_code(done))
+    raise typer.Exit(shown.exit_code(done))
 
 
 # -- storing and looking -----------------------------------------------------------------------------------------
@@ -348,10 +349,10 @@ def _show_run(store: Storage, run_id: str) -> None:
         "parameters": json.dumps(record.parameters, ensure_ascii=False),
         "ran on": json.dumps(record.environment, ensure_ascii=False),
     }
-    support.print_facts(facts if outcome is not None else {**facts, "state": record.state})
+    shown.print_facts(facts if outcome is not None else {**facts, "state": record.state})
     if outcome is not None:
         print_outcome(support.console(), summaries_of(outcome), state_of(outcome["state"]), outcome["elapsed"])
-        support.print_errors(
+        shown.print_errors(
             [(row["node"] or "the run", row["type"], row["message"], row["traceback"]) for row in outcome["errors"]]
         )
 

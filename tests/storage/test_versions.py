@@ -16,6 +16,7 @@ from headrace.errors import (
     FlowError,
     NoSuchFlow,
     NotFound,
+    PickleRefused,
     UntrustedObject,
 )
 from headrace.storage.files import Files, private_memory
@@ -584,6 +585,32 @@ class TestCopy:
         with pytest.raises(Conflict, match=r"another history .* version 1 is .* copy a single version, e.g. etl@1"):
             stored.copy_to(other)
         assert other.files.list() == before
+
+    def test_what_was_removed_there_does_not_come_back(self, other):
+        stored = memory()
+        build(stored, 1, 2, 3)
+        stored.copy_to(other)
+        other.remove("etl@2")
+        build(stored, 4)
+        assert stored.copy_to(other).versions == {"etl": [4]}
+        assert [version.number for version in other.versions("etl")] == [1, 3, 4]
+
+    def test_a_storage_without_pickles_gets_none(self, tmp_path):
+        stored = memory()
+        build(stored, 1)
+        other = StoredFlows(tmp_path, pickle=False)
+        with pytest.raises(PickleRefused, match=r"flow 'etl' at .* is a pickle"):
+            stored.copy_to(other)
+        stored.add_flow("tests.environments.flows:doubled", source="module")
+        stored.build(check=False)
+        name = next(name for name in stored.flows if name != "etl")
+        for run_id, result in (("r1", None), ("r2", b"pickled")):
+            record = stored.create_run(run_id, {"flow": name, "location": stored.flows[name]})
+            record.finish({"state": "Success"}, result)
+            if result is None:
+                assert stored.copy_to(other, name, runs=True).runs == 1
+        with pytest.raises(PickleRefused, match="the result at runs/r2/outcome is a pickle"):
+            stored.copy_to(other, name, runs=True)
 
     def test_labels_that_moved_there_stay(self, other):
         stored = memory()

@@ -21,7 +21,7 @@ from headrace.errors import AlreadyExists, EnvelopeError, NoSuchFlow
 from headrace.storage.capture import location_of
 from headrace.storage.envelope import versions as software
 from headrace.storage.files import Files
-from headrace.storage.records import create_record, read_records
+from headrace.storage.records import create_record, read_records, to_bytes
 
 #: how many listings are asked for at the same time.
 AT_ONCE = 16
@@ -207,21 +207,26 @@ class Versions:
             else:
                 return version
 
-    def copy(self, name: str, version: Version) -> bool:
-        """Write a version with its own number and time; return whether it was new here.
+    def take_over(self, name: str, versions: Sequence[Version]) -> list[int]:
+        """Write versions of another storage with their own numbers and times; return the numbers that were new here.
 
         Raises
         ------
         AlreadyExists
-            If another content has the number.
+            If another content has taken one of the numbers meanwhile.
         """
-        try:
-            create_record(self._files, _key(name, version.number), _facts(version))
-        except AlreadyExists:
-            if self.get(name, version.number).sha256 != version.sha256:
-                raise
-            return False
-        return True
+        by_key = {_key(name, version.number): version for version in versions}
+        taken = self._files.create_many(
+            {key: to_bytes(_facts(version), key, self._files.seal) for key, version in by_key.items()}
+        )
+        for key in sorted(taken):
+            if self.get(name, by_key[key].number).sha256 != by_key[key].sha256:
+                raise AlreadyExists(f"{key} in {self._files.url} was written by somebody else meanwhile; copy again")
+        return [version.number for key, version in by_key.items() if key not in taken]
+
+    def removed(self, name: str) -> frozenset[int]:
+        """Return the numbers of the versions that were removed."""
+        return self._listed(name).removed
 
     def mark_removed(self, name: str, numbers: Iterable[int]) -> None:
         """Remove versions in one moment each; their numbers stay taken."""
