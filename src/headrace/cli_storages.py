@@ -138,7 +138,7 @@ def _expected(text: str) -> int | str | None:
 def remove(store: Storage, text: str, *, runs: bool, force: bool) -> None:
     """Remove a flow, or a version."""
     removed = store.remove(text, runs=runs, force=force)
-    name = removed[0].location.split("/")[1]
+    name = removed[0].flow
     whose = "of" if "@" in text else "and with them flow"
     support.remark(f"removed {_versions([version.number for version in removed])} {whose} {name} from {store.url}")
 

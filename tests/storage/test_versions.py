@@ -147,6 +147,17 @@ class TestNumbers:
         with pytest.warns(RuntimeWarning, match="flow 'bad'"):
             assert list(stored) == ["good"]
 
+    def test_a_record_that_is_not_good_hides_no_other_version(self):
+        stored = memory()
+        build(stored, 1, 2, 3)
+        stored.files.replace("flows/etl/versions/00000002", b"{")
+        with pytest.warns(RuntimeWarning, match="version 2 of flow 'etl' is left out"):
+            assert [version.number for version in stored.versions("etl")] == [1, 3]
+        for change in (lambda: stored.remove("etl@1"), lambda: stored.copy_to(memory())):
+            with pytest.raises(DamagedObject, match="flows/etl/versions/00000002"):  # it may name what would be lost
+                change()
+        assert stored.load("etl@1").name == "etl"
+
 
 class TestTexts:
     def test_all_ways_to_name_a_version(self, stored):
@@ -216,7 +227,7 @@ class TestTexts:
         assert stored.resolve("etl") == location
         assert stored.resolve(f"etl@{digest(location)[:8]}") == location
         assert stored.resolve("etl@1") != location
-        with pytest.raises(NoSuchFlow, match=r"not uploaded.*build\(\)"):
+        with pytest.raises(NoSuchFlow, match=r"staged here and not uploaded yet.*build\(\)"):
             stored.tag("etl", "prod")
 
     def test_names_with_an_at_sign_cannot_be(self):
@@ -292,6 +303,14 @@ class TestLabels:
             stored.untag("etl", "staging")
         stored.tag("etl", "staging", 2, expect=None)
         assert stored.labels("etl")["staging"] == 2
+
+    def test_the_version_may_stand_behind_the_name(self):
+        stored = memory()
+        build(stored, 1, 2)
+        stored.tag("etl@1", "prod")
+        stored.tag(f"{stored.url}#etl", "canary")
+        assert stored.labels("etl") == {"canary": 2, "prod": 1}
+        assert stored.files.children("flows") == ["etl"]
 
     def test_a_move_to_where_it_is_leaves_no_trace(self):
         stored = memory()
@@ -716,7 +735,7 @@ class TestCopy:
     def test_what_is_staged_or_missing_is_told(self, other):
         stored = memory()
         stored.add_flow(make_flow())
-        with pytest.raises(NoSuchFlow, match=r"not uploaded .*build\(\)"):
+        with pytest.raises(NoSuchFlow, match=r"not uploaded yet.*build\(\)"):
             stored.copy_to(other, "etl")
         with pytest.raises(NoSuchFlow, match="no flow 'elt'"):
             stored.copy_to(other, "elt")
