@@ -94,6 +94,14 @@ def test_a_flow_that_is_damaged_hides_no_others(store: Storage, folder: Path) ->
     assert [row[0] for row in rows(said.out)] == ["broken", "etl"]
     assert "flow 'broken' does not tell more" in said.err
     assert said.code == 0
+    for name, number in (("broken", 1), ("etl", 1)):
+        (folder / "store" / f"flows/{name}/versions/{number:08d}").write_text("{")
+    said = call("ls", "store")
+    assert [row[0] for row in rows(said.out)] == ["etl"]
+    assert said.err.startswith("flow 'broken' is left out: flows/broken/versions/00000001 is not the JSON object")
+    said = call("ls", "store#etl")
+    assert [row[0] for row in rows(said.out)] == ["2"]
+    assert said.err.startswith("version 1 of flow 'etl' is left out")
 
 
 def test_runs_of_one_flow(store: Storage) -> None:
