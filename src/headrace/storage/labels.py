@@ -232,7 +232,7 @@ class Labels:
         expected = "no version" if expect is None else f"version {expect}"
         return Conflict(
             f"label {label!r} of flow {name!r} in {self._files.url} was expected to point at {expected}, but {points}"
-            f"{who}; look at storage.labels({name!r}), and decide again",
+            f"{who}; decide again, knowing that",
             label=label,
             version=last.version if last is not None else None,
         )
