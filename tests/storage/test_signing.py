@@ -9,7 +9,15 @@ import pytest
 
 import headrace as hr
 from headrace import pickling
-from headrace.errors import DamagedObject, EnvelopeError, NotPicklable, RunError, SigningKeyError, UntrustedObject
+from headrace.errors import (
+    DamagedObject,
+    EnvelopeError,
+    LeftOut,
+    NotPicklable,
+    RunError,
+    SigningKeyError,
+    UntrustedObject,
+)
 from headrace.storage.capture import load_flow, open_flow
 from headrace.storage.costs import StoredCosts
 from headrace.storage.envelope import open_envelope, pack
@@ -292,10 +300,10 @@ def junk(full):
 def test_junk_hides_nothing_that_is_genuine_and_is_told(full):
     full.tag("etl", "good", 1)
     junk(full)
-    with pytest.warns(RuntimeWarning, match="left out.*not signed") as told:
+    with pytest.warns(LeftOut, match="left out.*not signed") as told:
         assert set(full.flows) == {"etl"}
     assert {"'other'", "'evil'"} <= set(re.findall(r"'\w+'", " ".join(str(one.message) for one in told)))
-    with pytest.warns(RuntimeWarning, match="prod.*not signed"):
+    with pytest.warns(LeftOut, match="prod.*not signed"):
         assert full.labels("etl") == {"good": 1}
     assert full.load("etl").name == "etl"
     assert full.get_runner("etl@good").run().result() == 6
@@ -313,7 +321,8 @@ def test_the_commands_leave_junk_out_with_a_word(full, url, tmp_path):
     flows = headrace("ls", url)
     assert flows.code == 0
     assert "etl" in flows.out
-    assert "'other' is left out" in flows.err
+    assert "\nflow 'other' is left out: " in flows.err
+    assert "Warning" not in flows.err
     runs = headrace("ls", url, "--runs")
     assert runs.code == 0
     assert "Success" in runs.out
