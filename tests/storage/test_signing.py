@@ -542,6 +542,44 @@ def test_a_storage_without_keys_stays_without(url, monkeypatch):
     assert hr.Storage(url).files.seal.active
 
 
+# -- values at targets ---------------------------------------------------------------------------------------
+
+
+@hr.task(target="{where}/value")
+def made(where, n):
+    return {n}
+
+
+@hr.flow
+def keeps(where: str, n: int = 1):
+    return made(where, n)
+
+
+def kept_with(keys, tmp_path) -> tuple[hr.FlowRun, bytes]:
+    """A run of a flow that keeps a value, on workers of its own, and what lies at the target then."""
+    storage = hr.Storage(tmp_path / "store", signing_keys=keys)
+    storage.add_flow(keeps, example={"where": "x"})
+    with hr.DaskEnvironment("local", n_workers=1, threads_per_worker=1) as environment:
+        run = environment.execute(storage.build(), storage.resolve("keeps"), {"where": str(tmp_path)})
+    path = tmp_path / "value"
+    return run, path.read_bytes() if path.exists() else b""
+
+
+def test_workers_find_the_key_where_the_storage_has_it(tmp_path):
+    path = tmp_path / "key"
+    path.write_text(ONE)
+    run, data = kept_with(path, tmp_path)
+    assert run.state.label == "Success"
+    assert f"hmac-sha256:{key_id(ONE.encode())}:".encode() in data
+
+
+def test_workers_that_do_not_find_the_key_keep_nothing(tmp_path):
+    run, data = kept_with(ONE, tmp_path)
+    assert isinstance(run.error, SigningKeyError)
+    assert VARIABLE in str(run.error)
+    assert data == b""
+
+
 # -- the envelope --------------------------------------------------------------------------------------------
 
 
