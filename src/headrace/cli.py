@@ -7,9 +7,12 @@ go to standard error.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +22,7 @@ from headrace import cli_runs as shown
 from headrace import cli_storages as storages
 from headrace import cli_support as support
 from headrace._version import __version__
-from headrace.errors import MissingPackage, NotFound, StorageError
+from headrace.errors import EnvelopeError, LeftOut, MissingPackage, NotFound, StorageError
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
@@ -76,7 +79,16 @@ StorageOptions = Annotated[
 
 def main() -> None:
     """Run the command line."""
+    warnings.showwarning = functools.partial(_warn, warnings.showwarning)
     app(prog_name="headrace")
+
+
+def _warn(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """What a listing left out is news for people, not for programmers."""
+    if issubclass(category, LeftOut):
+        support.remark(str(message))
+    else:
+        otherwise(message, category, *where)
 
 
 def _show_version(wanted: bool) -> None:

@@ -46,6 +46,8 @@ survives a pickle, and the standard class is a base where one fits::
     │   └── ValueReleased                     a value was asked for that is no longer kept
     ├── NotInTask(RuntimeError)               hr.context() where no task is being executed
     └── IllegalMove(AssertionError)           a bug of headrace itself; please report it
+
+One warning is its own: `LeftOut`, of what a listing left out because it is not good.
 """
 
 from __future__ import annotations
@@ -248,3 +250,7 @@ class NotInTask(HeadraceError, RuntimeError):
 
 class IllegalMove(HeadraceError, AssertionError):
     """A state machine was asked for a move that its table does not hold."""
+
+
+class LeftOut(RuntimeWarning):
+    """A listing left something out that lies in the storage and is not good, so that it hides no others."""

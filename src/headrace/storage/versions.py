@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from headrace.errors import AlreadyExists, EnvelopeError, NoSuchFlow
+from headrace.errors import AlreadyExists, EnvelopeError, LeftOut, NoSuchFlow
 from headrace.storage.capture import location_of
 from headrace.storage.envelope import versions as software
 from headrace.storage.files import Files
@@ -146,7 +146,7 @@ class Versions:
                 try:
                     found[name] = _version(name, number, key, facts[key])
                 except EnvelopeError as error:
-                    warnings.warn(f"flow {name!r} is left out: {error}", RuntimeWarning, stacklevel=4)
+                    warnings.warn(f"flow {name!r} is left out: {error}", LeftOut, stacklevel=4)
         return found
 
     def see(self, name: str) -> Seen:
