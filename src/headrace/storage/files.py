@@ -80,11 +80,11 @@ class Files:
         Use this one instead of making one from the URL's protocol and the options.
     hint : str, optional
         Added to the message when access is denied.
+    seal : Seal, optional
+        What signs and checks objects; for whoever writes and reads them, not used here. Default: no keys.
     deadline : float, default 15
         Seconds within which the store must answer; for large objects, one more per megabyte. A folder takes the time
         that its file system takes.
-    seal : Seal, optional
-        What signs and checks objects; for whoever writes and reads them, not used here. Default: no keys.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class Files:
         filesystem: Any = None,
         *,
         hint: str = "",
-        deadline: float = DEADLINE,
         seal: Seal = UNSEALED,
+        deadline: float = DEADLINE,
     ) -> None:
         self.url = normal_url(url)
         self.seal = seal

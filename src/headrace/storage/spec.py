@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Mapping
@@ -45,7 +46,7 @@ class StorageSpec:
         object.__setattr__(self, "url", normal_url(self.url))
         object.__setattr__(self, "name", self.name or default_name(self.url))
 
-    @property
+    @functools.cached_property
     def seal(self) -> Seal:
         """What signs and checks this storage's objects."""
         return Seal(self.signing_keys, lacking=_KEYS in self.lacking)
@@ -68,7 +69,7 @@ class StorageSpec:
         references = references_of(self.signing_keys)
         if references is not None:
             data[_KEYS] = references
-        elif self.seal.active:  # without its keys, but never without saying that there are some
+        elif _KEYS in self.lacking or self.seal.active:  # never without saying that there are some
             omitted.append(_KEYS)
         return {**data, "omitted": sorted({*omitted, *self.lacking})}
 
