@@ -159,6 +159,11 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
             return body
 
 
+def _address_of(listening: Any) -> str:
+    host, port = listening.getsockname()
+    return f"{host}:{port}"
+
+
 @contextmanager
 def proxy_before(server: Server) -> Iterator[Proxy]:
     """Run a proxy in a thread of this process."""
@@ -169,7 +174,7 @@ def proxy_before(server: Server) -> Iterator[Proxy]:
     async def serve() -> None:
         proxy._loop = asyncio.get_running_loop()
         listener = await asyncio.start_server(proxy._connected, "127.0.0.1", 0)
-        proxy.address = "127.0.0.1:%d" % listener.sockets[0].getsockname()[1]
+        proxy.address = _address_of(listener.sockets[0])
         ready.set()
         await done.wait()
         listener.close()
@@ -199,7 +204,7 @@ def address_that_refuses() -> Iterator[str]:
     """Nobody listens there, and nobody else can."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        yield "127.0.0.1:%d" % taken.getsockname()[1]
+        yield _address_of(taken)
 
 
 @contextmanager
@@ -213,7 +218,7 @@ def address_that_drops() -> Iterator[str]:
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(full.getsockname())
-        yield "127.0.0.1:%d" % full.getsockname()[1]
+        yield _address_of(full)
 
 
 @contextmanager
@@ -222,4 +227,4 @@ def address_that_is_silent() -> Iterator[str]:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(100)
-        yield "127.0.0.1:%d" % silent.getsockname()[1]
+        yield _address_of(silent)

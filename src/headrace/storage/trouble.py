@@ -35,7 +35,7 @@ _MISSING = {"FileNotFoundError", "ResourceNotFoundError", "NotADirectoryError", 
 _PRESENT = {"FileExistsError", "ResourceExistsError"}
 _PRESENT_WORDS = ("(preconditionfailed)",)
 #: where the packages put the HTTP status of an answer.
-_STATUS = ("status_code", "code", "status")
+_STATUS = ("status_code", "status", "code")
 #: of a store that may answer a moment later; 409 is what S3 says to two conditional puts at once.
 _BUSY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 _BUSY_WORDS = ("ebusy", "serviceunavailable", "slowdown", "internalerror", "serverbusy", "conditionalrequestconflict")
@@ -161,7 +161,14 @@ def _words(error: BaseException) -> str:
 
 
 def _status(error: Exception) -> int | None:
-    return next((found for name in _STATUS if isinstance(found := getattr(error, name, None), int)), None)
+    for link in chain(error):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):  # botocore's
+            return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+        found = next((found for name in _STATUS if isinstance(found := getattr(link, name, None), int)), None)
+        if found is not None:
+            return found
+    return None
 
 
 def _is_busy(error: Exception) -> bool:

@@ -26,7 +26,7 @@ class ReadOnly(Remote):
     def _refuse(self, what: str) -> StorageError:
         return StorageError(f"cannot {what} in {self.url}: {self.why}")
 
-    async def _create(self, key: str, data: bytes) -> None:
+    async def _create(self, key: str, data: bytes, mark: str) -> None:
         raise self._refuse(f"create {key!r}")
 
     async def _replace(self, key: str, data: bytes) -> None:

@@ -76,7 +76,7 @@ class Sftp(Remote):
         async with (await self._sftp()).open(self._at(key), "rb") as file:
             return bytes(await file.read())
 
-    async def _create(self, key: str, data: bytes) -> None:
+    async def _create(self, key: str, data: bytes, mark: str) -> None:
         sftp, path = await self._sftp(), self._at(key)
         temporary = await self._write_temporary(sftp, path, data)
         try:
@@ -122,7 +122,7 @@ class Sftp(Remote):
             raise
 
     async def _remove(self, sftp: Any, path: str, why: BaseException) -> None:
-        """Remove a temporary file; if there was no answer, without waiting, so that nobody out of time is held by it."""
+        """Remove a temporary file; without waiting if there was no answer, so as not to hold who is out of time."""
 
         async def remove() -> None:
             with suppress(self._ssh.Error, OSError, TimeoutError):
