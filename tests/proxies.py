@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -159,11 +158,6 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
             return body
 
 
-def _address_of(listening: Any) -> str:
-    host, port = listening.getsockname()
-    return f"{host}:{port}"
-
-
 @contextmanager
 def proxy_before(server: Server) -> Iterator[Proxy]:
     """Run a proxy in a thread of this process."""
@@ -174,7 +168,7 @@ def proxy_before(server: Server) -> Iterator[Proxy]:
     async def serve() -> None:
         proxy._loop = asyncio.get_running_loop()
         listener = await asyncio.start_server(proxy._connected, "127.0.0.1", 0)
-        proxy.address = _address_of(listener.sockets[0])
+        proxy.address = "{}:{}".format(*listener.sockets[0].getsockname())
         ready.set()
         await done.wait()
         listener.close()
@@ -197,34 +191,3 @@ def led_to(address: str, server: Server, given: str | Mapping[str, Any]) -> Any:
     if isinstance(given, str):
         return given.replace(upstream, address)
     return {name: led_to(address, server, value) if isinstance(value, str) else value for name, value in given.items()}
-
-
-@contextmanager
-def address_that_refuses() -> Iterator[str]:
-    """Nobody listens there, and nobody else can."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield _address_of(taken)
-
-
-@contextmanager
-def address_that_drops() -> Iterator[str]:
-    """What is sent there is lost, as behind a firewall: the queue of connections is full, and nobody takes any."""
-    with ExitStack() as stack:
-        full = stack.enter_context(socket.socket())
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        for _ in range(4):
-            filler = stack.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex(full.getsockname())
-        yield _address_of(full)
-
-
-@contextmanager
-def address_that_is_silent() -> Iterator[str]:
-    """Connections are taken, and nothing is ever said."""
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen(100)
-        yield _address_of(silent)
