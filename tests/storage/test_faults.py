@@ -1,4 +1,4 @@
-"""Networks that fail and stores that are busy for a moment: the verbs keep their promise. (Lasting trouble: test_trouble.)"""
+"""Networks that fail and stores that are busy for a moment: the verbs keep their promise, as if nothing had been."""
 
 from __future__ import annotations
 
