@@ -22,7 +22,7 @@ from headrace import cli_runs as shown
 from headrace import cli_storages as storages
 from headrace import cli_support as support
 from headrace._version import __version__
-from headrace.errors import EnvelopeError, LeftOut, MissingPackage, NotFound, StorageError
+from headrace.errors import LeftOut, MissingPackage, NotFound, StorageError
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
