@@ -215,10 +215,10 @@ class Flow(FlowDefinition):
         example : mapping, optional
             Parameter values, over the defaults, that the manifest's graph is drawn for.
         """
-        from headrace.storage.capture import capture
-        from headrace.storage.envelope import read_header
+        from headrace.storage.capture import capture, open_flow
 
-        data = read_header(capture(self, example).data, f"flow {self.name!r}")
+        captured = capture(self, example)
+        data = open_flow(captured.data, captured.location).header
         data["storage"] = self.storage.serialize() if self.storage is not None else None
         data["location"] = self.location
         return data
@@ -252,7 +252,7 @@ def _passing_storage() -> Storage:
     from headrace.storage.files import private_memory
     from headrace.store import Storage
 
-    storage = Storage("memory://run", name="run", filesystem=private_memory())
+    storage = Storage("memory://run", name="run", filesystem=private_memory(), signing_keys=())
     storage.hints = _hints()
     return storage
 

@@ -18,6 +18,7 @@ from headrace.errors import AlreadyExists, HeadraceError, NotFound, NotPicklable
 from headrace.storage.confidential import has_password, secret_texts
 from headrace.storage.media import DEADLINE, PROTOCOLS, Keys, Medium, open_medium, private_memory
 from headrace.storage.media.medium import Place
+from headrace.storage.signing import UNSEALED, Seal
 from headrace.storage.trouble import meaning, names_no_bucket, translate
 
 __all__ = ["DEADLINE", "Files", "normal_url", "private_memory"]
@@ -79,6 +80,8 @@ class Files:
         Use this one instead of making one from the URL's protocol and the options.
     hint : str, optional
         Added to the message when access is denied.
+    seal : Seal, optional
+        What signs and checks objects; for whoever writes and reads them, not used here. Default: no keys.
     deadline : float, default 15
         Seconds within which the store must answer; for large objects, one more per megabyte. A folder takes the time
         that its file system takes.
@@ -91,9 +94,11 @@ class Files:
         filesystem: Any = None,
         *,
         hint: str = "",
+        seal: Seal = UNSEALED,
         deadline: float = DEADLINE,
     ) -> None:
         self.url = normal_url(url)
+        self.seal = seal
         self._hint = f"; {hint}" if hint else ""
         self._deadline = deadline
         options = dict(storage_options or {})

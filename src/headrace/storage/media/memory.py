@@ -14,47 +14,47 @@ class Memory(OneByOne):
     """An in-memory file system of fsspec; a lock makes creation exclusive."""
 
     def __init__(self, place: Place) -> None:
-        self._filesystem = place.filesystem or _shared_memory()
-        self._root = str(self._filesystem._strip_protocol(place.url)).rstrip("/")
+        self.filesystem = place.filesystem or _shared_memory()
+        self._root = str(self.filesystem._strip_protocol(place.url)).rstrip("/")
 
     def _at(self, key: str) -> str:
         return f"{self._root}/{key}"
 
     def read(self, key: str) -> bytes:
         """Return the bytes of an object."""
-        return bytes(self._filesystem.cat_file(self._at(key)))
+        return bytes(self.filesystem.cat_file(self._at(key)))
 
     def create(self, key: str, data: bytes) -> None:
         """Write an object that is not there yet."""
         with _LOCK:
-            if self._filesystem.exists(self._at(key)):
+            if self.filesystem.exists(self._at(key)):
                 raise FileExistsError(key)
-            self._filesystem.pipe_file(self._at(key), data)
+            self.filesystem.pipe_file(self._at(key), data)
 
     def replace(self, key: str, data: bytes) -> None:
         """Write an object."""
         with _LOCK:
-            self._filesystem.pipe_file(self._at(key), data)
+            self.filesystem.pipe_file(self._at(key), data)
 
     def exists(self, key: str) -> bool:
         """Whether an object is there."""
-        return bool(self._filesystem.isfile(self._at(key)))
+        return bool(self.filesystem.isfile(self._at(key)))
 
     def list(self, key: str) -> Keys:
         """All objects below a key."""
         with _LOCK:  # a dict must not change while it is walked
-            found = self._filesystem.find(self._at(key))
+            found = self.filesystem.find(self._at(key))
         return [path[len(self._root) + 1 :] for path in found]
 
     def children(self, key: str) -> Keys:
         """The next parts of all keys below a key."""
         with _LOCK:
-            found = self._filesystem.ls(self._at(key), detail=False)
+            found = self.filesystem.ls(self._at(key), detail=False)
         return [path.rstrip("/").rpartition("/")[2] for path in found]
 
     def delete(self, key: str) -> None:
         """Remove an object."""
-        self._filesystem.rm_file(self._at(key))
+        self.filesystem.rm_file(self._at(key))
 
 
 def _shared_memory() -> Any:
