@@ -112,6 +112,11 @@ class Files:
     def __reduce__(self) -> NoReturn:
         raise NotPicklable(f"{self!r} holds credentials, so it does not travel; pickle or serialize the storage")
 
+    @property
+    def writable(self) -> bool:
+        """Whether objects can be created there: not by HTTP, say."""
+        return self._medium.writable
+
     def read(self, key: str) -> bytes:
         """Return an object's bytes.
 

@@ -17,7 +17,7 @@ from headrace.storage.catalog import Catalog
 from headrace.storage.check import check_in_fresh_interpreter
 from headrace.storage.costs import StoredCosts
 from headrace.storage.envelope import Envelope, signed
-from headrace.storage.files import Files
+from headrace.storage.files import DEADLINE, Files
 from headrace.storage.resolving import LOCATION, nothing_at
 from headrace.storage.runs import RunRecord, runs_of
 from headrace.storage.signing import KeySources, sources_of
@@ -41,6 +41,8 @@ class StoredFlows(Catalog):
     signing_keys : str, bytes, path, callable, or a list of them, optional
         Sign what is written, and refuse what is not signed; see `headrace.storage.signing.sources_of`. Default: the
         variable ``HEADRACE_SIGNING_KEY``; an empty list: no keys.
+    deadline : float, default 15
+        Seconds within which the store must answer; large objects get more.
     """
 
     def __init__(
@@ -51,14 +53,18 @@ class StoredFlows(Catalog):
         name: str | None = None,
         filesystem: Any = None,
         signing_keys: KeySources | None = None,
+        deadline: float = DEADLINE,
     ) -> None:
         keys = sources_of(signing_keys)
-        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}), signing_keys=keys)
+        options = dict(storage_options or {})
+        spec = StorageSpec(os.fspath(url), name or "", options, signing_keys=keys, deadline=deadline)
         self._open(spec, filesystem)
 
     def _open(self, spec: StorageSpec, filesystem: Any = None) -> None:
         self.spec = spec
-        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint, seal=spec.seal)
+        self.files = Files(
+            spec.url, spec.storage_options, filesystem, hint=spec.hint, seal=spec.seal, deadline=spec.deadline
+        )
         self.hints = self.files  # where hints lie; `Flow.run` keeps them longer than the rest
         self.url = spec.url
         self.name = spec.name
