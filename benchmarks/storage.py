@@ -1,7 +1,7 @@
 """Many small objects and a large one, put and got: ``python -m benchmarks.storage``.
 
-On a local folder, on S3 (moto's server, a process of its own), and on the same S3 behind a proxy that adds 30 ms to each
-answer (`benchmarks.delay`), which is how far away a bucket in another region is. Side by side, in turns, in this process:
+On a local folder, on S3 (moto's server, a process of its own), and on the same S3 behind a proxy that adds 30 ms to
+each answer (`benchmarks.delay`). Side by side, in turns, in this process:
 
 * ``fsspec``: plain ``pipe_file`` and ``cat_file``, one by one, on a file system as ``fsspec.filesystem`` makes it,
 * ``fsspec batch``: its ``pipe`` and ``cat``,
@@ -287,7 +287,7 @@ def table(found: dict[str, Any]) -> str:
 
     def cell(way: str) -> Callable[[dict[str, Any]], str]:
         text = seconds(way)
-        return lambda shape: text(shape) if way in shape["seconds"] else "–"
+        return lambda shape: text(shape) if way in shape["seconds"] else "–"  # noqa: RUF001 - as in the other tables
 
     def ratio(shape: dict[str, Any]) -> str:
         ours = shape["seconds"].get("headrace batch") or shape["seconds"]["headrace"]
