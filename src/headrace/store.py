@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from headrace.core.flow import FlowDefinition
 from headrace.core.secret import Secret, secret_json
 from headrace.errors import RunError, StorageError
-from headrace.storage.capture import load_flow
 from headrace.storage.costs import StoredCosts
 from headrace.storage.files import Files, private_memory
 from headrace.storage.flows import StoredFlows
@@ -48,6 +47,9 @@ class Storage(StoredFlows):
         Passed to the fsspec file system, e.g. ``{"endpoint_url": …}``. Secrets among them stay in this process.
     name : str, optional
         Default: derived from the URL.
+    pickle : bool, default True
+        Whether pickles are written and read. Without them, nobody who can write to the storage can run code of their
+        own where its flows run, and flows need ``source="module"`` or ``source="script"``.
     signing_keys : str, bytes, path, callable, or a list of them, optional
         Keys of which the first signs all that is written, and without a signature by one of which nothing is used: the
         key itself, the path of a file, ``"env:NAME"``, or a function or its ``"module:name"``. Default: what the
@@ -91,8 +93,10 @@ class Storage(StoredFlows):
         from headrace.execution.runner import FlowRunner  # only who runs flows waits for what that needs
 
         envelope = self._envelope(location)
-        flow = self._live.get(location) or load_flow(envelope)
-        return FlowRunner(flow, envelope.where, self._begin_run, drawn=_drawn(envelope.header))
+        flow = self._live.get(location) or self._loaded(envelope)
+        return FlowRunner(
+            flow, envelope.where, self._begin_run, drawn=_drawn(envelope.header), pickles=self.spec.pickle
+        )
 
     def with_live(self, flow: FlowDefinition, location: str) -> Storage:
         """Return this storage for one run that the flow object itself starts: that object is drawn, not its copy.

@@ -257,7 +257,7 @@ class TestCallers:
             medium.read("a")
 
         done = asyncio.run_coroutine_threadsafe(misuse(), medium._loop)
-        with pytest.raises(StorageError, match="asyncio.to_thread"):
+        with pytest.raises(StorageError, match=r"asyncio\.to_thread"):
             done.result(10)
 
     def test_on_another_loop_it_works(self, medium):

@@ -14,7 +14,7 @@ from headrace.storage.confidential import without_secrets
 from headrace.storage.files import DEADLINE, normal_url
 from headrace.storage.signing import KeySource, KeySources, Seal, references_of, sources_of
 
-_FIELDS = {"url", "name", "storage_options", "omitted", "signing_keys", "deadline"}
+_FIELDS = {"url", "name", "storage_options", "omitted", "pickle", "signing_keys", "deadline"}
 _KEYS = "signing_keys"
 
 
@@ -32,6 +32,8 @@ class StorageSpec:
         As the user gave them, secrets included; never shown.
     lacking : tuple of str
         Dotted names of options that were left out when the storage was written down, and not given again.
+    pickle : bool
+        Whether pickles are written and read.
     signing_keys : tuple of key sources, optional
         See `headrace.storage.signing.sources_of`; never shown.
     deadline : float
@@ -42,6 +44,7 @@ class StorageSpec:
     name: str = ""
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lacking: tuple[str, ...] = ()
+    pickle: bool = True
     signing_keys: tuple[KeySource, ...] | None = field(default=None, repr=False)
     deadline: float = DEADLINE
 
@@ -71,6 +74,8 @@ class StorageSpec:
         """Return JSON data without secrets; ``omitted`` names what was left out."""
         options, omitted = without_secrets(self.storage_options)
         data: dict[str, Any] = {"url": self.url, "name": self.name, "storage_options": options}
+        if not self.pickle:
+            data["pickle"] = False
         references = references_of(self.signing_keys)
         if references is not None:
             data[_KEYS] = references
@@ -113,8 +118,16 @@ class StorageSpec:
         if signing_keys is None and _KEYS in omitted:
             lacking.append(_KEYS)
         keys = sources_of(data.get(_KEYS) if signing_keys is None else signing_keys)
-        deadline = data.get("deadline", DEADLINE)
-        return cls(data["url"], data.get("name") or "", options, tuple(lacking), keys, deadline)
+        # What is not plainly allowed is forbidden: a storage without pickles never becomes one with them by accident.
+        return cls(
+            data["url"],
+            data.get("name") or "",
+            options,
+            tuple(lacking),
+            pickle=data.get("pickle", True) is True,
+            signing_keys=keys,
+            deadline=data.get("deadline", DEADLINE),
+        )
 
 
 def default_name(url: str) -> str:
