@@ -14,8 +14,10 @@ from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from headrace.errors import AlreadyExists, NotFound, NotPicklable, StorageError
-from headrace.storage.confidential import has_password, secret_texts
-from headrace.storage.media import DEADLINE, Keys, medium_of, open_filesystem, private_memory
+from headrace.storage.concealed import Secrets
+from headrace.storage.confidential import has_password, merged, secret_texts
+from headrace.storage.credentials import Renewing, ask
+from headrace.storage.media import DEADLINE, Keys, Medium, medium_of, open_filesystem, private_memory, root_of
 from headrace.storage.trouble import names_no_bucket, translate
 
 __all__ = ["DEADLINE", "Files", "normal_url", "private_memory"]
@@ -43,7 +45,8 @@ def normal_url(url: str | os.PathLike[str]) -> str:
         raise StorageError("a storage needs a URL, got an empty text; give e.g. 's3://bucket/flows' or 'flows'")
     if has_password(text):
         raise StorageError(
-            "the URL of the storage holds a password, and URLs get written down; give it in storage_options instead"
+            "the URL of the storage holds a password or a token, and URLs get written down; give it in storage_options "
+            "instead"
         )
     if "::" in text:
         raise StorageError(
@@ -77,6 +80,8 @@ class Files:
         Use this one instead of making one from the URL's protocol and the options.
     hint : str, optional
         Added to the message when access is denied.
+    credentials : str, optional
+        Name of a provider of further options; see `headrace.storage.credentials`.
     """
 
     def __init__(
@@ -86,18 +91,22 @@ class Files:
         filesystem: Any = None,
         *,
         hint: str = "",
+        credentials: str = "",
     ) -> None:
         self.url = normal_url(url)
         self._hint = f"; {hint}" if hint else ""
         options = storage_options or {}
-        self._secrets = tuple(secret_texts(options))
-        if filesystem is None:
-            protocol = self.url.partition("://")[0]
-            with self._translated("open the storage"):
-                filesystem = open_filesystem(protocol, self.url, options)
-        self._medium = medium_of(filesystem)
-        root = str(filesystem._strip_protocol(self.url))
-        self._root = root.rstrip("/")
+        self._secrets = Secrets(secret_texts(options))
+        with self._translated("open the storage"):
+            if filesystem is None and credentials:
+                self._medium: Medium = Renewing(lambda: merged(options, ask(credentials)), self._open)
+            else:
+                self._medium = self._open(options) if filesystem is None else medium_of(filesystem)
+            self._root = root_of(self.url, filesystem)
+
+    def _open(self, options: Mapping[str, Any]) -> Medium:
+        self._secrets.add(secret_texts(options))
+        return medium_of(open_filesystem(self.url.partition("://")[0], self.url, options))
 
     def __repr__(self) -> str:
         return f"<Files {self.url}>"
@@ -236,10 +245,14 @@ class Files:
         try:
             yield
         except Exception as error:
-            translated = translate(error, asked=asked, url=self.url, hint=self._hint, secrets=self._secrets)
+            translated = translate(error, asked=asked, url=self.url, hint=self._hint, secrets=self._secrets.forms)
             if translated is error:
                 raise
-            raise translated from error
+            cause = self._secrets.cause(error)
+            try:
+                raise translated from cause
+            finally:
+                translated.__context__ = cause  # and not what Python puts there, which may hold a secret
 
 
 @contextmanager

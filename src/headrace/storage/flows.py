@@ -11,7 +11,7 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
@@ -28,6 +28,7 @@ from headrace.storage.capture import (
 )
 from headrace.storage.check import check_in_fresh_interpreter
 from headrace.storage.costs import StoredCosts
+from headrace.storage.credentials import provider_name
 from headrace.storage.envelope import Envelope, open_envelope, versions
 from headrace.storage.files import Files
 from headrace.storage.records import create_record, read_record
@@ -67,6 +68,10 @@ class StoredFlows:
         Default: derived from the URL.
     filesystem : fsspec file system, optional
         Use this one instead of making one.
+    credentials : str or callable, optional
+        Who gives further storage options, secret ones, in whichever process needs them: a function without arguments,
+        by its name ``"package.module:function"``, or an entry point of the group ``headrace.credentials``. Called when
+        they are first needed, and again when access is denied.
     """
 
     def __init__(
@@ -76,13 +81,15 @@ class StoredFlows:
         *,
         name: str | None = None,
         filesystem: Any = None,
+        credentials: str | Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
-        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}))
+        options = dict(storage_options or {})
+        spec = StorageSpec(os.fspath(url), name or "", options, credentials=provider_name(credentials))
         self._open(spec, filesystem)
 
     def _open(self, spec: StorageSpec, filesystem: Any = None) -> None:
         self.spec = spec
-        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint)
+        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint, credentials=spec.credentials)
         self.hints = self.files  # where hints lie; `Flow.run` keeps them longer than the rest
         self.url = spec.url
         self.name = spec.name

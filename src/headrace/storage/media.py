@@ -272,6 +272,22 @@ def open_filesystem(protocol: str, url: str, options: Mapping[str, Any]) -> Any:
     return cls(**_with_defaults(protocol, cls, options))
 
 
+def root_of(url: str, filesystem: Any = None) -> str:
+    """Return the path of a URL within its file system, without a slash at its end.
+
+    Parameters
+    ----------
+    url : str
+        In its one spelling.
+    filesystem : fsspec file system, optional
+        Default: the class of the URL's protocol tells, so that none need be opened.
+    """
+    import fsspec
+
+    knows = filesystem or fsspec.get_filesystem_class(url.partition("://")[0])
+    return str(knows._strip_protocol(url)).rstrip("/")
+
+
 def _missing_package(protocol: str, url: str, error: ImportError) -> MissingPackage:
     from fsspec.registry import known_implementations
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from headrace.errors import StorageError
-from headrace.storage.confidential import without_secrets
+from headrace.storage.confidential import merged, without_secrets
 from headrace.storage.files import normal_url
 
-_FIELDS = {"url", "name", "storage_options", "omitted"}
+_FIELDS = {"url", "name", "storage_options", "credentials", "omitted"}
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class StorageSpec:
         Unique name of the storage.
     storage_options : mapping
         As the user gave them, secrets included; never shown.
+    credentials : str
+        Name of a provider of further options, secret ones; empty if there is none.
     lacking : tuple of str
         Dotted names of options that were left out when the storage was written down, and not given again.
     """
@@ -35,6 +37,7 @@ class StorageSpec:
     name: str = ""
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lacking: tuple[str, ...] = ()
+    credentials: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", normal_url(self.url))
@@ -47,7 +50,7 @@ class StorageSpec:
             return ""
         return (
             f"the storage was serialized without {', '.join(self.lacking)}: give them again, "
-            "deserialize(..., storage_options={...})"
+            "deserialize(..., storage_options={...}), or say who gives them, Storage(..., credentials='module:function')"
         )
 
     def serialize(self) -> dict[str, Any]:
@@ -57,6 +60,7 @@ class StorageSpec:
             "url": self.url,
             "name": self.name,
             "storage_options": options,
+            **({"credentials": self.credentials} if self.credentials else {}),
             "omitted": sorted({*omitted, *self.lacking}),
         }
 
@@ -80,24 +84,15 @@ class StorageSpec:
         if unknown or not isinstance(data.get("url"), str):
             what = f"has unknown fields {', '.join(sorted(unknown))}" if unknown else "has no url"
             raise StorageError(f"this is not a serialized storage: it {what}; give what storage.serialize() returned")
-        options = _merged(data.get("storage_options") or {}, storage_options or {})
+        options = merged(data.get("storage_options") or {}, storage_options or {})
         lacking = tuple(name for name in data.get("omitted") or [] if not _has(options, name))
-        return cls(data["url"], data.get("name") or "", options, lacking)
+        return cls(data["url"], data.get("name") or "", options, lacking, data.get("credentials") or "")
 
 
 def default_name(url: str) -> str:
     """Return a readable name for a storage, the same for the same URL and different for different ones."""
     last = re.sub(r"[^A-Za-z0-9_.\-]+", "-", url.rpartition("/")[2]).strip("-") or url.partition(":")[0]
     return f"{last}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for name, value in above.items():
-        inner = merged.get(name)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        merged[name] = _merged(inner, value) if both else value  # type: ignore[arg-type]
-    return merged
 
 
 def _has(options: Mapping[str, Any], dotted: str) -> bool:
