@@ -50,7 +50,7 @@ class StorageSpec:
             return ""
         return (
             f"the storage was serialized without {', '.join(self.lacking)}: give them again, "
-            "deserialize(..., storage_options={...}), or say who gives them, Storage(..., credentials='module:function')"
+            "deserialize(..., storage_options={...}), or name who gives them: Storage(..., credentials='module:name')"
         )
 
     def serialize(self) -> dict[str, Any]:
