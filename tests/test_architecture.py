@@ -17,8 +17,9 @@ ALLOWED = {
     "errors": set(),
     "_version": set(),
     "redaction": set(),
+    "advice": set(),
     "core": {"errors"},
-    "pickling": {"errors", "core"},
+    "pickling": {"errors", "advice", "core"},
     "parameters": {"errors", "core"},
     "report": {"errors", "core"},
     "storage": {"errors", "_version", "redaction", "core", "pickling", "parameters"},
@@ -34,6 +35,7 @@ ALLOWED = {
     },
     "cli": {"errors", "_version", "store", "environments", "flows", "loading", "cli_support", "report", "parameters"},
     "__main__": {"cli"},
+    "testing": {"errors", "core", "storage", "store", "flows"},
 }  # fmt: skip
 
 #: what the pure core may import beside itself and `errors`

@@ -13,6 +13,7 @@ import shlex
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from headrace.errors import AlreadyExists, HeadraceError, NotFound, SetupError, StorageError
+from headrace.errors import AlreadyExists, HeadraceError, NotFound, PreflightWarning, SetupError, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -221,7 +222,7 @@ def private_storage() -> Storage:
     from headrace.storage.media import private_memory
     from headrace.store import Storage
 
-    return Storage("memory://run", name="run", filesystem=private_memory())
+    return Storage("memory://run", name="run", filesystem=private_memory(), signing_keys=())
 
 
 def stored_flow(target: Target, options: Sequence[str] | None) -> tuple[Storage, str]:
@@ -260,7 +261,9 @@ def store_flow(store: Storage, flow: Flow, *, replace: bool = False, example: Ma
     """
     try:
         location = store.add_flow(flow, replace=replace, example=example)
-        store.build()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PreflightWarning)  # told below, with the rest
+            store.build()
     except AlreadyExists as error:
         if "origin" not in error.facts:
             raise
@@ -268,6 +271,8 @@ def store_flow(store: Storage, flow: Flow, *, replace: bool = False, example: Ma
             f"the name {flow.name!r} belongs in {store.url} to the flow of {error.facts['origin']}, and this one is of "
             f"{flow.qualified_name}; give it another name, or take the name over with headrace add --replace"
         ) from error
+    for finding in store.findings:
+        remark(f"{finding.level}: {finding}")
     return location
 
 

@@ -18,12 +18,14 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── AlreadyExists(FileExistsError)
     │   ├── AccessDenied(PermissionError)
     │   ├── Unreachable(ConnectionError)      no network, no such host, no answer in time
+    │   ├── SigningKeyError                   a key that signs is missing, or cannot be used
     │   └── EnvelopeError                     what lies there is not an intact object of ours
     │       ├── ForeignObject                 not written by headrace
     │       ├── NewerFormat                   written by a later headrace
-    │       ├── IncompatibleObject            written by another Python minor version
+    │       ├── IncompatibleObject            written by another Python minor version, or a newer cloudpickle
     │       ├── TruncatedObject
-    │       └── DamagedObject
+    │       ├── DamagedObject
+    │       └── UntrustedObject               not signed by a key that is trusted here
     ├── SetupError(RuntimeError)              an environment could not be brought up
     │   └── NoSuchWorker                      no worker of the cluster offers what a task asks for
     ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
@@ -40,6 +42,8 @@ survives a pickle, and the standard class is a base where one fits::
     │   └── ValueReleased                     a value was asked for that is no longer kept
     ├── NotInTask(RuntimeError)               hr.context() where no task is being executed
     └── IllegalMove(AssertionError)           a bug of headrace itself; please report it
+
+One warning: ``PreflightWarning(UserWarning)``, of a build that found what may go wrong elsewhere.
 """
 
 from __future__ import annotations
@@ -132,6 +136,10 @@ class Unreachable(StorageError, ConnectionError):
     """The storage does not answer."""
 
 
+class SigningKeyError(StorageError):
+    """A key that signs what a storage holds is missing, or cannot be used."""
+
+
 class EnvelopeError(StorageError):
     """What lies at a location is not an intact object of headrace."""
 
@@ -145,7 +153,7 @@ class NewerFormat(EnvelopeError):
 
 
 class IncompatibleObject(EnvelopeError):
-    """The object was written by another minor version of Python."""
+    """The object was written by another minor version of Python, or by a newer cloudpickle, than is here."""
 
 
 class TruncatedObject(EnvelopeError):
@@ -162,6 +170,10 @@ class SetupError(HeadraceError, RuntimeError):
 
 class NoSuchWorker(SetupError):
     """A task asks for resources or workers that the cluster does not have."""
+
+
+class UntrustedObject(EnvelopeError):
+    """The object is not signed by a key that is trusted here: unsigned, by another key, changed, or moved."""
 
 
 class RunError(HeadraceError, RuntimeError):
@@ -218,3 +230,7 @@ class NotInTask(HeadraceError, RuntimeError):
 
 class IllegalMove(HeadraceError, AssertionError):
     """A state machine was asked for a move that its table does not hold."""
+
+
+class PreflightWarning(UserWarning):
+    """A flow was stored, and something in it may go wrong elsewhere, or costs much."""

@@ -19,8 +19,7 @@ from headrace.errors import FlowError
 from headrace.execution.flowrun import FlowRun, attach
 from headrace.report.html import graph_html
 from headrace.report.text import graph_tree
-from headrace.storage.capture import capture
-from headrace.storage.envelope import read_header
+from headrace.storage.capture import capture, open_flow
 from headrace.storage.files import Files, private_memory
 from headrace.store import Storage
 
@@ -165,7 +164,7 @@ class Flow(FlowDefinition):
                 f"{{{name!r}: ...}})"
             )
         storage = self.storage or _passing_storage()
-        location = storage.add_flow(self, replace=True)
+        location = storage.stage(self, replace=True)
         return environment or self.environment or LocalEnvironment(), storage.with_live(self, location), location
 
     def bind(self, **parameters: Any) -> Bound:
@@ -210,7 +209,8 @@ class Flow(FlowDefinition):
         example : mapping, optional
             Parameter values, over the defaults, that the manifest's graph is drawn for.
         """
-        data = read_header(capture(self, example).data, f"flow {self.name!r}")
+        captured = capture(self, example)
+        data = open_flow(captured.data, captured.location).header
         data["storage"] = self.storage.serialize() if self.storage is not None else None
         data["location"] = self.location
         return data
@@ -237,7 +237,7 @@ def _good(run: FlowRun) -> FlowRun:
 
 def _passing_storage() -> Storage:
     """A storage in memory that ends with its run; but what tasks cost, this process's next run of the flow knows."""
-    storage = Storage("memory://run", name="run", filesystem=private_memory())
+    storage = Storage("memory://run", name="run", filesystem=private_memory(), signing_keys=())
     storage.hints = _hints()
     return storage
 

@@ -43,6 +43,10 @@ class Storage(StoredFlows):
         Passed to the fsspec file system, e.g. ``{"endpoint_url": …}``. Secrets among them stay in this process.
     name : str, optional
         Default: derived from the URL.
+    signing_keys : str, bytes, path, callable, or a list of them, optional
+        Keys of which the first signs all that is written, and without a signature by one of which nothing is used: the
+        key itself, the path of a file, ``"env:NAME"``, or a function or its ``"module:name"``. Default: what the
+        variable ``HEADRACE_SIGNING_KEY`` holds, if it is set; an empty list: none. They never leave this process.
 
     Examples
     --------

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,7 +19,8 @@ from headrace.core.graph import Graph
 from headrace.core.policy import options_of
 from headrace.core.task import Task
 from headrace.errors import DamagedObject
-from headrace.storage.envelope import Envelope, open_envelope, pack
+from headrace.storage.envelope import Envelope, digest_of, open_envelope, pack
+from headrace.storage.signing import UNSEALED, Seal
 
 KIND = "flow"
 #: what a flow object knows about where it lives; it would make equal flows unequal, and it can hold
@@ -39,9 +39,9 @@ class Captured:
     content : str
         sha256 of the pickled flow alone, whatever it was drawn for.
     data : bytes
-        The object.
+        The object, not signed.
     sha256 : str
-        Of ``data``.
+        Of the header, which names that of the payload.
     """
 
     name: str
@@ -84,8 +84,9 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
         example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}")
     content = hashlib.sha256(body).hexdigest()
     header = manifest_of(flow, graph, values, content)
-    data = pack(KIND, header, pickle.dumps({"flow": body, "example": example_body}, protocol=5))
-    return Captured(flow.name, flow.qualified_name, content, data, hashlib.sha256(data).hexdigest())
+    parts = {"flow": body} if example_body is None else {"flow": body, "example": example_body}
+    data = pack(KIND, header, parts)
+    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data))
 
 
 def pickle_flow(flow: FlowDefinition) -> bytes:
@@ -154,7 +155,7 @@ def _referenced_tasks(flow: FlowDefinition) -> list[Task[..., Any]]:
     return [value for value in pickling.references(flow.function) if isinstance(value, Task)]
 
 
-def open_flow(data: bytes, where: str) -> Envelope:
+def open_flow(data: bytes, where: str, seal: Seal = UNSEALED) -> Envelope:
     """Check the object of a flow.
 
     Parameters
@@ -163,18 +164,22 @@ def open_flow(data: bytes, where: str) -> Envelope:
         The object.
     where : str
         Its location; the name must fit the bytes.
+    seal : Seal, optional
+        Of the storage. Default: no keys.
 
     Raises
     ------
     EnvelopeError
         If it is not the intact object that belongs there.
     """
-    envelope = open_envelope(data, where, KIND)
-    if hashlib.sha256(data).hexdigest() not in where:
+    envelope = open_envelope(data, where, KIND, seal)
+    if where != location_of(str(envelope.header.get("name")), envelope.digest):
         raise DamagedObject(
             f"{where} holds an intact flow, but another one than its name says: somebody moved or "
             "replaced the file; store the flow again"
         )
+    if envelope.part("flow") is None:
+        raise DamagedObject(f"{where} holds a flow that is no flow: its payload lacks it; store the flow again")
     return envelope
 
 
@@ -186,15 +191,10 @@ def load_flow(envelope: Envelope) -> FlowDefinition:
     IncompatibleObject, MissingModule
         If its code cannot run here.
     """
-    flow = envelope.unpickle(_part(envelope, "flow"))
-    return cast(FlowDefinition, flow)
+    return cast(FlowDefinition, envelope.unpickle(envelope.part("flow")))
 
 
 def load_example(envelope: Envelope) -> dict[str, Any] | None:
     """Unpickle the parameter values that the manifest's graph was drawn for."""
-    part = _part(envelope, "example")
+    part = envelope.part("example")
     return None if part is None else cast("dict[str, Any]", envelope.unpickle(part))
-
-
-def _part(envelope: Envelope, name: str) -> bytes | None:
-    return cast("bytes | None", pickle.loads(envelope.payload)[name])

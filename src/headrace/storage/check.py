@@ -2,12 +2,13 @@
 
 The parent (``storage.preflight``) writes, for each flow, one line with location and length, then the object's bytes;
 the child answers with one JSON object, when there is nothing more to read. It is started before there is something to
-check, so it first loads what every flow needs, and then waits.
+check, so it first loads the modules that it is given, which every flow needs, and then waits.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import select
@@ -16,7 +17,6 @@ import threading
 import time
 from typing import Any, BinaryIO
 
-import headrace.flows  # noqa: F401 - what every flow needs, loaded before there is one to check
 from headrace import parameters
 from headrace.core.flow import unstable
 from headrace.errors import HeadraceError
@@ -93,6 +93,8 @@ def main() -> None:
     channel = os.dup(1)
     os.dup2(2, 1)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    for name in sys.argv[1:]:
+        importlib.import_module(name)
     if not select.select([sys.stdin], [], [], IDLE)[0]:
         return
     found = answer(sys.stdin.buffer)

@@ -18,6 +18,7 @@ from headrace.storage.concealed import Secrets
 from headrace.storage.confidential import has_password, merged, secret_texts
 from headrace.storage.credentials import Renewing, ask
 from headrace.storage.media import DEADLINE, Keys, Medium, medium_of, open_filesystem, private_memory, root_of
+from headrace.storage.signing import UNSEALED, Seal
 from headrace.storage.trouble import names_no_bucket, translate
 
 __all__ = ["DEADLINE", "Files", "normal_url", "private_memory"]
@@ -82,6 +83,8 @@ class Files:
         Added to the message when access is denied.
     credentials : str, optional
         Name of a provider of further options; see `headrace.storage.credentials`.
+    seal : Seal, optional
+        What signs and checks objects; for whoever writes and reads them, not used here. Default: no keys.
     """
 
     def __init__(
@@ -92,8 +95,10 @@ class Files:
         *,
         hint: str = "",
         credentials: str = "",
+        seal: Seal = UNSEALED,
     ) -> None:
         self.url = normal_url(url)
+        self.seal = seal
         self._hint = f"; {hint}" if hint else ""
         options = storage_options or {}
         self._secrets = Secrets(secret_texts(options))

@@ -8,7 +8,6 @@ added.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -16,9 +15,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
 from headrace.core.flow import FlowDefinition
-from headrace.errors import AlreadyExists, NotFound
+from headrace.errors import AlreadyExists, EnvelopeError, FlowError, NotFound
 from headrace.storage.capture import (
-    KIND,
     Captured,
     capture,
     content_of,
@@ -26,13 +24,15 @@ from headrace.storage.capture import (
     location_of,
     open_flow,
 )
-from headrace.storage.check import check_in_fresh_interpreter
+from headrace.storage.contents import large_parts, refuse_secrets
 from headrace.storage.costs import StoredCosts
 from headrace.storage.credentials import provider_name
-from headrace.storage.envelope import Envelope, open_envelope, versions
-from headrace.storage.files import Files
+from headrace.storage.envelope import Envelope, signed, versions
+from headrace.storage.findings import Finding, distinct, warn
+from headrace.storage.preflight import DEADLINE, Preflight
 from headrace.storage.records import create_record, read_record
 from headrace.storage.runs import RunRecord
+from headrace.storage.signing import KeySources, sources_of
 from headrace.storage.spec import StorageSpec
 
 _LOCATION = re.compile(r"flows/(?P<name>[^/]+)/(?P<sha256>[0-9a-f]{64})\.flow")
@@ -72,6 +72,9 @@ class StoredFlows:
         Who gives further storage options, secret ones, in whichever process needs them: a function without arguments,
         by its name ``"package.module:function"``, or an entry point of the group ``headrace.credentials``. Called when
         they are first needed, and again when access is denied.
+    signing_keys : str, bytes, path, callable, or a list of them, optional
+        Sign what is written, and refuse what is not signed; see `headrace.storage.signing.sources_of`. Default: the
+        variable ``HEADRACE_SIGNING_KEY``; an empty list: no keys.
     """
 
     def __init__(
@@ -82,18 +85,28 @@ class StoredFlows:
         name: str | None = None,
         filesystem: Any = None,
         credentials: str | Callable[[], Mapping[str, Any]] | None = None,
+        signing_keys: KeySources | None = None,
     ) -> None:
-        options = dict(storage_options or {})
-        spec = StorageSpec(os.fspath(url), name or "", options, credentials=provider_name(credentials))
+        spec = StorageSpec(
+            os.fspath(url),
+            name or "",
+            dict(storage_options or {}),
+            credentials=provider_name(credentials),
+            signing_keys=sources_of(signing_keys),
+        )
         self._open(spec, filesystem)
 
     def _open(self, spec: StorageSpec, filesystem: Any = None) -> None:
         self.spec = spec
-        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint, credentials=spec.credentials)
+        self.files = spec.open(filesystem)
         self.hints = self.files  # where hints lie; `Flow.run` keeps them longer than the rest
         self.url = spec.url
         self.name = spec.name
         self._staged: dict[str, tuple[Captured, bool]] = {}
+        self._noticed: dict[str, list[Finding]] = {}  # about what is staged
+        self._preflight = Preflight()
+        #: what the last `build` has noticed about its flows
+        self.findings: tuple[Finding, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -137,6 +150,25 @@ class StoredFlows:
         NotPicklable, ParameterError, UnstableFlow
             If it cannot be stored, or does not always draw the same graph.
         """
+        location = self.stage(flow, replace=replace, example=example)
+        self._preflight.prepare(type(flow).__module__)
+        captured = self._staged[location][0]
+        try:
+            refuse_secrets(flow, captured)
+        except FlowError:
+            del self._staged[location]
+            raise
+        self._noticed[location] = large_parts(flow, captured)
+        return location
+
+    def stage(self, flow: FlowDefinition, *, replace: bool = False, example: Mapping[str, Any] | None = None) -> str:
+        """Capture a flow that is executed at once, and maybe never uploaded.
+
+        Parameters
+        ----------
+        flow, replace, example
+            As for `add_flow`, which makes ready for `build` besides.
+        """
         captured = capture(flow, example)
         if not replace:
             self._check_origin(captured)
@@ -145,8 +177,15 @@ class StoredFlows:
         self._staged[captured.location] = captured, replace
         return captured.location
 
-    def build(self) -> Self:
+    def build(self, *, deadline: float = DEADLINE) -> Self:
         """Check that each staged flow loads in a fresh interpreter, upload them, and return this storage.
+
+        What else was noticed is in ``findings``; of what may go wrong elsewhere, a ``PreflightWarning`` warns.
+
+        Parameters
+        ----------
+        deadline : float, default 120.0
+            Seconds within which the flows must load.
 
         Raises
         ------
@@ -154,12 +193,16 @@ class StoredFlows:
             If a flow does not load, or draws another graph there. Nothing is uploaded then.
         """
         staged = list(self._staged.items())
-        check_in_fresh_interpreter([captured for _, (captured, _) in staged])
+        flows = [captured for _, (captured, _) in staged]
+        found = self._preflight.check(flows, deadline)
+        noticed = [each for location, _ in staged for each in self._noticed.pop(location, ())]
+        self.findings = tuple(distinct(noticed + found))
         for location, (captured, replace) in staged:
             if not replace:
                 self._check_origin(captured, staged=False)
             self._upload(captured)
             self._staged.pop(location, None)
+        warn(self.findings, stacklevel=2)
         return self
 
     def load(self, location: str) -> FlowDefinition:
@@ -232,12 +275,12 @@ class StoredFlows:
     def _envelope(self, text: str) -> Envelope:
         location = text if _LOCATION.fullmatch(text) else self.resolve(text)
         if location in self._staged:
-            return open_envelope(self._staged[location][0].data, location, KIND)
+            return open_flow(self._staged[location][0].data, location)
         try:
             data = self.files.read(location)
         except NotFound as error:  # not asked before reading: on a bucket, each question is a round trip
             raise self._nothing_at(location) from error
-        return open_flow(data, location)
+        return open_flow(data, location, self.files.seal)
 
     def _nothing_at(self, location: str) -> NotFound:
         return NotFound(f"there is no flow at {location} in {self.url}; see storage.flows for those that there are")
@@ -281,7 +324,7 @@ class StoredFlows:
     def _upload(self, captured: Captured) -> None:
         known = self._versions(captured.name)
         try:
-            self.files.create(captured.location, captured.data)
+            self.files.create(captured.location, signed(captured.data, captured.location, self.files.seal))
         except AlreadyExists:
             self._mend(captured)
         if known and known[-1][1] == captured.sha256:
@@ -294,9 +337,17 @@ class StoredFlows:
             return  # the same content at the same microsecond: the record says the same
 
     def _mend(self, captured: Captured) -> None:
-        """The name is the digest, so what is there is the same, unless it was damaged: then write it anew."""
-        if hashlib.sha256(self.files.read(captured.location)).hexdigest() != captured.sha256:
-            self.files.replace(captured.location, captured.data)
+        """The name stands for the content, so what is there is the same, unless it is damaged: then it is replaced.
+
+        It is also replaced if it is not signed by the key that signs now.
+        """
+        seal = self.files.seal
+        try:
+            found = open_flow(self.files.read(captured.location), captured.location, seal)
+        except EnvelopeError:
+            found = None
+        if found is None or not seal.is_newest(found.signature):
+            self.files.replace(captured.location, signed(captured.data, captured.location, seal))
 
     # -- as data ---------------------------------------------------------------------------------------------
 
@@ -312,7 +363,12 @@ class StoredFlows:
         return self.spec.serialize()
 
     @classmethod
-    def deserialize(cls, data: Mapping[str, Any], storage_options: Mapping[str, Any] | None = None) -> Self:
+    def deserialize(
+        cls,
+        data: Mapping[str, Any],
+        storage_options: Mapping[str, Any] | None = None,
+        signing_keys: KeySources | None = None,
+    ) -> Self:
         """Make a storage from what `serialize` returned.
 
         Parameters
@@ -322,6 +378,8 @@ class StoredFlows:
         storage_options : mapping, optional
             Added to the options in ``data``: the secrets, say. Without them, the environment's credentials
             are used.
+        signing_keys : key sources, optional
+            In place of those in ``data``, which names files and functions, and never holds keys.
 
         Raises
         ------
@@ -329,7 +387,7 @@ class StoredFlows:
             If the data are not those of a storage.
         """
         storage = cls.__new__(cls)
-        storage._open(StorageSpec.deserialize(data, storage_options))
+        storage._open(StorageSpec.deserialize(data, storage_options, signing_keys))
         return storage
 
     def __reduce__(self) -> tuple[Any, ...]:

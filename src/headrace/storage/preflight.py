@@ -35,11 +35,17 @@ class Preflight:
         self._lock = threading.Lock()
         self._waiting: _Child | None = None
 
-    def prepare(self) -> None:
-        """Start an interpreter, unless one waits already."""
+    def prepare(self, module: str) -> None:
+        """Start an interpreter, unless one waits already.
+
+        Parameters
+        ----------
+        module : str
+            Of the class of the flow that will be checked; loaded while it waits.
+        """
         with self._lock:
             if self._waiting is None or not self._waiting.is_alive():
-                self._waiting = _Child()
+                self._waiting = _Child(module)
 
     def check(self, flows: Sequence[Captured], deadline: float = DEADLINE) -> list[Finding]:
         """Load each flow in a new process, and draw it there if it was drawn here.
@@ -67,6 +73,8 @@ class Preflight:
         data = b"".join(_frames(flows))
         try:
             code, output, said = self._take().ask(data, deadline)
+            if code == 0 and not output:  # it had waited for so long that it ended just now
+                code, output, said = _Child().ask(data, deadline)
         except subprocess.TimeoutExpired:
             raise FlowError(
                 f"flow {names} did not load in a fresh interpreter within {deadline:g} s; look for code at the top of "
@@ -90,22 +98,20 @@ class Preflight:
 
 
 class _Child:
-    """One fresh interpreter, in a folder of its own and a session of its own: Ctrl-C is for its parent alone."""
+    """One fresh interpreter, in a session of its own: Ctrl-C is for its parent alone."""
 
-    def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="headrace-check-")
+    def __init__(self, *modules: str) -> None:
         # Files and no pipes: what the flows start may hold them open for longer than the flows take to load.
-        self._output, self._said = tempfile.TemporaryFile(), tempfile.TemporaryFile()
+        self._output, self._said = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - see _end
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.storage.check"],
+            [sys.executable, "-m", "headrace.storage.check", *modules],
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=self._said,
             env=_environment(),
             start_new_session=True,
         )
-        owned = self._process, self._folder, self._output, self._said
-        self._end = weakref.finalize(self, _end, os.getpid(), *owned)
+        self._end = weakref.finalize(self, _end, os.getpid(), self._process, self._output, self._said)
 
     def is_alive(self) -> bool:
         """Whether it still waits: it ends by itself when nothing comes, and children of a fork may not use it."""
@@ -126,7 +132,7 @@ def _content(file: IO[bytes]) -> bytes:
     return file.read()
 
 
-def _end(owner: int, process: subprocess.Popen[bytes], folder: Any, *files: IO[bytes]) -> None:
+def _end(owner: int, process: subprocess.Popen[bytes], *files: IO[bytes]) -> None:
     if os.getpid() != owner:  # a fork of the process that started it has its copy of everything, and owns nothing
         return
     if process.poll() is None:
@@ -138,7 +144,6 @@ def _end(owner: int, process: subprocess.Popen[bytes], folder: Any, *files: IO[b
             process.stdin.close()
     for file in files:
         file.close()
-    folder.cleanup()
 
 
 def _frames(flows: Iterable[Captured]) -> Iterable[bytes]:

@@ -112,7 +112,7 @@ class RunRecord:
                 data = self._files.read(self._outcome_key)
             except NotFound:
                 return None
-            self._end = open_envelope(data, self._outcome_key, KIND)
+            self._end = open_envelope(data, self._outcome_key, KIND, self._files.seal)
         return self._end
 
     @property
@@ -151,7 +151,8 @@ class RunRecord:
         header = {"outcome": dict(outcome), "has_result": result is not None}
         kept = self._costs.keep(costs) if self._costs is not None and costs else None
         try:
-            self._files.create(self._outcome_key, pack(KIND, header, result or b""))
+            data = pack(KIND, header, result or b"", seal=self._files.seal, where=self._outcome_key)
+            self._files.create(self._outcome_key, data)
         except AlreadyExists:
             raise AlreadyExists(
                 f"run {self.run_id} has an outcome already: somebody else finished it; the first one stays"

@@ -10,9 +10,11 @@ from typing import Any
 
 from headrace.errors import StorageError
 from headrace.storage.confidential import merged, without_secrets
-from headrace.storage.files import normal_url
+from headrace.storage.files import Files, normal_url
+from headrace.storage.signing import KeySource, KeySources, Seal, references_of, sources_of
 
-_FIELDS = {"url", "name", "storage_options", "credentials", "omitted"}
+_FIELDS = {"url", "name", "storage_options", "credentials", "omitted", "signing_keys"}
+_KEYS = "signing_keys"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class StorageSpec:
         Name of a provider of further options, secret ones; empty if there is none.
     lacking : tuple of str
         Dotted names of options that were left out when the storage was written down, and not given again.
+    signing_keys : tuple of key sources, optional
+        See `headrace.storage.signing.sources_of`; never shown.
     """
 
     url: str
@@ -38,34 +42,62 @@ class StorageSpec:
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lacking: tuple[str, ...] = ()
     credentials: str = ""
+    signing_keys: tuple[KeySource, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", normal_url(self.url))
         object.__setattr__(self, "name", self.name or default_name(self.url))
 
     @property
+    def seal(self) -> Seal:
+        """What signs and checks this storage's objects."""
+        return Seal(self.signing_keys, lacking=_KEYS in self.lacking)
+
+    def open(self, filesystem: Any = None) -> Files:
+        """Return the objects that lie there; by another file system than the URL's, if one is given."""
+        return Files(
+            self.url,
+            self.storage_options,
+            filesystem,
+            hint=self.hint,
+            credentials=self.credentials,
+            seal=self.seal,
+        )
+
+    @property
     def hint(self) -> str:
         """What to do where access is denied, if options were left out; else empty."""
-        if not self.lacking:
+        options = [name for name in self.lacking if name != _KEYS]
+        if not options:
             return ""
         return (
-            f"the storage was serialized without {', '.join(self.lacking)}: give them again, "
+            f"the storage was serialized without {', '.join(options)}: give them again, "
             "deserialize(..., storage_options={...}), or name who gives them: Storage(..., credentials='module:name')"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StorageSpec.deserialize, (self.serialize(),)
 
     def serialize(self) -> dict[str, Any]:
         """Return JSON data without secrets; ``omitted`` names what was left out."""
         options, omitted = without_secrets(self.storage_options)
-        return {
-            "url": self.url,
-            "name": self.name,
-            "storage_options": options,
-            **({"credentials": self.credentials} if self.credentials else {}),
-            "omitted": sorted({*omitted, *self.lacking}),
-        }
+        data = {"url": self.url, "name": self.name, "storage_options": options}
+        if self.credentials:
+            data["credentials"] = self.credentials
+        references = references_of(self.signing_keys)
+        if references is not None:
+            data[_KEYS] = references
+        elif self.seal.active:  # without its keys, but never without saying that there are some
+            omitted.append(_KEYS)
+        return {**data, "omitted": sorted({*omitted, *self.lacking})}
 
     @classmethod
-    def deserialize(cls, data: Mapping[str, Any], storage_options: Mapping[str, Any] | None = None) -> StorageSpec:
+    def deserialize(
+        cls,
+        data: Mapping[str, Any],
+        storage_options: Mapping[str, Any] | None = None,
+        signing_keys: KeySources | None = None,
+    ) -> StorageSpec:
         """Return what `serialize` returned as a spec again.
 
         Parameters
@@ -74,6 +106,8 @@ class StorageSpec:
             JSON data.
         storage_options : mapping, optional
             Added to the options in ``data``: the secrets, say.
+        signing_keys : key sources, optional
+            In place of those in ``data``.
 
         Raises
         ------
@@ -85,8 +119,19 @@ class StorageSpec:
             what = f"has unknown fields {', '.join(sorted(unknown))}" if unknown else "has no url"
             raise StorageError(f"this is not a serialized storage: it {what}; give what storage.serialize() returned")
         options = merged(data.get("storage_options") or {}, storage_options or {})
-        lacking = tuple(name for name in data.get("omitted") or [] if not _has(options, name))
-        return cls(data["url"], data.get("name") or "", options, lacking, data.get("credentials") or "")
+        omitted = data.get("omitted") or []
+        lacking = [name for name in omitted if name != _KEYS and not _has(options, name)]
+        if signing_keys is None and _KEYS in omitted:
+            lacking.append(_KEYS)
+        keys = sources_of(data.get(_KEYS) if signing_keys is None else signing_keys)
+        return cls(
+            data["url"],
+            data.get("name") or "",
+            options,
+            tuple(lacking),
+            credentials=data.get("credentials") or "",
+            signing_keys=keys,
+        )
 
 
 def default_name(url: str) -> str:
