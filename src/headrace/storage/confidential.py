@@ -18,6 +18,8 @@ _WORDS = (
 )  # fmt: skip
 #: names too short to be looked for inside of others.
 _NAMES = {"sig", "pass", "pin"}
+#: ends of names of what says where a secret is found.
+_REFERENCES = ("name", "file", "path", "ref")
 #: what stands under ``token``, and is none: ways to find credentials.
 _HARMLESS = {"anon", "cloud", "google_default", "browser", "cache"}
 _USER_IN_URL = re.compile(r"://[^/@\s]*:([^@\s]*)@")
@@ -45,7 +47,7 @@ def has_password(text: str) -> bool:
 
 def _is_secret_name(name: object) -> bool:
     lowered = str(name).lower().replace("-", "_")
-    return lowered in _NAMES or any(word in lowered for word in _WORDS)
+    return not lowered.endswith(_REFERENCES) and (lowered in _NAMES or any(word in lowered for word in _WORDS))
 
 
 def _inside(text: str) -> Iterator[str]:
@@ -103,6 +105,24 @@ def without_secrets(options: Mapping[str, Any], prefix: str = "") -> tuple[dict[
     return kept, omitted
 
 
+def only_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `without_secrets` leaves out."""
+    found: dict[str, Any] = {}
+    for name, value in options.items():
+        if isinstance(value, Mapping) and not looks_secret(name, value):
+            if inner := only_secrets(value):
+                found[str(name)] = inner
+        elif without_secrets({name: value})[1]:
+            found[str(name)] = value
+    return found
+
+
+def plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that JSON can hold."""
+    found = {str(name): plain(value) if isinstance(value, Mapping) else value for name, value in options.items()}
+    return {name: value for name, value in found.items() if isinstance(value, dict) or _is_json(value)}
+
+
 def _is_plain(value: Any) -> bool:
     # Mappings inside lists are rare and could hold anything: they count as not plain. So do pairs of a name and a
     # secret, as headers are sometimes written.
@@ -112,10 +132,38 @@ def _is_plain(value: Any) -> bool:
         if len(value) == 2 and isinstance(value[0], str) and looks_secret(*value):
             return False
         return all(_is_plain(item) and not looks_secret("", item) for item in value)
+    return _is_json(value)
+
+
+def _is_json(value: Any) -> bool:
     try:
         return bool(json.loads(json.dumps(value)) == value)
     except (TypeError, ValueError):
         return False
+
+
+def secret_paths(value: Any, path: str = "") -> Iterator[str]:
+    """Yield where secrets stand in data of any depth, also in lists, and in pairs as Kubernetes writes variables.
+
+    Parameters
+    ----------
+    value : object
+        Options of a cluster, say. What is named a reference (``secretKeyRef``) is none.
+    path : str
+        For recursion.
+    """
+    items: Iterable[tuple[object, Any]] = ()
+    if isinstance(value, Mapping):
+        if isinstance(value.get("value"), str) and looks_secret(value.get("name"), value["value"]):
+            yield f"{path}.value" if path else "value"
+        items = ((name, each) for name, each in value.items() if not str(name).lower().endswith("ref"))
+    elif isinstance(value, (list, tuple)):
+        items = enumerate(value)
+    for name, each in items:
+        inner = f"{path}.{name}" if path else str(name)
+        if isinstance(each, (str, bytes)) and looks_secret(name, each):
+            yield inner
+        yield from secret_paths(each, inner)
 
 
 def secret_texts(options: Mapping[str, Any]) -> Iterator[str]:

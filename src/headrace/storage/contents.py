@@ -66,8 +66,8 @@ def large_parts(flow: FlowDefinition, captured: Captured) -> list[Finding]:
             Finding(
                 WARNING,
                 path,
-                f"is a {type(part).__qualname__} of {size / 1e6:,.1f} MB, which is stored with each version of the flow "
-                "and sent in each run",
+                f"is a {type(part).__qualname__} of {size / 1e6:,.1f} MB, stored with each version of the flow and "
+                "sent in each run",
                 "let a task load it where it is needed, or give its URL as a parameter",
             )
         )

@@ -72,6 +72,9 @@ class StoredFlows:
         Who gives further storage options, secret ones, in whichever process needs them: a function without arguments,
         by its name ``"package.module:function"``, or an entry point of the group ``headrace.credentials``. Called when
         they are first needed, and again when access is denied.
+    ship_credentials : bool, default False
+        Whether the secrets among ``storage_options`` may go to the workers of a run that needs this storage, into their
+        memory and over encrypted connections only. Else, workers find credentials themselves.
     signing_keys : str, bytes, path, callable, or a list of them, optional
         Sign what is written, and refuse what is not signed; see `headrace.storage.signing.sources_of`. Default: the
         variable ``HEADRACE_SIGNING_KEY``; an empty list: no keys.
@@ -85,6 +88,7 @@ class StoredFlows:
         name: str | None = None,
         filesystem: Any = None,
         credentials: str | Callable[[], Mapping[str, Any]] | None = None,
+        ship_credentials: bool = False,
         signing_keys: KeySources | None = None,
     ) -> None:
         spec = StorageSpec(
@@ -92,6 +96,7 @@ class StoredFlows:
             name or "",
             dict(storage_options or {}),
             credentials=provider_name(credentials),
+            ship_credentials=ship_credentials,
             signing_keys=sources_of(signing_keys),
         )
         self._open(spec, filesystem)

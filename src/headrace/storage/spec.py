@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from headrace import entrusted
 from headrace.errors import StorageError
-from headrace.storage.confidential import merged, without_secrets
+from headrace.storage.confidential import merged, only_secrets, plain, without_secrets
 from headrace.storage.files import Files, normal_url
 from headrace.storage.signing import KeySource, KeySources, Seal, references_of, sources_of
 
-_FIELDS = {"url", "name", "storage_options", "credentials", "omitted", "signing_keys"}
+_FIELDS = {"url", "name", "storage_options", "credentials", "shipped", "omitted", "signing_keys"}
 _KEYS = "signing_keys"
 
 
@@ -33,6 +34,8 @@ class StorageSpec:
         Name of a provider of further options, secret ones; empty if there is none.
     lacking : tuple of str
         Dotted names of options that were left out when the storage was written down, and not given again.
+    ship_credentials : bool
+        Whether the secrets among the options may travel with a run; see `headrace.entrusted`.
     signing_keys : tuple of key sources, optional
         See `headrace.storage.signing.sources_of`; never shown.
     """
@@ -42,11 +45,14 @@ class StorageSpec:
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lacking: tuple[str, ...] = ()
     credentials: str = ""
+    ship_credentials: bool = False
     signing_keys: tuple[KeySource, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", normal_url(self.url))
         object.__setattr__(self, "name", self.name or default_name(self.url))
+        if self.ship_credentials and not self.lacking:
+            entrusted.entrust(self.url, self.name, only_secrets(self.storage_options))
 
     @property
     def seal(self) -> Seal:
@@ -57,7 +63,7 @@ class StorageSpec:
         """Return the objects that lie there; by another file system than the URL's, if one is given."""
         return Files(
             self.url,
-            self.storage_options,
+            merged(self.storage_options, self._brought),
             filesystem,
             hint=self.hint,
             credentials=self.credentials,
@@ -65,9 +71,21 @@ class StorageSpec:
         )
 
     @property
+    def _brought(self) -> Mapping[str, Any]:
+        """The secrets that came here with a run, apart from the storage."""
+        if not (self.ship_credentials and self.lacking):
+            return {}
+        return entrusted.options_of(entrusted.reference_of(self.url, self.name)) or {}
+
+    def plain_secrets(self) -> dict[str, Any]:
+        """Return the secrets among the options that JSON can hold, with what came here apart from the storage."""
+        return plain(only_secrets(merged(self.storage_options, self._brought)))
+
+    @property
     def hint(self) -> str:
         """What to do where access is denied, if options were left out; else empty."""
-        options = [name for name in self.lacking if name != _KEYS]
+        brought = self._brought
+        options = [name for name in self.lacking if name != _KEYS and not _has(brought, name)]
         if not options:
             return ""
         return (
@@ -84,6 +102,8 @@ class StorageSpec:
         data = {"url": self.url, "name": self.name, "storage_options": options}
         if self.credentials:
             data["credentials"] = self.credentials
+        if self.ship_credentials:
+            data["shipped"] = entrusted.reference_of(self.url, self.name)
         references = references_of(self.signing_keys)
         if references is not None:
             data[_KEYS] = references
@@ -130,6 +150,7 @@ class StorageSpec:
             options,
             tuple(lacking),
             credentials=data.get("credentials") or "",
+            ship_credentials=bool(data.get("shipped")),
             signing_keys=keys,
         )
 
