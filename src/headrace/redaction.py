@@ -7,6 +7,7 @@ of storages, ``storage``. From then on ``redact`` goes over texts (messages, tra
 from __future__ import annotations
 
 import base64
+import html
 import json
 import threading
 from urllib.parse import quote
@@ -43,11 +44,12 @@ def know(*texts: str) -> None:
 
 
 def forms_of(text: str) -> set[str]:
-    """Return the forms in which a secret stands in texts: as it is, in Python, JSON, a URL, a header."""
+    """Return the forms in which a secret stands in texts: as it is, in Python, JSON, HTML, a URL, a header."""
     if len(text) < SHORTEST:
         return set()
     coded = base64.b64encode(text.encode("utf-8", "surrogatepass")).decode().rstrip("=")
-    return {text, repr(text)[1:-1], json.dumps(text)[1:-1], quote(text, safe="", errors="replace"), coded}
+    quoted = quote(text, safe="", errors="replace")
+    return {text, repr(text)[1:-1], json.dumps(text)[1:-1], html.escape(text), quoted, coded}
 
 
 def redact(text: str) -> str:

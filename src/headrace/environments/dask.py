@@ -244,8 +244,8 @@ class DaskEnvironment(Environment):
         }
         if secrets := list(secret_paths(self.options)):
             raise SetupError(
-                f"the options of {self!r} cannot be written down, because {', '.join(secrets)} would be, and looks like "
-                "a secret; leave it to where the cluster is made, such as a Kubernetes secret or Dask's configuration"
+                f"the options of {self!r} cannot be written down, because {', '.join(secrets)} looks like a secret; "
+                "leave it to where the cluster is made, such as a Kubernetes secret or Dask's configuration"
             )
         lost = [name for name, value in {**data, **self.options}.items() if name != "options" and not _is_json(value)]
         if lost:
