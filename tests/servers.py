@@ -26,11 +26,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headrace.testing import Look
+if TYPE_CHECKING:
+    from headrace.testing import Look
 
 #: set by `make test-clouds`: a server that is not installed is an error then, and no reason to skip.
 CLOUDS = bool(os.environ.get("HEADRACE_TEST_CLOUDS"))
@@ -303,7 +304,7 @@ asyncio.run(serve(sys.argv[1]))
 
 @contextmanager
 def sftp_server() -> Iterator[Server]:
-    _needs("sshfs")
+    _needs("asyncssh")
     with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
         served = Path(folder) / "served"
         served.mkdir()

@@ -29,6 +29,8 @@ def test_looking_sees_what_was_written(server):
 
 def test_fsspec_gets_in_and_sees_the_same(server):
     url = server.new_url()
+    if url.startswith("sftp:"):
+        pytest.skip("what fsspec has for it is not what storage uses")
     server.look(url).write("c", b"22")
     with fsspec.open(f"{url}/c", "rb", **server.storage_options) as file:
         assert file.read() == b"22"

@@ -15,7 +15,9 @@ survives a pickle, and the standard class is a base where one fits::
     ├── MissingModule(ImportError)            code of the flow cannot be imported where it must run
     ├── StorageError(OSError)
     │   ├── NotFound(FileNotFoundError)
+    │   │   └── NoSuchFlow(KeyError)          no flow of this name, number, label or digest
     │   ├── AlreadyExists(FileExistsError)
+    │   ├── Conflict                          others changed it meanwhile, or still refer to it
     │   ├── AccessDenied(PermissionError)
     │   ├── Unreachable(ConnectionError)      no network, no such host, no answer in time
     │   ├── SigningKeyError                   a key that signs is missing, or cannot be used
@@ -124,8 +126,16 @@ class NotFound(StorageError, FileNotFoundError):
     """There is no such object in the storage."""
 
 
+class NoSuchFlow(NotFound, KeyError):
+    """No flow in the storage has this name, or no version of it this number, label or digest."""
+
+
 class AlreadyExists(StorageError, FileExistsError):
     """An object that is created exclusively is there already."""
+
+
+class Conflict(StorageError):
+    """What was asked does not fit what others wrote: they changed it meanwhile, or refer to what shall be removed."""
 
 
 class AccessDenied(StorageError, PermissionError):

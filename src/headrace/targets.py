@@ -1,7 +1,8 @@
 """Targets: where tasks keep values that outlive runs, like the files that `make` makes.
 
 A task with a target whose object is there is not executed: its value is read instead. The object is whole or absent,
-so a writer that is killed leaves nothing behind that could be taken for a value.
+so a writer that is killed leaves nothing behind that could be taken for a value. Pickles are signed and checked with
+the keys that the task's own process finds in ``HEADRACE_SIGNING_KEY``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from headrace.storage.confidential import has_password, without_secrets
 from headrace.storage.envelope import open_envelope, pack
 from headrace.storage.files import Files
 from headrace.storage.flows import StoredFlows
+from headrace.storage.signing import Seal
 
 KIND = "value"
 
@@ -123,7 +125,7 @@ class Target:
         Raises
         ------
         EnvelopeError
-            If what lies there is damaged, or no value of ours.
+            If what lies there is damaged, no value of ours, or, where this process has a signing key, not signed by it.
         """
         files, key = self._place(url)
         try:
@@ -137,7 +139,7 @@ class Target:
                 raise FlowError(
                     f"what lies at {url} is no JSON ({error}); remove it, or choose another target"
                 ) from None
-        return (open_envelope(data, url, KIND).unpickle(),)
+        return (open_envelope(data, _signed_as(files, key), KIND, self._seal).unpickle(),)
 
     def write(self, url: str, value: Any) -> Any:
         """Keep a value, and return it; the one that is there if another writer was first, so that all agree.
@@ -149,15 +151,15 @@ class Target:
         """
         files, key = self._place(url)
         try:
-            files.create(key, self._dump(url, value))
+            files.create(key, self._dump(url, value, _signed_as(files, key)))
         except AlreadyExists:
             found = self.read(url)
             return value if found is None else found[0]
         return value
 
-    def _dump(self, url: str, value: Any) -> bytes:
+    def _dump(self, url: str, value: Any, where: str) -> bytes:
         if not self._is_json(url):
-            return pack(KIND, {}, pickling.dumps(value, f"the value for {url}"))
+            return pack(KIND, {}, pickling.dumps(value, f"the value for {url}"), seal=self._seal, where=where)
         try:
             data = json.dumps(value, allow_nan=False)
             if json.loads(data) == value:
@@ -165,6 +167,11 @@ class Target:
         except (TypeError, ValueError) as error:
             raise FlowError(f"a {type(value).__name__} cannot be kept at {url} as JSON: {error}; {_ADVICE}") from None
         raise FlowError(f"a {type(value).__name__} would come back from {url} as another value; {_ADVICE}")
+
+    @property
+    def _seal(self) -> Seal:
+        """What signs and checks values: the storage's keys, else those of the process in which the task runs."""
+        return Seal(None) if self._spec is None else self._spec.seal
 
     def _is_json(self, url: str) -> bool:
         return self.format == "json" or (self.format is None and url.endswith(".json"))
@@ -185,6 +192,13 @@ class Target:
 
 #: What lies in a storage besides.
 _TAKEN = ("flows", "runs", "cache")
+
+
+def _signed_as(files: Files, key: str) -> str:
+    """What the signature of a value is for."""
+    return f"{files.url}/{key}"
+
+
 _ADVICE = "give plain lists, texts, numbers and dicts with texts for keys, or format='pickle'"
 
 

@@ -137,7 +137,7 @@ class Refusing:
     """A file system whose every answer repeats the key, in errors of errors."""
 
     protocol = "echo"
-    async_impl = False
+    async_impl = asynchronous = False
 
     def __init__(self, said):
         self.said = said

@@ -146,6 +146,45 @@ def test_refused_credentials_are_asked_for_anew_once():
     assert opened[-1].calls == 1
 
 
+class Gate(Door):
+    """Refuses from the third call on, until there is a new key."""
+
+    there: dict[str, bytes] = {}  # noqa: RUF012 - shared by all, as a store is
+
+    def create(self, key, data):
+        self.calls += 1
+        if self.key == 1 and self.calls > 2:
+            raise PermissionError("ExpiredToken")
+        if key in Gate.there:
+            raise FileExistsError(key)
+        Gate.there[key] = data
+
+    def read(self, key):
+        return Gate.there[key]
+
+    def each(self, verb, calls):
+        outcomes = [None] * len(calls)
+        for index, call in enumerate(calls):
+            try:
+                outcomes[index] = getattr(self, verb)(*call)
+            except FileExistsError as error:
+                outcomes[index] = error
+            except PermissionError as error:
+                outcomes[index] = error
+                break
+        return outcomes
+
+
+def test_many_at_once_go_on_where_they_were_refused():
+    Gate.there, given = {"b": b"of another"}, [1]
+    medium = Renewing(lambda: {"key": given[-1]}, Gate)
+    medium.create("first", b"")  # the credentials expire later
+    given.append(2)
+    outcomes = medium.each("create", [(key, key.encode()) for key in "abcd"])
+    assert [type(outcome) for outcome in outcomes] == [type(None), FileExistsError, type(None), type(None)]
+    assert Gate.there == {"first": b"", "a": b"a", "b": b"of another", "c": b"c", "d": b"d"}
+
+
 def test_other_errors_ask_nobody():
     asked = []
     medium = Renewing(lambda: asked.append(None) or {}, lambda options: Broken())

@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import platform
+from importlib.metadata import version
 
 import pytest
 from hypothesis import given
@@ -137,13 +138,13 @@ def test_other_kind():
         open_envelope(WHOLE, "x/y", "flow")
 
 
-def forged(version: str) -> bytes:
-    """As another Python would have written it: correct digests, another version."""
+def forged(number: str, package: str = "python") -> bytes:
+    """As another Python, or package, would have written it: correct digests, another version."""
     first, _, rest = WHOLE.partition(b"\n")
     _, _, rest = rest.partition(b"\n")
     header = open_envelope(WHOLE, "", "thing").header
     payload = rest[len(rest) - header["payload"]["length"] :]
-    header["versions"]["python"] = version
+    header["versions"][package] = number
     text = json.dumps(header).encode()
     second = f"{len(text)} {hashlib.sha256(text).hexdigest()}".encode()
     return b"\n".join([first, second, text, payload])
@@ -160,6 +161,20 @@ def test_other_python_minor_is_refused_only_where_it_would_be_unpickled():
 def test_other_python_patch_level_is_fine():
     minor = ".".join(platform.python_version_tuple()[:2])
     assert open_envelope(forged(f"{minor}.999"), "x/y", "thing").unpickle() == "unpickled"
+
+
+def test_a_later_major_version_of_cloudpickle_is_refused_before_it_would_be_unpickled():
+    major = int(version("cloudpickle").split(".")[0])
+    with pytest.raises(IncompatibleObject, match=rf"pip install --upgrade 'cloudpickle>={major + 1}\.0'"):
+        open_envelope(forged(f"{major + 1}.0", "cloudpickle"), "x/y", "thing").unpickle()
+    assert _SEEN == []
+    for fine in (f"{major}.999", f"{major - 1}.0", "unknown"):
+        assert open_envelope(forged(fine, "cloudpickle"), "x/y", "thing").unpickle() == "unpickled"
+
+
+def test_names_that_a_later_headrace_may_add_are_kept():
+    data = pack("thing", {"later": {"deep": [1]}}, b"")
+    assert open_envelope(data, "x/y", "thing").header["later"] == {"deep": [1]}
 
 
 def test_an_unknown_python_is_refused():

@@ -20,6 +20,7 @@ from headrace.core.policy import options_of
 from headrace.core.task import Task
 from headrace.errors import DamagedObject
 from headrace.storage.envelope import Envelope, digest_of, open_envelope, pack
+from headrace.storage.imports import packages_of
 from headrace.storage.signing import UNSEALED, Seal
 
 KIND = "flow"
@@ -78,19 +79,27 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
     """
     values = parameters.example_values(flow, example)
     graph = draw_twice(flow, values)[0] if values is not None else None
-    body = pickle_flow(flow)
+    modules: set[str] = set()
+    body = pickle_flow(flow, modules)
     example_body = None
     if values is not None:
         example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}")
     content = hashlib.sha256(body).hexdigest()
-    header = manifest_of(flow, graph, values, content)
+    header = {**manifest_of(flow, graph, values, content), "imports": packages_of(modules)}
     parts = {"flow": body} if example_body is None else {"flow": body, "example": example_body}
     data = pack(KIND, header, parts)
     return Captured(flow.name, flow.qualified_name, content, data, digest_of(data))
 
 
-def pickle_flow(flow: FlowDefinition) -> bytes:
+def pickle_flow(flow: FlowDefinition, modules: set[str] | None = None) -> bytes:
     """Pickle a flow without its surroundings.
+
+    Parameters
+    ----------
+    flow : FlowDefinition
+        The flow.
+    modules : set of str, optional
+        Gets the names of the modules that it refers to.
 
     Raises
     ------
@@ -101,7 +110,7 @@ def pickle_flow(flow: FlowDefinition) -> bytes:
     for name in _SURROUNDINGS:
         if name in bare.__dict__:
             bare.__dict__[name] = None
-    return pickling.dumps(bare, f"flow {flow.name!r}")
+    return pickling.dumps(bare, f"flow {flow.name!r}", modules=modules)
 
 
 def content_of(flow: FlowDefinition) -> str:

@@ -10,17 +10,19 @@ import functools
 import importlib
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, TypeVar
 
-from headrace.errors import AccessDenied, HeadraceError, StorageError
+from headrace.errors import AccessDenied, AlreadyExists, HeadraceError, StorageError
 from headrace.redaction import redact
-from headrace.storage.media import Medium
-from headrace.storage.trouble import translate
+from headrace.storage.media import Keys, Medium
+from headrace.storage.media.medium import Outcomes, is_answer
+from headrace.storage.trouble import meaning
 
 #: Entry points of this group are functions without arguments that return storage options.
 GROUP = "headrace.credentials"
+_T = TypeVar("_T")
 _NAME = re.compile(r"(?P<module>[^\W\d]\w*(?:\.[^\W\d]\w*)*):(?P<function>[^\W\d]\w*(?:\.[^\W\d]\w*)*)")
 
 
@@ -115,22 +117,69 @@ class Renewing:
         self._lock = threading.Lock()
         self._current: tuple[dict[str, Any], Medium] | None = None
 
-    def __getattr__(self, verb: str) -> Any:
-        if verb.startswith("_"):
-            raise AttributeError(verb)
-        return functools.partial(self._call, verb)
+    def read(self, key: str) -> bytes:
+        """Return the bytes of an object."""
+        return self._ask(lambda medium: medium.read(key))
 
-    def _call(self, verb: str, *args: Any, **kwargs: Any) -> Any:
+    def create(self, key: str, data: bytes) -> None:
+        """Write an object that is not there yet."""
+        self._ask(lambda medium: medium.create(key, data))
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Write an object whether or not it is there."""
+        self._ask(lambda medium: medium.replace(key, data))
+
+    def exists(self, key: str) -> bool:
+        """Whether an object is there."""
+        return self._ask(lambda medium: medium.exists(key))
+
+    def list(self, key: str) -> Keys:
+        """All objects below a key."""
+        return self._ask(lambda medium: medium.list(key))
+
+    def children(self, key: str) -> Keys:
+        """The next parts of all keys below a key."""
+        return self._ask(lambda medium: medium.children(key))
+
+    def delete(self, key: str) -> None:
+        """Remove an object."""
+        self._ask(lambda medium: medium.delete(key))
+
+    def each(self, verb: str, calls: Sequence[tuple[Any, ...]]) -> Outcomes:
+        """Ask one verb many times; once one was refused, those that may not have been made one by one."""
+        medium = self._medium(other_than=None)
+        outcomes = medium.each(verb, calls)
+        if not any(map(_is_denied, outcomes)) or self._medium(other_than=medium) is medium:
+            return outcomes
+        for index, outcome in enumerate(outcomes):
+            if outcome is None or _is_denied(outcome):
+                try:
+                    outcomes[index] = self._once_more(verb, *calls[index])
+                except Exception as error:  # noqa: BLE001 - the caller is given all of them
+                    outcomes[index] = error
+                    if not is_answer(error):
+                        break
+        return outcomes
+
+    def _once_more(self, verb: str, *call: Any) -> Any:
+        try:
+            return getattr(self, verb)(*call)
+        except Exception as error:
+            if verb == "create" and meaning(error) is AlreadyExists and self.read(call[0]) == call[1]:
+                return None  # it was made before: nothing tells that from what was not
+            raise
+
+    def _ask(self, verb: Callable[[Medium], _T]) -> _T:
         medium = self._medium(other_than=None)
         try:
-            return getattr(medium, verb)(*args, **kwargs)
+            return verb(medium)
         except Exception as error:
-            if not isinstance(translate(error, asked="", url=""), AccessDenied):
+            if not _is_denied(error):
                 raise
             renewed = self._medium(other_than=medium)
             if renewed is medium:
                 raise
-        return getattr(renewed, verb)(*args, **kwargs)
+        return verb(renewed)
 
     def _medium(self, other_than: Medium | None) -> Medium:
         """The current medium; if it is the one that was refused, one with new credentials, should there be any."""
@@ -140,3 +189,7 @@ class Renewing:
                 if self._current is None or options != self._current[0]:
                     self._current = options, self._open(options)
             return self._current[1]
+
+
+def _is_denied(outcome: object) -> bool:
+    return isinstance(outcome, Exception) and meaning(outcome) is AccessDenied

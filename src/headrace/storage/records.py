@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from headrace.errors import DamagedObject
+from headrace.errors import DamagedObject, EnvelopeError
 from headrace.storage.files import Files
 from headrace.storage.signing import Seal
 
@@ -50,6 +50,24 @@ def read_record(files: Files, key: str) -> dict[str, Any]:
         If what is there is none, or is not signed as the storage wants it.
     """
     return from_bytes(files.read(key), key, files.seal)
+
+
+def read_records(files: Files, keys: Iterable[str]) -> dict[str, dict[str, Any] | EnvelopeError]:
+    """Return the facts of many records by key; what is not there is left out.
+
+    Returns
+    -------
+    dict
+        In place of the facts of a record that is not good, the error that reading it alone would raise: it hides no
+        others.
+    """
+    found: dict[str, dict[str, Any] | EnvelopeError] = {}
+    for key, data in files.read_many(keys).items():
+        try:
+            found[key] = from_bytes(data, key, files.seal)
+        except EnvelopeError as error:
+            found[key] = error
+    return found
 
 
 def to_bytes(facts: Mapping[str, Any], where: str, seal: Seal) -> bytes:

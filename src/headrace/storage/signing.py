@@ -56,7 +56,7 @@ def sources_of(signing_keys: KeySources | None) -> tuple[KeySource, ...] | None:
     """
     if signing_keys is None:
         return None
-    single = isinstance(signing_keys, (bytes, str, os.PathLike)) or callable(signing_keys)
+    single = not isinstance(signing_keys, Iterable) or isinstance(signing_keys, (bytes, str))
     sources = (signing_keys,) if single else tuple(signing_keys)  # type: ignore[arg-type]
     for source in sources:
         if not (isinstance(source, (bytes, str, os.PathLike)) or callable(source)):

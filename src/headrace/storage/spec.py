@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ class StorageSpec:
         if self.ship_credentials and not self.lacking:
             entrusted.entrust(self.url, self.name, only_secrets(self.storage_options))
 
-    @property
+    @functools.cached_property
     def seal(self) -> Seal:
         """What signs and checks this storage's objects."""
         return Seal(self.signing_keys, lacking=_KEYS in self.lacking)
@@ -107,7 +108,7 @@ class StorageSpec:
         references = references_of(self.signing_keys)
         if references is not None:
             data[_KEYS] = references
-        elif self.seal.active:  # without its keys, but never without saying that there are some
+        elif _KEYS in self.lacking or self.seal.active:  # never without saying that there are some
             omitted.append(_KEYS)
         return {**data, "omitted": sorted({*omitted, *self.lacking})}
 
