@@ -85,4 +85,4 @@ def advice_for(passed: Sequence[object]) -> str:
 
 
 def _is_within(module: str, package: str) -> bool:
-    return module == package or module.startswith((f"{package}.", f"{package}_"))
+    return module == package or module.startswith(f"{package}.")
