@@ -21,6 +21,7 @@ from headrace import parameters
 from headrace.core.flow import unstable
 from headrace.errors import HeadraceError
 from headrace.storage.capture import load_example, load_flow, open_flow
+from headrace.storage.envelope import versions
 from headrace.storage.packages import findings_about
 
 #: Seconds after which a child that is given nothing to check ends; a build that comes later starts another.
@@ -80,11 +81,11 @@ def answer(source: BinaryIO) -> dict[str, Any]:
     source : binary file
         As the parent writes it.
     """
-    verdicts, before = [], set(sys.modules)
+    verdicts, before = [], set(map(_top, sys.modules))
     while line := source.readline():
         location, length = json.loads(line)
         verdicts.append(check_one(location, source.read(length)))
-    loaded = [module for name, module in list(sys.modules.items()) if name not in before]
+    loaded = [module for name, module in list(sys.modules.items()) if _top(name) not in before]
     return {"verdicts": verdicts, "findings": [dataclasses.asdict(each) for each in findings_about(loaded)]}
 
 
@@ -93,13 +94,26 @@ def main() -> None:
     channel = os.dup(1)
     os.dup2(2, 1)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    for name in sys.argv[1:]:
-        importlib.import_module(name)
+    _warm_up(sys.argv[1:])
     if not select.select([sys.stdin], [], [], IDLE)[0]:
         return
     found = answer(sys.stdin.buffer)
     with open(channel, "w", encoding="utf-8") as output:
         json.dump(found, output)
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _warm_up(modules: list[str]) -> None:
+    """Do what is done once in a process, and would else be done while somebody waits."""
+    from pydantic import TypeAdapter
+
+    for name in modules:
+        importlib.import_module(name)
+    TypeAdapter(int)
+    versions()
 
 
 def _end_with(parent: int) -> None:
