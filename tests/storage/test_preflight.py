@@ -109,6 +109,21 @@ print(stored._preflight._waiting._process.pid, flush=True)
         process.wait()
         assert list(stored.build().flows) == ["made"]
 
+    def test_one_of_another_environment_is_not_asked(self, tmp_path, monkeypatch):
+        source = """
+        import os
+        parent = os.getpid()
+        @task
+        def show(): return 1
+        def function():
+            if os.getpid() != parent: assert os.environ.get("TOLD_LATER") == "yes"
+            return show()
+        """
+        stored = StoredFlows(tmp_path)
+        stored.add_flow(flow_of(source))
+        monkeypatch.setenv("TOLD_LATER", "yes")
+        assert list(stored.build().flows) == ["made"]
+
     def test_it_may_end_while_it_is_asked(self, monkeypatch):
         check = Preflight()
         check.prepare("headrace.core.flow")

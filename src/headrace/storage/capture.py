@@ -187,7 +187,7 @@ def open_flow(data: bytes, where: str, seal: Seal = UNSEALED) -> Envelope:
             f"{where} holds an intact flow, but another one than its name says: somebody moved or "
             "replaced the file; store the flow again"
         )
-    if envelope.part("flow") is None:
+    if envelope.header.get("source") is None and envelope.part("flow") is None:
         raise DamagedObject(f"{where} holds a flow that is no flow: its payload lacks it; store the flow again")
     return envelope
 

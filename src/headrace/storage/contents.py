@@ -21,13 +21,13 @@ _DEEPEST = 16
 _INNARDS = ("constructor argument", "its state")
 
 
-def refuse_secrets(flow: FlowDefinition, captured: Captured) -> None:
+def refuse_secrets(flow: FlowDefinition | str, captured: Captured) -> None:
     """Refuse a flow that holds a credential or a secret that this process knows.
 
     Parameters
     ----------
-    flow : FlowDefinition
-        The flow.
+    flow : FlowDefinition or str
+        The flow, or what names it.
     captured : Captured
         Its object, as it would be stored.
 
@@ -38,26 +38,28 @@ def refuse_secrets(flow: FlowDefinition, captured: Captured) -> None:
     """
     if not exposes(captured.data):
         return
-    path, part = next(_ways(flow, f"flow {flow.name!r}", exposes), (f"flow {flow.name!r}", flow))
+    what = f"flow {captured.name!r}"
+    ways = _ways(flow, what, exposes) if isinstance(flow, FlowDefinition) else iter(())
+    path, part = next(ways, (what, flow))
     raise FlowError(
-        f"flow {flow.name!r} cannot be stored: {path} (of type {type(part).__qualname__}) has the text of a secret, or "
+        f"{what} cannot be stored: {path} (of type {type(part).__qualname__}) has the text of a secret, or "
         "of a credential of a storage, that this process uses; create it inside the task, with hr.Secret('NAME') for "
         "the text, or let the workers find credentials themselves",
         path=path,
     )
 
 
-def large_parts(flow: FlowDefinition, captured: Captured) -> list[Finding]:
+def large_parts(flow: FlowDefinition | str, captured: Captured) -> list[Finding]:
     """Return the large constants of a flow.
 
     Parameters
     ----------
-    flow : FlowDefinition
-        The flow.
+    flow : FlowDefinition or str
+        The flow, or what names it: then, none of it is stored.
     captured : Captured
         Its object: if that is small, there is none, and nothing is looked at.
     """
-    if len(captured.data) < LARGE:
+    if len(captured.data) < LARGE or isinstance(flow, str):
         return []
     found = []
     for path, part in _ways(flow, f"flow {flow.name!r}", lambda data: len(data) >= LARGE):

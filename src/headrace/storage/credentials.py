@@ -117,6 +117,11 @@ class Renewing:
         self._lock = threading.Lock()
         self._current: tuple[dict[str, Any], Medium] | None = None
 
+    @property
+    def writable(self) -> bool:
+        """Whether it takes more than reading."""
+        return self._medium(other_than=None).writable
+
     def read(self, key: str) -> bytes:
         """Return the bytes of an object."""
         return self._ask(lambda medium: medium.read(key))

@@ -25,7 +25,7 @@ from headrace.storage.capture import Captured
 from headrace.storage.findings import Finding
 
 #: Seconds after which a flow's imports count as stuck.
-DEADLINE = 120.0
+PATIENCE = 120.0
 
 
 class Preflight:
@@ -47,7 +47,7 @@ class Preflight:
             if self._waiting is None or not self._waiting.is_alive():
                 self._waiting = _Child(module)
 
-    def check(self, flows: Sequence[Captured], deadline: float = DEADLINE) -> list[Finding]:
+    def check(self, flows: Sequence[Captured], deadline: float = PATIENCE) -> list[Finding]:
         """Load each flow in a new process, and draw it there if it was drawn here.
 
         Parameters
@@ -94,13 +94,14 @@ class Preflight:
     def _take(self) -> _Child:
         with self._lock:
             child, self._waiting = self._waiting, None
-        return child if child is not None and child.is_alive() else _Child()
+        return child if child is not None and child.is_alive() and child.environment == _environment() else _Child()
 
 
 class _Child:
     """One fresh interpreter, in a session of its own: Ctrl-C is for its parent alone."""
 
     def __init__(self, *modules: str) -> None:
+        self.environment = _environment()
         # Files and no pipes: what the flows start may hold them open for longer than the flows take to load.
         self._output, self._said = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - see _end
         self._process = subprocess.Popen(
@@ -108,7 +109,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=self._said,
-            env=_environment(),
+            env=self.environment,
             start_new_session=True,
         )
         self._end = weakref.finalize(self, _end, os.getpid(), self._process, self._output, self._said)

@@ -12,10 +12,12 @@ from typing import Any
 from headrace import entrusted
 from headrace.errors import StorageError
 from headrace.storage.confidential import merged, only_secrets, plain, without_secrets
-from headrace.storage.files import Files, normal_url
+from headrace.storage.files import DEADLINE, Files, normal_url
 from headrace.storage.signing import KeySource, KeySources, Seal, references_of, sources_of
 
-_FIELDS = {"url", "name", "storage_options", "credentials", "shipped", "omitted", "signing_keys"}
+_FIELDS = {
+    "url", "name", "storage_options", "credentials", "shipped", "omitted", "pickle", "signing_keys", "deadline",
+}  # fmt: skip
 _KEYS = "signing_keys"
 
 
@@ -37,8 +39,12 @@ class StorageSpec:
         Dotted names of options that were left out when the storage was written down, and not given again.
     ship_credentials : bool
         Whether the secrets among the options may travel with a run; see `headrace.entrusted`.
+    pickle : bool
+        Whether pickles are written and read.
     signing_keys : tuple of key sources, optional
         See `headrace.storage.signing.sources_of`; never shown.
+    deadline : float
+        Seconds within which the store must answer; see `headrace.storage.files.Files`.
     """
 
     url: str
@@ -47,13 +53,17 @@ class StorageSpec:
     lacking: tuple[str, ...] = ()
     credentials: str = ""
     ship_credentials: bool = False
+    pickle: bool = True
     signing_keys: tuple[KeySource, ...] | None = field(default=None, repr=False)
+    deadline: float = DEADLINE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", normal_url(self.url))
         object.__setattr__(self, "name", self.name or default_name(self.url))
         if self.ship_credentials and not self.lacking:
             entrusted.entrust(self.url, self.name, only_secrets(self.storage_options))
+        if not isinstance(self.deadline, (int, float)) or not self.deadline > 0:
+            raise StorageError(f"the deadline of a storage is a number of seconds above 0, got {self.deadline!r}")
 
     @functools.cached_property
     def seal(self) -> Seal:
@@ -62,14 +72,17 @@ class StorageSpec:
 
     def open(self, filesystem: Any = None) -> Files:
         """Return the objects that lie there; by another file system than the URL's, if one is given."""
-        return Files(
+        files = Files(
             self.url,
             merged(self.storage_options, self._brought),
             filesystem,
             hint=self.hint,
             credentials=self.credentials,
             seal=self.seal,
+            deadline=self.deadline,
         )
+        files.pickles = self.pickle
+        return files
 
     @property
     def _brought(self) -> Mapping[str, Any]:
@@ -100,16 +113,20 @@ class StorageSpec:
     def serialize(self) -> dict[str, Any]:
         """Return JSON data without secrets; ``omitted`` names what was left out."""
         options, omitted = without_secrets(self.storage_options)
-        data = {"url": self.url, "name": self.name, "storage_options": options}
+        data: dict[str, Any] = {"url": self.url, "name": self.name, "storage_options": options}
         if self.credentials:
             data["credentials"] = self.credentials
         if self.ship_credentials:
             data["shipped"] = entrusted.reference_of(self.url, self.name)
+        if not self.pickle:
+            data["pickle"] = False
         references = references_of(self.signing_keys)
         if references is not None:
             data[_KEYS] = references
         elif _KEYS in self.lacking or self.seal.active:  # never without saying that there are some
             omitted.append(_KEYS)
+        if self.deadline != DEADLINE:
+            data["deadline"] = self.deadline
         return {**data, "omitted": sorted({*omitted, *self.lacking})}
 
     @classmethod
@@ -145,6 +162,7 @@ class StorageSpec:
         if signing_keys is None and _KEYS in omitted:
             lacking.append(_KEYS)
         keys = sources_of(data.get(_KEYS) if signing_keys is None else signing_keys)
+        # What is not plainly allowed is forbidden: a storage without pickles never becomes one with them by accident.
         return cls(
             data["url"],
             data.get("name") or "",
@@ -152,7 +170,9 @@ class StorageSpec:
             tuple(lacking),
             credentials=data.get("credentials") or "",
             ship_credentials=bool(data.get("shipped")),
+            pickle=data.get("pickle", True) is True,
             signing_keys=keys,
+            deadline=data.get("deadline", DEADLINE),
         )
 
 
