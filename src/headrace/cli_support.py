@@ -12,6 +12,7 @@ import shlex
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from headrace.errors import AlreadyExists, HeadraceError, NotFound, SetupError, StorageError
+from headrace.errors import AlreadyExists, HeadraceError, NotFound, PreflightWarning, SetupError, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -260,7 +261,9 @@ def store_flow(
     """
     try:
         location = store.add_flow(flow, replace=replace, example=example, source=source)
-        store.build()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PreflightWarning)  # told below, with the rest
+            store.build()
     except AlreadyExists as error:
         if "origin" not in error.facts:
             raise
@@ -268,6 +271,8 @@ def store_flow(
             f"the name {error.facts['flow']!r} belongs in {store.url} to the flow of {error.facts['origin']}, and this "
             f"one is of {error.facts['asked']}; give it another name, or take the name over with headrace add --replace"
         ) from error
+    for finding in store.findings:
+        remark(f"{finding.level}: {finding}")
     return location
 
 
