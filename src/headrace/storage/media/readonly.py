@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -26,7 +27,7 @@ class ReadOnly(Remote):
     def _refuse(self, what: str) -> StorageError:
         return StorageError(f"cannot {what} in {self.url}: {self.why}")
 
-    async def _create(self, key: str, data: bytes) -> None:
+    async def _create(self, key: str, data: bytes, mark: str) -> None:
         raise self._refuse(f"create {key!r}")
 
     async def _replace(self, key: str, data: bytes) -> None:
@@ -54,15 +55,23 @@ class Http(ReadOnly):
         return f"{self.url}/{quote(key)}"
 
     async def _read(self, key: str) -> bytes:
-        return bytes(await self.filesystem._cat_file(self._at(key)))
+        async with self._answer(key) as answer:
+            return bytes(await answer.read())
 
     async def _size(self, key: str) -> int:
-        # Not HEAD, which signed URLs and some servers refuse; and not fsspec's own look, to which any trouble is a
-        # missing object. The body is not read.
+        # Not HEAD, which signed URLs and some servers refuse. The body is not read.
+        async with self._answer(key) as answer:
+            return int(answer.headers.get("Content-Length", 0))
+
+    @asynccontextmanager
+    async def _answer(self, key: str) -> AsyncIterator[Any]:
+        # Not fsspec's own look, to which any trouble is a missing object.
         session = await self.filesystem.set_session()
         async with session.get(self.filesystem.encode_url(self._at(key)), **self.filesystem.kwargs) as answer:
             self.filesystem._raise_not_found_for_status(answer, self._at(key))
-            return int(answer.headers.get("Content-Length", 0))
+            if answer.url.path.endswith("/"):  # a folder: the server led us to its page of links
+                raise FileNotFoundError(key)
+            yield answer
 
     def _pages(self, key: str, *, deep: bool) -> AsyncIterator[Keys]:
         raise self._refuse(f"list {key!r}")

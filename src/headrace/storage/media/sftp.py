@@ -78,7 +78,7 @@ class Sftp(Remote):
         async with (await self._sftp()).open(self._at(key), "rb") as file:
             return bytes(await file.read())
 
-    async def _create(self, key: str, data: bytes) -> None:
+    async def _create(self, key: str, data: bytes, mark: str) -> None:
         sftp, path = await self._sftp(), self._at(key)
 
         async def link(temporary: str) -> bool:
