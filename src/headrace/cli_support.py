@@ -506,4 +506,6 @@ def record_of(store: Storage, run: FlowRun) -> str:
     """Tell where the record of a run lies."""
     if store.url.startswith("memory:"):
         return "not kept; --storage URL keeps the flow and the run"
+    if not store.files.writable:
+        return f"not kept; {store.url} is read only"
     return f"{store.url}/runs/{run.run_id}"

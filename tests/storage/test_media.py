@@ -30,7 +30,7 @@ class TestTable:
         assert medium.writable == bool(row.create) == bool(row.replace)
 
     def test_the_documentation_says_the_same(self):
-        text = (DOCS / "format.md").read_text()
+        text = (DOCS / "storage.md").read_text()
         table = text.partition("| protocols |")[2].partition("\n\n")[0]
         told = {}
         for line in table.splitlines()[2:]:
