@@ -95,7 +95,12 @@ class Storage(StoredFlows):
         envelope = self._envelope(location)
         flow = self._live.get(location) or self._loaded(envelope)
         return FlowRunner(
-            flow, envelope.where, self._begin_run, drawn=_drawn(envelope.header), pickles=self.spec.pickle
+            flow,
+            envelope.where,
+            self._begin_run,
+            drawn=_drawn(envelope.header),
+            pickles=self.spec.pickle,
+            signing=self.spec.seal.references,
         )
 
     def with_live(self, flow: FlowDefinition, location: str) -> Storage:
@@ -209,6 +214,11 @@ class EnvRunner:
             found[RUN_ID_VARIABLE] = run_id
         return found
 
+    def _shipped(self) -> dict[str, str]:
+        """The credentials of the storage, if they may travel: a child's environment stays on this machine."""
+        spec = self.storage.spec
+        return {STORAGE_OPTIONS_VARIABLE: json.dumps(spec.plain_secrets())} if spec.ship_credentials else {}
+
     def run(
         self,
         env: Mapping[str, str] | None = None,
@@ -244,7 +254,7 @@ class EnvRunner:
         run_id = new_run_id()
         said = subprocess.run(
             [sys.executable, "-m", "headrace", "execute"],
-            env={**os.environ, **self.variables(parameters, environment, run_id), **dict(env or {})},
+            env={**os.environ, **self._shipped(), **self.variables(parameters, environment, run_id), **dict(env or {})},
             capture_output=True,
             text=True,
             timeout=timeout,

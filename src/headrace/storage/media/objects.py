@@ -12,6 +12,7 @@ import functools
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from headrace._version import __version__
 from headrace.storage.media.medium import Keys, Place
 from headrace.storage.media.opening import filesystem_class, make_filesystem
 from headrace.storage.media.remote import Remote
@@ -92,6 +93,8 @@ class S3(ObjectStore):
             "read_timeout": place.deadline,
             "retries": {"total_max_attempts": 1},
             "max_pool_connections": self.concurrency,
+            # Access logs tell who asked; and botocore composes its own for each request, a tenth of what that costs.
+            "user_agent": f"headrace/{__version__}",
         }
         config = {**ours, **(place.options.get("config_kwargs") or {})}
         options = {"use_listings_cache": False, **place.options, "config_kwargs": config}
