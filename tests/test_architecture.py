@@ -37,7 +37,12 @@ ALLOWED = {
         "errors", "_version", "core", "parameters", "report", "storage", "store", "execution", "environments",
         "flows", "loading",
     },
-    "cli": {"errors", "_version", "store", "environments", "flows", "loading", "cli_support", "report", "parameters"},
+    "cli_runs": {"errors", "core", "parameters", "report", "execution", "environments", "store", "cli_support"},
+    "cli_storages": {"errors", "report", "storage", "store", "loading", "cli_support"},
+    "cli": {
+        "errors", "_version", "store", "environments", "flows", "loading", "cli_support", "cli_runs", "cli_storages",
+        "report", "parameters",
+    },
     "__main__": {"cli"},
     "testing": {"errors", "core", "storage", "store", "flows"},
 }  # fmt: skip

@@ -47,7 +47,8 @@ survives a pickle, and the standard class is a base where one fits::
     ├── NotInTask(RuntimeError)               hr.context() where no task is being executed
     └── IllegalMove(AssertionError)           a bug of headrace itself; please report it
 
-One warning: ``PreflightWarning(UserWarning)``, of a build that found what may go wrong elsewhere.
+Two warnings: ``LeftOut(RuntimeWarning)``, of what a listing left out because it is not good, and
+``PreflightWarning(UserWarning)``, of a build that found what may go wrong elsewhere.
 """
 
 from __future__ import annotations
@@ -250,6 +251,10 @@ class NotInTask(HeadraceError, RuntimeError):
 
 class IllegalMove(HeadraceError, AssertionError):
     """A state machine was asked for a move that its table does not hold."""
+
+
+class LeftOut(RuntimeWarning):
+    """A listing left something out that lies in the storage and is not good, so that it hides no others."""
 
 
 class PreflightWarning(UserWarning):

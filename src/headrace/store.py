@@ -97,7 +97,12 @@ class Storage(StoredFlows):
             self._preflight.stand_down()
         flow = self._live.get(location) or self._loaded(envelope)
         return FlowRunner(
-            flow, envelope.where, self._begin_run, drawn=_drawn(envelope.header), pickles=self.spec.pickle
+            flow,
+            envelope.where,
+            self._begin_run,
+            drawn=_drawn(envelope.header),
+            pickles=self.spec.pickle,
+            signing=self.spec.seal.references,
         )
 
     def with_live(self, flow: FlowDefinition, location: str) -> Storage:

@@ -1,8 +1,8 @@
 """Targets: where tasks keep values that outlive runs, like the files that `make` makes.
 
 A task with a target whose object is there is not executed: its value is read instead. The object is whole or absent,
-so a writer that is killed leaves nothing behind that could be taken for a value. Pickles are signed and checked with
-the keys that the task's own process finds in ``HEADRACE_SIGNING_KEY``.
+so a writer that is killed leaves nothing behind that could be taken for a value. Pickles are signed and checked where
+the task runs, with the keys that its process finds where the run's storage has them, or in ``HEADRACE_SIGNING_KEY``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headrace.storage.envelope import open_envelope, pack
 from headrace.storage.files import Files
 from headrace.storage.flows import StoredFlows
 from headrace.storage.plain import plain_bytes, refusal
-from headrace.storage.signing import Seal
+from headrace.storage.signing import Seal, sources_of
 
 KIND = "value"
 
@@ -59,6 +59,8 @@ class Target:
 
     #: whether values may be pickles
     pickles = True
+    #: where the keys are that sign pickles; empty: in the variable; None: they need not be signed
+    signing: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -145,7 +147,7 @@ class Target:
                 raise FlowError(
                     f"what lies at {url} is no JSON ({error}); remove it, or choose another target"
                 ) from None
-        return (open_envelope(data, _signed_as(files, key), KIND, self._seal).unpickle(),)
+        return (open_envelope(data, _signed_as(files, key), KIND, self._seal()).unpickle(),)
 
     def write(self, url: str, value: Any) -> Any:
         """Keep a value, and return it; the one that is there if another writer was first, so that all agree.
@@ -166,16 +168,11 @@ class Target:
 
     def _dump(self, url: str, value: Any, where: str) -> bytes:
         if not self._is_json(url):
-            return pack(KIND, {}, pickling.dumps(value, f"the value for {url}"), seal=self._seal, where=where)
+            return pack(KIND, {}, pickling.dumps(value, f"the value for {url}"), seal=self._seal(), where=where)
         try:
             return plain_bytes(value)
         except (TypeError, ValueError) as error:
             raise FlowError(f"a {type(value).__name__} cannot be kept at {url} as JSON: {error}; {_ADVICE}") from None
-
-    @property
-    def _seal(self) -> Seal:
-        """What signs and checks values: the storage's keys, else those of the process in which the task runs."""
-        return Seal(None) if self._spec is None else self._spec.seal
 
     def _is_json(self, url: str) -> bool:
         return self.format == "json" or (self.format is None and url.endswith(".json"))
@@ -193,6 +190,25 @@ class Target:
         if not callable(self.url):
             same._check_pickles(self.url)
         return same
+
+    def signed(self, signing: tuple[str, ...]) -> Target:
+        """Return the same target for a run whose storage has signing keys: its pickles must be signed, too.
+
+        Parameters
+        ----------
+        signing : tuple of str
+            Where the keys are; empty: in the variable of the process that runs the task.
+        """
+        same = copy.copy(self)
+        same.signing = signing
+        return same
+
+    def _seal(self) -> Seal:
+        """What signs and checks values: the keys of the target's own storage, else those of the run's."""
+        if self._spec is not None and self._spec.seal.active:
+            return self._spec.seal
+        # Without a run that has keys, too, a process that has some signs and checks.
+        return Seal(None) if self.signing is None else Seal(sources_of(self.signing) or None, lacking=True)
 
     def _check_pickles(self, url: str) -> None:
         if not self.pickles and not self._is_json(url):

@@ -254,7 +254,9 @@ class Files:
         self, verb: str, asked: str, calls: Mapping[str, tuple[Any, ...]], expected: type[HeadraceError]
     ) -> dict[str, Any]:
         """Ask the medium many times; return what came of each, and raise the first error that was not expected."""
-        outcomes = self._medium.each(verb, [(self._place(key), *more) for key, more in calls.items()])
+        todo = [(self._place(key), *more) for key, more in calls.items()]
+        with self._translated(f"{asked} {len(todo)} objects"):
+            outcomes = self._medium.each(verb, todo)
         found: dict[str, Any] = {}
         for key, outcome in zip(calls, outcomes, strict=True):
             found[key] = outcome

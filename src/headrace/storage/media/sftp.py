@@ -76,13 +76,13 @@ class Sftp(Remote):
         async with (await self._sftp()).open(self._at(key), "rb") as file:
             return bytes(await file.read())
 
-    async def _create(self, key: str, data: bytes) -> None:
+    async def _create(self, key: str, data: bytes, mark: str) -> None:
         sftp, path = await self._sftp(), self._at(key)
         temporary = await self._write_temporary(sftp, path, data)
         try:
             await sftp.rename(temporary, path)
         except BaseException as error:
-            self._remove_aside(sftp, temporary)
+            await self._remove(sftp, temporary, error)
             # The protocol has no code for it: the server says "failure" for whatever reason.
             if isinstance(error, self._ssh.SFTPFailure) and await sftp.lexists(path):
                 raise FileExistsError(key) from error
@@ -94,7 +94,7 @@ class Sftp(Remote):
         try:
             await sftp.posix_rename(temporary, path)
         except BaseException as error:
-            self._remove_aside(sftp, temporary)
+            await self._remove(sftp, temporary, error)
             if isinstance(error, self._ssh.SFTPOpUnsupported):
                 raise StorageError(
                     f"cannot write {key!r} in place of an earlier object: the server of {self.url} has no "
@@ -117,18 +117,21 @@ class Sftp(Remote):
                 await file.write(data)
         except self._ssh.SFTPNoSuchFile:
             raise
-        except BaseException:  # a full disk, say, or out of time: leave nothing behind
-            self._remove_aside(sftp, temporary)
+        except BaseException as error:  # a full disk, say, or out of time: leave nothing behind
+            await self._remove(sftp, temporary, error)
             raise
 
-    def _remove_aside(self, sftp: Any, path: str) -> None:
-        """Remove a temporary file without waiting: whoever ran out of time is not held by it."""
+    async def _remove(self, sftp: Any, path: str, why: BaseException) -> None:
+        """Remove a temporary file; without waiting if there was no answer, so as not to hold who is out of time."""
 
         async def remove() -> None:
             with suppress(self._ssh.Error, OSError, TimeoutError):
                 async with asyncio.timeout(self.deadline):
                     await sftp.remove(path)
 
+        if isinstance(why, self._ssh.SFTPError):
+            await remove()
+            return
         task = asyncio.get_running_loop().create_task(remove())
         _REMOVING.add(task)
         task.add_done_callback(_REMOVING.discard)
