@@ -93,6 +93,8 @@ class Storage(StoredFlows):
         from headrace.execution.runner import FlowRunner  # only who runs flows waits for what that needs
 
         envelope = self._envelope(location)
+        if envelope.where in self._staged:  # who runs what is staged may never build it
+            self._preflight.stand_down()
         flow = self._live.get(location) or self._loaded(envelope)
         return FlowRunner(
             flow,
