@@ -68,7 +68,9 @@ class Storage(StoredFlows):
             If it is not there, not intact, or its code is not here.
         """
         envelope = self._envelope(location)
-        flow = self._live.get(location) or load_flow(envelope)
+        bundle = self._bundle(envelope)
+        flow = self._live.get(location) or load_flow(envelope, bundle)
+        flow.bundle = bundle
         return FlowRunner(flow, envelope.where, self._begin_run, drawn=_drawn(envelope.header))
 
     def with_live(self, flow: FlowDefinition, location: str) -> Storage:

@@ -15,17 +15,18 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from headrace import parameters, pickling
-from headrace.core.flow import FlowDefinition, draw_twice
+from headrace.code.bundle import Bundle, bundle_for
+from headrace.code.fresh import refresh
+from headrace.code.space import active
+from headrace.code.tracked import identified
+from headrace.core.flow import SURROUNDINGS, FlowDefinition, draw_twice
 from headrace.core.graph import Graph
 from headrace.core.policy import options_of
 from headrace.core.task import Task
 from headrace.errors import DamagedObject
-from headrace.storage.envelope import Envelope, open_envelope, pack
+from headrace.storage.envelope import Envelope, check_python, open_envelope, pack
 
 KIND = "flow"
-#: what a flow object knows about where it lives; it would make equal flows unequal, and it can hold
-#: credentials.
-_SURROUNDINGS = ("storage", "environment", "location")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +38,13 @@ class Captured:
     name, origin : str
         The flow's name and where it is defined.
     content : str
-        sha256 of the pickled flow alone, whatever it was drawn for.
+        sha256 of the pickled flow and its bundle, whatever it was drawn for.
     data : bytes
         The object.
     sha256 : str
         Of ``data``.
+    bundle : Bundle or None
+        The first-party code that it reaches.
     """
 
     name: str
@@ -49,11 +52,17 @@ class Captured:
     content: str
     data: bytes
     sha256: str
+    bundle: Bundle | None
 
     @property
     def location(self) -> str:
         """The key of the object in any storage."""
         return location_of(self.name, self.sha256)
+
+
+def code_key(name: str, sha256: str) -> str:
+    """Return the key of a bundle that a flow of this name refers to."""
+    return f"flows/{name}/code/{sha256}.zip"
 
 
 def location_of(name: str, sha256: str) -> str:
@@ -76,20 +85,43 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
     ParameterError, NotPicklable, UnstableFlow
         If the example does not fit, the flow cannot travel, or it draws two graphs for the same parameters.
     """
+    met = pickling.Met()
+    body, bundle = _pickle_fresh(flow, met)
     values = parameters.example_values(flow, example)
     graph = draw_twice(flow, values)[0] if values is not None else None
-    body = pickle_flow(flow)
     example_body = None
     if values is not None:
-        example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}")
-    content = hashlib.sha256(body).hexdigest()
-    header = manifest_of(flow, graph, values, content)
+        example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}", met=met)
+        bundle = bundle_for(met.modules)
+    content = _content(body, bundle)
+    header = manifest_of(flow, graph, values, content, bundle)
     data = pack(KIND, header, pickle.dumps({"flow": body, "example": example_body}, protocol=5))
-    return Captured(flow.name, flow.qualified_name, content, data, hashlib.sha256(data).hexdigest())
+    return Captured(flow.name, flow.qualified_name, content, data, hashlib.sha256(data).hexdigest(), bundle)
 
 
-def pickle_flow(flow: FlowDefinition) -> bytes:
+def _pickle_fresh(flow: FlowDefinition, met: pickling.Met) -> tuple[bytes, Bundle | None]:
+    """Pickle a flow and find the code that it reaches; what was edited since it was loaded is loaded again first."""
+    body = pickle_flow(flow, met)
+    bundle = bundle_for(met.modules)
+    if bundle is not None and refresh(bundle.units):
+        body = pickle_flow(flow, met)
+        bundle = bundle_for(met.modules)
+    return body, bundle
+
+
+def _content(body: bytes, bundle: Bundle | None) -> str:
+    return hashlib.sha256(body + (bundle.sha256.encode() if bundle is not None else b"")).hexdigest()
+
+
+def pickle_flow(flow: FlowDefinition, met: pickling.Met) -> bytes:
     """Pickle a flow without its surroundings.
+
+    Parameters
+    ----------
+    flow : FlowDefinition
+        The flow.
+    met : Met
+        Receives what it refers to.
 
     Raises
     ------
@@ -97,19 +129,22 @@ def pickle_flow(flow: FlowDefinition) -> bytes:
         Names the task or constant that cannot travel.
     """
     bare = copy.copy(flow)
-    for name in _SURROUNDINGS:
+    for name in SURROUNDINGS:
         if name in bare.__dict__:
             bare.__dict__[name] = None
-    return pickling.dumps(bare, f"flow {flow.name!r}")
+    met.tracked.clear()
+    return identified(pickling.dumps(bare, f"flow {flow.name!r}", met=met), met.tracked)
 
 
 def content_of(flow: FlowDefinition) -> str:
     """Return what ``Captured.content`` would be."""
-    return hashlib.sha256(pickle_flow(flow)).hexdigest()
+    met = pickling.Met()
+    body = pickle_flow(flow, met)
+    return _content(body, bundle_for(met.modules))
 
 
 def manifest_of(
-    flow: FlowDefinition, graph: Graph | None, values: Mapping[str, Any] | None, content: str
+    flow: FlowDefinition, graph: Graph | None, values: Mapping[str, Any] | None, content: str, bundle: Bundle | None
 ) -> dict[str, Any]:
     """Return what a flow's object says about it to readers that do not unpickle.
 
@@ -122,7 +157,9 @@ def manifest_of(
     values : mapping or None
         Parameter values of the example.
     content : str
-        sha256 of the pickled flow.
+        sha256 of the pickled flow and its bundle.
+    bundle : Bundle or None
+        The first-party code that it reaches.
     """
     environment = getattr(flow, "environment", None)
     return {
@@ -130,6 +167,7 @@ def manifest_of(
         "origin": flow.qualified_name,
         "doc": (flow.__doc__ or "").strip().partition("\n")[0],
         "content": content,
+        "code": None if bundle is None else {"sha256": bundle.sha256, "modules": list(bundle.modules)},
         "parameters": parameters.describe(flow),
         "tasks": _tasks(flow, graph),
         "example": None if values is None else parameters.to_json(values),
@@ -178,16 +216,26 @@ def open_flow(data: bytes, where: str) -> Envelope:
     return envelope
 
 
-def load_flow(envelope: Envelope) -> FlowDefinition:
+def load_flow(envelope: Envelope, bundle: Bundle | None) -> FlowDefinition:
     """Unpickle the flow of a checked object.
+
+    Parameters
+    ----------
+    envelope : Envelope
+        The object.
+    bundle : Bundle or None
+        The code that its manifest names.
 
     Raises
     ------
     IncompatibleObject, MissingModule
         If its code cannot run here.
     """
-    flow = envelope.unpickle(_part(envelope, "flow"))
-    return cast(FlowDefinition, flow)
+    check_python(envelope.header, envelope.where)
+    with active(bundle):
+        flow = cast(FlowDefinition, envelope.unpickle(_part(envelope, "flow")))
+    flow.bundle = bundle
+    return flow
 
 
 def load_example(envelope: Envelope) -> dict[str, Any] | None:

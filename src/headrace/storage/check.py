@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from headrace import errors, parameters
+from headrace.code.bundle import open_bundle
+from headrace.code.space import active
 from headrace.core.flow import unstable
 from headrace.errors import FlowError, HeadraceError
 from headrace.storage.capture import Captured, load_example, load_flow, open_flow
@@ -70,8 +72,10 @@ def check_in_fresh_interpreter(flows: Sequence[Captured]) -> None:
 
 def _frames(flows: Iterable[Captured]) -> Iterable[bytes]:
     for flow in flows:
-        yield json.dumps([flow.location, len(flow.data)]).encode() + b"\n"
+        code = flow.bundle.data if flow.bundle is not None else b""
+        yield json.dumps([flow.location, len(flow.data), len(code)]).encode() + b"\n"
         yield flow.data
+        yield code
 
 
 def _environment() -> dict[str, str]:
@@ -90,7 +94,7 @@ def _rebuilt(verdict: dict[str, Any]) -> HeadraceError:
     return cls(verdict["message"], **verdict["facts"])  # type: ignore[no-any-return]
 
 
-def check_one(location: str, data: bytes) -> dict[str, Any] | None:
+def check_one(location: str, data: bytes, code: bytes) -> dict[str, Any] | None:
     """Check one flow, in this process.
 
     Parameters
@@ -99,6 +103,8 @@ def check_one(location: str, data: bytes) -> dict[str, Any] | None:
         For messages.
     data : bytes
         Its object.
+    code : bytes
+        Its bundle; empty if it has none.
 
     Returns
     -------
@@ -109,11 +115,13 @@ def check_one(location: str, data: bytes) -> dict[str, Any] | None:
     try:
         envelope = open_flow(data, location)
         name = envelope.header["name"]
-        flow = load_flow(envelope)
-        parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
-        example = load_example(envelope)
-        if example is not None:
-            _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])
+        bundle = open_bundle(code, **envelope.header["code"], where=location) if code else None
+        flow = load_flow(envelope, bundle)
+        with active(bundle):
+            parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
+            example = load_example(envelope)
+            if example is not None:
+                _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])
     except HeadraceError as error:
         facts = {key: value for key, value in error.facts.items() if isinstance(value, (str, int))}
         return {"error": type(error).__name__, "message": _named(name, str(error)), "facts": facts}
@@ -143,8 +151,8 @@ def answer(source: BinaryIO) -> list[dict[str, Any] | None]:
     """
     verdicts = []
     while line := source.readline():
-        location, length = json.loads(line)
-        verdicts.append(check_one(location, source.read(length)))
+        location, length, length_of_code = json.loads(line)
+        verdicts.append(check_one(location, source.read(length), source.read(length_of_code)))
     return verdicts
 
 

@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Self
 
+from headrace.code.bundle import Bundle, open_bundle
 from headrace.core.flow import FlowDefinition
 from headrace.errors import AlreadyExists, NotFound
 from headrace.storage.capture import (
     KIND,
     Captured,
     capture,
+    code_key,
     content_of,
     load_flow,
     location_of,
@@ -87,6 +89,7 @@ class StoredFlows:
         self.url = spec.url
         self.name = spec.name
         self._staged: dict[str, tuple[Captured, bool]] = {}
+        self._bundles: dict[str, Bundle] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -169,7 +172,8 @@ class StoredFlows:
             If it is not there, not intact, or its code is not here. Nothing is unpickled before it was
             checked.
         """
-        return load_flow(self._envelope(location))
+        envelope = self._envelope(location)
+        return load_flow(envelope, self._bundle(envelope))
 
     def manifest(self, location: str) -> dict[str, Any]:
         """Return what a stored flow says about itself, without running code of it.
@@ -232,6 +236,20 @@ class StoredFlows:
             raise self._nothing_at(location) from error
         return open_flow(data, location)
 
+    def _bundle(self, envelope: Envelope) -> Bundle | None:
+        """The first-party code that a flow came with."""
+        code = envelope.header.get("code")
+        if code is None:
+            return None
+        if envelope.where in self._staged:
+            return self._staged[envelope.where][0].bundle
+        known = self._bundles.get(code["sha256"])
+        if known is None:
+            key = code_key(envelope.header["name"], code["sha256"])
+            known = open_bundle(self.files.read(key), code["sha256"], code["modules"], key)
+            self._bundles = {code["sha256"]: known}  # the next run is probably one of the same flow
+        return known
+
     def _nothing_at(self, location: str) -> NotFound:
         return NotFound(f"there is no flow at {location} in {self.url}; see storage.flows for those that there are")
 
@@ -273,10 +291,9 @@ class StoredFlows:
 
     def _upload(self, captured: Captured) -> None:
         known = self._versions(captured.name)
-        try:
-            self.files.create(captured.location, captured.data)
-        except AlreadyExists:
-            self._mend(captured)
+        if (bundle := captured.bundle) is not None:  # first, so that nobody finds the flow without it
+            self._create(code_key(captured.name, bundle.sha256), bundle.data, bundle.sha256)
+        self._create(captured.location, captured.data, captured.sha256)
         if known and known[-1][1] == captured.sha256:
             return
         record = {"sha256": captured.sha256, "origin": captured.origin, "headrace": versions()["headrace"]}
@@ -286,10 +303,13 @@ class StoredFlows:
         except AlreadyExists:
             return  # the same content at the same microsecond: the record says the same
 
-    def _mend(self, captured: Captured) -> None:
-        """The name is the digest, so what is there is the same, unless it was damaged: then write it anew."""
-        if hashlib.sha256(self.files.read(captured.location)).hexdigest() != captured.sha256:
-            self.files.replace(captured.location, captured.data)
+    def _create(self, key: str, data: bytes, sha256: str) -> None:
+        """The name holds the digest, so what is there is the same, unless it was damaged: then write it anew."""
+        try:
+            self.files.create(key, data)
+        except AlreadyExists:
+            if hashlib.sha256(self.files.read(key)).hexdigest() != sha256:
+                self.files.replace(key, data)
 
     # -- as data ---------------------------------------------------------------------------------------------
 
