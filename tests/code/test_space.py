@@ -87,10 +87,8 @@ def test_a_module_that_imports_another_version_is_not_shared(bundle_of):
 def test_who_conflicts_waits_and_first_come_is_first_served(bundle_of):
     one, two = bundle_of(version(1), "spaced_mod"), bundle_of(version(2), "spaced_mod")
     order = []
-    waiting = []
 
     def work(name, bundle):
-        waiting.append(name)
         with active(bundle):
             order.append((name, answer()))
 
@@ -99,7 +97,7 @@ def test_who_conflicts_waits_and_first_come_is_first_served(bundle_of):
         for name, bundle in [("a", two), ("b", one), ("c", two)]:
             threads.append(threading.Thread(target=work, args=(name, bundle)))
             threads[-1].start()
-            until(lambda count=len(threads): len(waiting) == count and _waiting() >= count)
+            until(lambda: _waiting() == len(threads))
         assert order == []
         with active(one):  # who is inside waits for nobody
             assert answer() == 1
@@ -160,7 +158,7 @@ def test_another_version_further_inside_while_others_are_at_work(bundle_of):
     thread.start()
     inside.wait(30)
     try:
-        with active(one), pytest.raises(FlowError, match="spaced_mod.*other tasks are at work"):
+        with active(one), pytest.raises(FlowError, match=r"spaced_mod.*other tasks are at work"):
             space_of(two).enter(timeout=0.1)
         with pytest.raises(TimeoutError, match="another version of spaced_mod"):
             space_of(two).enter(timeout=0.1)
@@ -221,7 +219,8 @@ def test_packages_with_data_relative_and_lazy_imports(bundle_of):
 def test_parts_of_namespace_packages(bundle_of):
     bundle = bundle_of(
         {
-            "spaced_ns/one.py": "from . import two\nfrom spaced_ns.three import deep\ndef answer(): return two.X + deep.Y",
+            "spaced_ns/one.py": "from . import two\nfrom spaced_ns.three import deep\n"
+            "def answer(): return two.X + deep.Y",
             "spaced_ns/two.py": "X = 1",
             "spaced_ns/three/__init__.py": "",
             "spaced_ns/three/deep.py": "Y = 2",
@@ -237,7 +236,7 @@ def test_parts_of_namespace_packages(bundle_of):
 def test_a_damaged_folder_is_replaced(bundle_of, tmp_path):
     from headrace.code.unpacked import unpack
 
-    files = {path: data for unit in bundle_of(version(1), "spaced_mod").units.values() for path, data in unit.files.items()}
+    files = dict(bundle_of(version(1), "spaced_mod").units["spaced_mod"].files)
     folder = unpack("name", files)
     assert unpack("name", files) == folder
     target = tmp_path / "cache" / "code"

@@ -9,6 +9,8 @@ packages of a project, and what is installed in editable mode. It travels with t
 * ``bundle`` puts units into one object, named by its content;
 * ``unpacked`` keeps bundles as folders of this host;
 * ``space`` makes a bundle's modules those that this process imports;
+* ``loaded`` knows what modules in memory were loaded from;
 * ``fresh`` loads anew what was edited since it was loaded;
-* ``references`` names functions and classes of modules, so that pickles need not hold them.
+* ``references`` names functions and classes of modules, so that pickles need not hold them;
+* ``tracked`` gives classes that travel by value an identity that depends on their content.
 """

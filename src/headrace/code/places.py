@@ -136,7 +136,7 @@ def _place(root: str, spec: ModuleSpec) -> Place | None:
 
 def is_native(path: str) -> bool:
     """Whether a file is an extension module, which fits one machine only, and a process can load once only."""
-    return path.endswith(tuple(EXTENSION_SUFFIXES)) or path.endswith((".pyd", ".dylib"))
+    return path.endswith((*EXTENSION_SUFFIXES, ".so", ".pyd", ".dylib"))
 
 
 @functools.lru_cache(maxsize=10_000)

@@ -1,8 +1,8 @@
 """Functions and classes of modules as names, so that a pickle need not hold them and they keep their module's state.
 
-pickle names a function only if ``module.name`` is that very object. Under a decorator it is not, but can be reached from
-there: ``module.name.function``, ``module.name.__wrapped__``. Nor is it after its module was loaded again, when others
-still hold the older one.
+pickle names a function only if ``module.name`` is that very object. Under a decorator it is not, but can be reached
+from there: ``module.name.function``, ``module.name.__wrapped__``. Nor is it after its module was loaded again, when
+others still hold the older one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from headrace.code.fresh import named_as
+from headrace.code.loaded import named_as
 
 #: Where decorators leave what they decorate.
 _INNER = ("function", "__wrapped__")

@@ -15,19 +15,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
+import math
 import os
 import sys
 import threading
 import time
 import types
 import weakref
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 
 from headrace.code.bundle import Bundle
-from headrace.code.fresh import holds
+from headrace.code.loaded import holds
 from headrace.code.places import FINDERS, find_elsewhere, is_importable, place_of
 from headrace.code.units import Unit, unit_at
 from headrace.code.unpacked import unpack
@@ -86,6 +88,13 @@ class _Folder:
         return self._path
 
 
+class _Ticket:
+    """A place in the queue."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+
+
 class Space:
     """The modules of one bundle in this process; ``space_of`` returns it.
 
@@ -133,11 +142,13 @@ class Space:
         thread = threading.get_ident()
         with _TURN:
             _wait(self, thread, timeout)
+            displaced: list[_Tenant] = []
+            _STAYS.setdefault(thread, []).append((self, displaced))
             for tenant in self._tenants:
                 tenant.users[thread] += 1
             try:
                 for tenant in self._tenants:
-                    _settle(tenant)
+                    displaced += _settle(tenant)
             except BaseException:
                 self.leave()
                 raise
@@ -146,12 +157,19 @@ class Space:
         """Stop to use it."""
         thread = threading.get_ident()
         with _TURN:
+            stays = _STAYS[thread]
+            position = max(index for index, (space, _) in enumerate(stays) if space is self)
+            _, displaced = stays.pop(position)
+            if not stays:
+                del _STAYS[thread]
             for tenant in self._tenants:
                 tenant.users[thread] -= 1
                 if tenant.users[thread] <= 0:
                     del tenant.users[thread]
-                if not tenant.users:
-                    _retire(tenant)
+            for tenant in displaced:  # which this thread uses further outside
+                _settle(tenant)
+            for tenant in self._tenants:
+                _retire(tenant)
             _TURN.notify_all()
 
     def conflicts(self, other: Space) -> bool:
@@ -165,11 +183,12 @@ _SPACES: dict[str, Space] = {}
 _TENANTS: weakref.WeakValueDictionary[tuple[str, str], _Tenant] = weakref.WeakValueDictionary()
 #: root → who answers to it now, in use or not.
 _IN_PLACE: dict[str, _Tenant] = {}
-#: root → who answers to it again when the one in place, which the same thread uses further inside, is left.
-_ASIDE: dict[str, list[_Tenant]] = {}
+#: thread → the spaces that it is in, in order, each with the tenants that it displaced, which the thread uses as well.
+_STAYS: dict[int, list[tuple[Space, list[_Tenant]]]] = {}
 #: root → modules that the process had itself.
 _OWN: dict[str, dict[str, types.ModuleType]] = {}
-_WAITING: deque[Space] = deque()
+#: who waits, in order of arrival.
+_WAITING: list[_Ticket] = []
 
 
 def space_of(bundle: Bundle) -> Space:
@@ -250,22 +269,21 @@ def _tenant(key: str, unit: Unit, folder: _Folder) -> _Tenant:
 
 def _wait(space: Space, thread: int, timeout: float | None) -> None:
     """Wait until a space may be entered. The caller holds the lock."""
-    if _is_free(space, thread) and not _is_others_turn(space, thread):
+    ticket = _Ticket(space)
+    if _is_free(space, thread) and not _is_others_turn(ticket, thread):
         return
     nested = any(_IN_PLACE.get(tenant.root, tenant).users.get(thread) for tenant in space._tenants)
+    limit = timeout if timeout is not None else NESTED if nested else math.inf
     began = time.monotonic()
-    limit = timeout if timeout is not None else NESTED if nested else None
-    _WAITING.append(space)
+    _WAITING.append(ticket)
     try:
-        while True:
-            waited = time.monotonic() - began
-            if _is_free(space, thread) and (waited > POLITE or not _is_others_turn(space, thread)):
+        while (waited := time.monotonic() - began) <= limit:
+            if _is_free(space, thread) and (waited > POLITE or not _is_others_turn(ticket, thread)):
                 return
-            if limit is not None and waited > limit:
-                raise _refused(space, nested, limit)
-            _TURN.wait(min(1.0, POLITE / 10) if limit is None else min(1.0, limit - waited + 0.001))
+            _TURN.wait(min(1.0, limit - waited + 0.001))
+        raise _refused(space, nested, limit)
     finally:
-        _WAITING.remove(space)
+        _WAITING.remove(ticket)
         _TURN.notify_all()
 
 
@@ -289,54 +307,44 @@ def _is_free(space: Space, thread: int) -> bool:
     return True
 
 
-def _is_others_turn(space: Space, thread: int) -> bool:
+def _is_others_turn(ticket: _Ticket, thread: int) -> bool:
     """Whether somebody who came earlier waits for a space that conflicts; who is inside already need not care."""
-    if all(tenant.users.get(thread) for tenant in space._tenants):
+    if all(tenant.users.get(thread) for tenant in ticket.space._tenants):
         return False
-    for earlier in _WAITING:
-        if earlier is space:
-            return False
-        if earlier.conflicts(space):
-            return True
-    return False
+    earlier = itertools.takewhile(lambda other: other is not ticket, _WAITING)
+    return any(other.space.conflicts(ticket.space) for other in earlier)
 
 
 # -- taking over names ---------------------------------------------------------------------------------------------
 
 
-def _settle(tenant: _Tenant) -> None:
-    """Put a tenant in place. The caller holds the lock, and nobody else is inside who is in place."""
+def _settle(tenant: _Tenant) -> list[_Tenant]:
+    """Put a tenant in place, and return whom it displaces who is still in use, by this thread.
+
+    The caller holds the lock, and nobody else uses who is in place.
+    """
     root = tenant.root
     there = _IN_PLACE.get(root)
     if there is tenant and not (tenant.adopted and not holds(tenant.unit)):
-        return
+        return []
     if there is not None:
         _take_away(there)
-        if there.users:
-            _ASIDE.setdefault(root, []).append(there)
     _IN_PLACE[root] = tenant
     tenant.adopted = not tenant.modules and _is_own(tenant.unit)
-    if tenant.adopted:
-        return
-    _OWN[root] = _remove(root)
-    _put(root, tenant.modules)
-    tenant.modules = {}
-    if _FINDER not in sys.meta_path:
-        sys.meta_path.insert(0, _FINDER)
-    importlib.invalidate_caches()
+    if not tenant.adopted:
+        _OWN[root] = _remove(root)
+        _put(root, tenant.modules)
+        tenant.modules = {}
+        if _FINDER not in sys.meta_path:
+            sys.meta_path.insert(0, _FINDER)
+    return [there] if there is not None and there is not tenant and there.users else []
 
 
 def _retire(tenant: _Tenant) -> None:
-    """What happens when the last user leaves: the process gets back what it had, or could have, itself."""
-    root = tenant.root
-    if _IN_PLACE.get(root) is not tenant:
+    """When the last user left, give the process back what it had, or could have, itself."""
+    if tenant.users or tenant.adopted or _IN_PLACE.get(tenant.root) is not tenant:
         return
-    aside = _ASIDE.get(root)
-    if aside:
-        _take_away(tenant)
-        again = aside.pop()
-        _settle(again)
-    elif not tenant.adopted and (_OWN.get(root) or is_importable(root)):
+    if _OWN.get(tenant.root) or is_importable(tenant.root):
         _take_away(tenant)
     # Else it stays: values of its classes may still be pickled, and nothing else answers to the name.
 
