@@ -221,7 +221,7 @@ def private_storage() -> Storage:
     from headrace.storage.media import private_memory
     from headrace.store import Storage
 
-    return Storage("memory://run", name="run", filesystem=private_memory())
+    return Storage("memory://run", name="run", filesystem=private_memory(), signing_keys=())
 
 
 def stored_flow(target: Target, options: Sequence[str] | None) -> tuple[Storage, str]:

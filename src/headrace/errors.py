@@ -15,15 +15,19 @@ survives a pickle, and the standard class is a base where one fits::
     ├── MissingModule(ImportError)            code of the flow cannot be imported where it must run
     ├── StorageError(OSError)
     │   ├── NotFound(FileNotFoundError)
+    │   │   └── NoSuchFlow(KeyError)          no flow of this name, number, label or digest
     │   ├── AlreadyExists(FileExistsError)
+    │   ├── Conflict                          others changed it meanwhile, or still refer to it
     │   ├── AccessDenied(PermissionError)
     │   ├── Unreachable(ConnectionError)      no network, no such host, no answer in time
+    │   ├── SigningKeyError                   a key that signs is missing, or cannot be used
     │   └── EnvelopeError                     what lies there is not an intact object of ours
     │       ├── ForeignObject                 not written by headrace
     │       ├── NewerFormat                   written by a later headrace
-    │       ├── IncompatibleObject            written by another Python minor version
+    │       ├── IncompatibleObject            written by another Python minor version, or a newer cloudpickle
     │       ├── TruncatedObject
-    │       └── DamagedObject
+    │       ├── DamagedObject
+    │       └── UntrustedObject               not signed by a key that is trusted here
     ├── SetupError(RuntimeError)              an environment could not be brought up
     │   └── NoSuchWorker                      no worker of the cluster offers what a task asks for
     ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
@@ -120,8 +124,16 @@ class NotFound(StorageError, FileNotFoundError):
     """There is no such object in the storage."""
 
 
+class NoSuchFlow(NotFound, KeyError):
+    """No flow in the storage has this name, or no version of it this number, label or digest."""
+
+
 class AlreadyExists(StorageError, FileExistsError):
     """An object that is created exclusively is there already."""
+
+
+class Conflict(StorageError):
+    """What was asked does not fit what others wrote: they changed it meanwhile, or refer to what shall be removed."""
 
 
 class AccessDenied(StorageError, PermissionError):
@@ -130,6 +142,10 @@ class AccessDenied(StorageError, PermissionError):
 
 class Unreachable(StorageError, ConnectionError):
     """The storage does not answer."""
+
+
+class SigningKeyError(StorageError):
+    """A key that signs what a storage holds is missing, or cannot be used."""
 
 
 class EnvelopeError(StorageError):
@@ -145,7 +161,7 @@ class NewerFormat(EnvelopeError):
 
 
 class IncompatibleObject(EnvelopeError):
-    """The object was written by another minor version of Python."""
+    """The object was written by another minor version of Python, or by a newer cloudpickle, than is here."""
 
 
 class TruncatedObject(EnvelopeError):
@@ -162,6 +178,10 @@ class SetupError(HeadraceError, RuntimeError):
 
 class NoSuchWorker(SetupError):
     """A task asks for resources or workers that the cluster does not have."""
+
+
+class UntrustedObject(EnvelopeError):
+    """The object is not signed by a key that is trusted here: unsigned, by another key, changed, or moved."""
 
 
 class RunError(HeadraceError, RuntimeError):

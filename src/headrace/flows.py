@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, overload
 
 from headrace import parameters as params
 from headrace.core.bound import Bound
@@ -13,16 +13,15 @@ from headrace.core.flow import FlowDefinition
 from headrace.core.graph import Graph
 from headrace.core.policy import FlowPolicy
 from headrace.core.summary import Observer
-from headrace.environments.base import Environment
-from headrace.environments.local import LocalEnvironment
 from headrace.errors import FlowError
-from headrace.execution.flowrun import FlowRun, attach
-from headrace.report.html import graph_html
-from headrace.report.text import graph_tree
-from headrace.storage.capture import capture
-from headrace.storage.envelope import read_header
-from headrace.storage.files import Files, private_memory
-from headrace.store import Storage
+
+# Who loads a flow loads this module: a build's clean interpreter, ``headrace show``, each script. What only running
+# one needs is half of all the modules there are, so it is imported when a flow runs.
+if TYPE_CHECKING:
+    from headrace.environments.base import Environment
+    from headrace.execution.flowrun import FlowRun
+    from headrace.storage.files import Files
+    from headrace.store import Storage
 
 #: what `Flow.run` takes for itself.
 _RESERVED = frozenset({"environment", "observers", "raise_on_failure"})
@@ -35,9 +34,13 @@ class DrawnGraph(Graph):
     parameters: Mapping[str, Any] = MappingProxyType({})
 
     def __str__(self) -> str:
+        from headrace.report.text import graph_tree
+
         return graph_tree(self.describe())
 
     def _repr_html_(self) -> str:
+        from headrace.report.html import graph_html
+
         return graph_html(self.name, self.describe(), self.parameters)
 
 
@@ -158,6 +161,8 @@ class Flow(FlowDefinition):
 
     def _placed(self, environment: Environment | None) -> tuple[Environment, Storage, str]:
         """Where to run it, and where it lies now."""
+        from headrace.environments.local import LocalEnvironment
+
         for name in _RESERVED.intersection(self.signature.parameters):
             raise FlowError(
                 f"flow {self.name!r} has a parameter {name!r}, and {self.name}.run(...) has an argument of that name; "
@@ -210,7 +215,10 @@ class Flow(FlowDefinition):
         example : mapping, optional
             Parameter values, over the defaults, that the manifest's graph is drawn for.
         """
-        data = read_header(capture(self, example).data, f"flow {self.name!r}")
+        from headrace.storage.capture import capture, open_flow
+
+        captured = capture(self, example)
+        data = open_flow(captured.data, captured.location).header
         data["storage"] = self.storage.serialize() if self.storage is not None else None
         data["location"] = self.location
         return data
@@ -219,6 +227,8 @@ class Flow(FlowDefinition):
         return f"<Flow {self.name}{self.signature}>"
 
     def _repr_html_(self) -> str:
+        from headrace.report.html import graph_html
+
         values = params.example_values(self)
         nodes = self.draw(values).describe() if values is not None else []
         declared = {row["name"]: row["annotation"] for row in params.describe(self)}
@@ -228,6 +238,8 @@ class Flow(FlowDefinition):
 
 def _good(run: FlowRun) -> FlowRun:
     """The run, if it succeeded; else raise why it did not."""
+    from headrace.execution.flowrun import attach
+
     error = run.error
     if error is None:
         return run
@@ -237,13 +249,18 @@ def _good(run: FlowRun) -> FlowRun:
 
 def _passing_storage() -> Storage:
     """A storage in memory that ends with its run; but what tasks cost, this process's next run of the flow knows."""
-    storage = Storage("memory://run", name="run", filesystem=private_memory())
+    from headrace.storage.files import private_memory
+    from headrace.store import Storage
+
+    storage = Storage("memory://run", name="run", filesystem=private_memory(), signing_keys=())
     storage.hints = _hints()
     return storage
 
 
 @functools.cache
 def _hints() -> Files:
+    from headrace.storage.files import Files, private_memory
+
     return Files("memory://hints", filesystem=private_memory())
 
 

@@ -140,7 +140,7 @@ def _pickler() -> Any:
             return found
 
         def _reduced(self, obj: Any) -> Any:
-            if isinstance(obj, types.ModuleType):
+            if isinstance(obj, types.ModuleType | types.BuiltinFunctionType):
                 return NotImplemented
             if isinstance(obj, TypeVar):
                 return known[TypeVar](obj)
@@ -154,7 +154,7 @@ def _pickler() -> Any:
 #: how many characters cloudpickle's identities of classes have.
 _TRACKED = 32
 _Cached: Any = type(functools.lru_cache(len))
-_NAMED = (types.FunctionType, type, types.ModuleType, TypeVar, _Cached)
+_NAMED = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType, TypeVar, _Cached)
 
 
 class _Ordered(frozenset[Any]):

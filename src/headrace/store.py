@@ -12,16 +12,19 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.core.flow import FlowDefinition
 from headrace.core.secret import Secret, secret_json
 from headrace.errors import RunError, StorageError
-from headrace.execution.runner import FlowRunner
 from headrace.storage.capture import load_flow
 from headrace.storage.costs import StoredCosts
 from headrace.storage.flows import StoredFlows
 from headrace.storage.runs import RunRecord, new_run_id
+from headrace.stored import StoredFlow
+
+if TYPE_CHECKING:
+    from headrace.execution.runner import FlowRunner
 
 #: The environment variables that ``python -m headrace execute`` reads. Values are JSON, but for the last two.
 STORAGE_VARIABLE = "HEADRACE_STORAGE"
@@ -43,6 +46,10 @@ class Storage(StoredFlows):
         Passed to the fsspec file system, e.g. ``{"endpoint_url": …}``. Secrets among them stay in this process.
     name : str, optional
         Default: derived from the URL.
+    signing_keys : str, bytes, path, callable, or a list of them, optional
+        Keys of which the first signs all that is written, and without a signature by one of which nothing is used: the
+        key itself, the path of a file, ``"env:NAME"``, or a function or its ``"module:name"``. Default: what the
+        variable ``HEADRACE_SIGNING_KEY`` holds, if it is set; an empty list: none. They never leave this process.
 
     Examples
     --------
@@ -54,19 +61,31 @@ class Storage(StoredFlows):
     #: flows that are drawn themselves, and not as they were stored, by location
     _live: Mapping[str, FlowDefinition] = MappingProxyType({})
 
+    def __getitem__(self, text: str) -> StoredFlow:
+        """Return a flow to look at: ``storage["etl"]``, ``storage["etl@3"]``, ``storage["etl@prod"]``.
+
+        Raises
+        ------
+        NoSuchFlow
+            Also a ``KeyError``. Names the flows that there are.
+        """
+        return StoredFlow(self, self._find(text), self.get_runner)
+
     def get_runner(self, location: str) -> FlowRunner:
         """Return a way to run a flow in this process or on an executor.
 
         Parameters
         ----------
         location : str
-            As ``add_flow`` returned it, or a flow's name for its newest version.
+            As ``add_flow`` returned it, or whatever else `resolve` takes: ``"etl"``, ``"etl@3"``, ``"etl@prod"``.
 
         Raises
         ------
         NotFound, EnvelopeError, MissingModule
             If it is not there, not intact, or its code is not here.
         """
+        from headrace.execution.runner import FlowRunner  # only who runs flows waits for what that needs
+
         envelope = self._envelope(location)
         bundle = self._bundle(envelope)
         flow = self._live.get(location) or load_flow(envelope, bundle)
@@ -100,7 +119,8 @@ class Storage(StoredFlows):
         Parameters
         ----------
         location : str
-            As ``add_flow`` returned it, or a flow's name for its newest version.
+            As ``add_flow`` returned it, or whatever else `resolve` takes: ``"etl"``, ``"etl@3"``, ``"etl@prod"``. What
+            it means is decided now.
 
         Raises
         ------

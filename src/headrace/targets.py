@@ -1,7 +1,8 @@
 """Targets: where tasks keep values that outlive runs, like the files that `make` makes.
 
 A task with a target whose object is there is not executed: its value is read instead. The object is whole or absent,
-so a writer that is killed leaves nothing behind that could be taken for a value.
+so a writer that is killed leaves nothing behind that could be taken for a value. Pickles are signed and checked with
+the keys that the task's own process finds in ``HEADRACE_SIGNING_KEY``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from headrace.errors import AlreadyExists, FlowError, NodeUsedAsValue, NotFound
 from headrace.storage.confidential import without_secrets
 from headrace.storage.envelope import open_envelope, pack
 from headrace.storage.files import Files
+from headrace.storage.signing import Seal
 
 KIND = "value"
 
@@ -107,7 +109,7 @@ class Target:
         Raises
         ------
         EnvelopeError
-            If what lies there is damaged, or no value of ours.
+            If what lies there is damaged, no value of ours, or, where this process has a signing key, not signed by it.
         """
         files, key = self._place(url)
         try:
@@ -121,7 +123,7 @@ class Target:
                 raise FlowError(
                     f"what lies at {url} is no JSON ({error}); remove it, or choose another target"
                 ) from None
-        return (open_envelope(data, url, KIND).unpickle(),)
+        return (open_envelope(data, _signed_as(files, key), KIND, Seal(None)).unpickle(),)
 
     def write(self, url: str, value: Any) -> Any:
         """Keep a value, and return it; the one that is there if another writer was first, so that all agree.
@@ -133,15 +135,15 @@ class Target:
         """
         files, key = self._place(url)
         try:
-            files.create(key, self._dump(url, value))
+            files.create(key, self._dump(url, value, _signed_as(files, key)))
         except AlreadyExists:
             found = self.read(url)
             return value if found is None else found[0]
         return value
 
-    def _dump(self, url: str, value: Any) -> bytes:
+    def _dump(self, url: str, value: Any, where: str) -> bytes:
         if not self._is_json(url):
-            return pack(KIND, {}, pickling.dumps(value, f"the value for {url}"))
+            return pack(KIND, {}, pickling.dumps(value, f"the value for {url}"), seal=Seal(None), where=where)
         try:
             data = json.dumps(value, allow_nan=False)
             if json.loads(data) == value:
@@ -157,6 +159,11 @@ class Target:
         folder, _, name = url.rpartition("/")
         options = tuple(sorted(self.storage_options.items()))
         return _files(folder or ("/" if url.startswith("/") else "."), pickle.dumps(options)), name
+
+
+def _signed_as(files: Files, key: str) -> str:
+    """What the signature of a value is for; its keys are those of the process in which the task runs."""
+    return f"{files.url}/{key}"
 
 
 _ADVICE = "give plain lists, texts, numbers and dicts with texts for keys, or format='pickle'"

@@ -10,9 +10,10 @@ import pytest
 import headrace as hr
 from headrace.errors import AccessDenied, Unreachable
 from headrace.storage import costs as costs_module
-from headrace.storage.costs import MOST, Entry, StoredCosts, from_bytes, to_bytes
+from headrace.storage.costs import MOST, Entry, StoredCosts, from_facts, to_facts
 from headrace.storage.files import Files, private_memory
 from headrace.storage.flows import StoredFlows
+from headrace.storage.records import create_record
 
 KEY = "flows/etl/costs.json"
 TIME = "2026-11-01T12:00:00Z"
@@ -29,13 +30,15 @@ def files():
 
 
 def told(files: Files) -> dict[str, float]:
-    return StoredCosts(files, "etl").means()
+    costs = StoredCosts(files, "etl")
+    assert costs._read_it.wait(20)
+    return costs.means()
 
 
 def keep(files: Files, means: dict[str, float], costs: StoredCosts | None = None) -> bool:
     """Keep costs as a run does; return whether anything was written."""
     costs = costs or StoredCosts(files, "etl")
-    costs.means()
+    assert costs._read_it.wait(20)  # a run waits an instant only, which is no matter here
     over = costs.keep(means)
     assert over is None or over.wait(20)
     return over is not None
@@ -106,7 +109,7 @@ def test_the_object_is_plain(files):
 def test_of_too_many_the_newest_stay():
     old = {f"old {number}": Entry(1.0, "2025-01-01T00:00:00Z") for number in range(MOST)}
     new = {f"new {number}": Entry(1.0, TIME) for number in range(MOST // 2)}
-    kept = from_bytes(to_bytes({**old, **new}))
+    kept = from_facts(to_facts({**old, **new}))
     assert len(kept) == MOST
     assert set(new) <= set(kept)
 
@@ -140,7 +143,7 @@ def test_an_object_that_nobody_can_read_tells_nothing_and_is_written_anew(files,
     ],
 )
 def test_an_entry_that_cannot_be_does_not_count(row):
-    entries = from_bytes(b'{"format": 1, "tasks": {"bad": ' + row.encode() + b', "good": {"seconds": 1}}}')
+    entries = from_facts({"format": 1, "tasks": {"bad": json.loads(row), "good": {"seconds": 1}}})
     assert entries == {"good": Entry(1.0, "")}
 
 
@@ -170,7 +173,7 @@ def test_who_may_not_read_is_told_nothing_and_writes_nothing(files, monkeypatch,
     def fail(*args):
         raise error
 
-    files.create(KEY, to_bytes({"a": Entry(1.0, TIME)}))
+    create_record(files, KEY, to_facts({"a": Entry(1.0, TIME)}))
     monkeypatch.setattr(files, "read", fail)
     assert told(files) == {}
     assert not keep(files, {"b": 1.0})

@@ -99,7 +99,7 @@ class TestEveryMedium:
         stored.build()
         key, version = stored.files.list()
         assert key == location
-        assert version.startswith("flows/etl/versions/2")
+        assert version == "flows/etl/versions/00000001"
         record = json.loads(stored.files.read(version))
         assert record["origin"] == "__main__:etl"
         assert location == f"flows/etl/{record['sha256']}.flow"

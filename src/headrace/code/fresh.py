@@ -1,4 +1,4 @@
-"""Modules that were edited since they were loaded are loaded again, so that a run never uses what nobody sees any more."""
+"""Modules that were edited since they were loaded are loaded again: a run never uses what nobody sees any more."""
 
 from __future__ import annotations
 

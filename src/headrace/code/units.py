@@ -10,6 +10,7 @@ import types
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from headrace.code.imports import imported
 from headrace.code.places import Place, is_native, place_of
@@ -40,15 +41,22 @@ class Unit:
         Path → sha256.
     digest : str
         sha256 of names and contents.
-    imports : frozenset of str
-        Names of modules that its sources import, itself left out.
+    imported : mapping
+        Module → names of modules that its source imports.
     """
 
     root: str
     files: Mapping[str, bytes]
     digests: Mapping[str, str]
     digest: str
-    imports: frozenset[str]
+    imported: Mapping[str, frozenset[str]]
+
+    @cached_property
+    def imports(self) -> frozenset[str]:
+        """Names of modules that its sources import, itself left out."""
+        own = self.root + "."
+        found = frozenset().union(*self.imported.values())
+        return frozenset(name for name in found if name != self.root and not name.startswith(own))
 
     @property
     def is_package(self) -> bool:
@@ -72,15 +80,10 @@ def make_unit(root: str, files: Mapping[str, bytes]) -> Unit:
     files : mapping
         Path → content.
     """
-    found: set[str] = set()
-    for path in files:
-        if path.endswith(".py"):
-            found |= imported(files[path], package_of(path))
-    own = root + "."
-    outside = frozenset(name for name in found if name != root and not name.startswith(own))
+    found = {module_of(path): imported(data, package_of(path)) for path, data in files.items() if path.endswith(".py")}
     digests = {path: hashlib.sha256(files[path]).hexdigest() for path in sorted(files)}
     whole = "".join(f"{path}\n{digest}\n" for path, digest in digests.items())
-    return Unit(root, files, digests, hashlib.sha256(whole.encode()).hexdigest(), outside)
+    return Unit(root, files, digests, hashlib.sha256(whole.encode()).hexdigest(), found)
 
 
 def package_of(path: str) -> str:
@@ -228,3 +231,28 @@ def reached(names: Iterable[str]) -> dict[str, Unit]:
             found[place.root] = unit
             waiting += unit.imports
     return dict(sorted(found.items()))
+
+
+def imported_by(names: Iterable[str], units: Mapping[str, Unit]) -> set[str]:
+    """Return the names that some modules, and the modules of units that they import, import.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Dotted names of modules.
+    units : mapping of str to Unit
+        By root.
+    """
+    sources: dict[str, frozenset[str]] = {}
+    for unit in units.values():
+        sources.update(unit.imported)
+    found = set(names)
+    waiting = list(found)
+    while waiting:
+        name = waiting.pop()
+        parts = name.split(".")
+        for length in range(1, len(parts) + 1):  # with a module, the packages that it is in are imported
+            more = sources.get(".".join(parts[:length]), frozenset()) - found
+            found |= more
+            waiting += more
+    return found

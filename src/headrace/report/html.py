@@ -8,6 +8,7 @@ from outside is escaped.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from html import escape
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,8 @@ from headrace.core.summary import NodeSummary
 from headrace.report.layout import HEIGHT, Box, Layout, lay_out, shortened
 from headrace.report.rows import WAITING, duration, fit, progress, share_out, totals
 
+#: how many versions of a flow are shown.
+MOST_VERSIONS = 20
 #: more rows than this are grouped by task, and at last left out.
 MOST_ROWS = 100
 #: longer errors than this, and more of them, are cut.
@@ -114,6 +117,36 @@ def _box(box: Box) -> str:
     label = escape(shortened(box.label))
     text = f'<text x="{box.x:.0f}" y="{box.y + HEIGHT / 2 + 4.5:.0f}">{label}</text>'
     return f"<g><title>{escape(box.label)}</title>{cards}{text}</g>"
+
+
+def stored_flow_html(
+    manifest: Mapping[str, Any], where: str, versions: Sequence[tuple[int, Sequence[str], datetime, str, bool]]
+) -> str:
+    """Return a stored flow as its picture, and a table of its versions below.
+
+    Parameters
+    ----------
+    manifest : mapping
+        Of the version that is shown.
+    where : str
+        Where that one lies.
+    versions : sequence of (number, labels, time, digest, whether it is the one that is shown)
+        Newest first.
+    """
+    values = manifest.get("example")
+    declared = {row["name"]: row["annotation"] for row in manifest["parameters"]}
+    picture = graph_html(manifest["name"], manifest.get("graph") or [], declared if values is None else values)
+    rows = "".join(
+        f'<tr><td class="hr-number">{f"<b>{number}</b>" if is_shown else number}</td>'
+        f"<td>{escape(', '.join(labels))}</td><td>{time.astimezone():%Y-%m-%d %H:%M:%S}</td>"
+        f"<td><code>{escape(digest)}</code></td></tr>"
+        for number, labels, time, digest, is_shown in versions[:MOST_VERSIONS]
+    )
+    hidden = len(versions) - MOST_VERSIONS
+    rest = f'<div class="hr-quiet">… {hidden:,} older versions</div>' if hidden > 0 else ""
+    head = '<tr><th class="hr-number">Version</th><th>Labels</th><th>Stored</th><th>Digest</th></tr>'
+    table = f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>" if versions else ""
+    return f'{picture}<div class="headrace"><div class="hr-quiet">{escape(where)}</div>{table}{rest}</div>'
 
 
 def run_html(

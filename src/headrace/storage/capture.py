@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -19,12 +18,15 @@ from headrace.code.bundle import Bundle, bundle_for
 from headrace.code.fresh import refresh
 from headrace.code.space import active
 from headrace.code.tracked import identified
+from headrace.code.units import imported_by
 from headrace.core.flow import SURROUNDINGS, FlowDefinition, draw_twice
 from headrace.core.graph import Graph
 from headrace.core.policy import options_of
 from headrace.core.task import Task
 from headrace.errors import DamagedObject
-from headrace.storage.envelope import Envelope, check_python, open_envelope, pack
+from headrace.storage.envelope import Envelope, check_versions, digest_of, open_envelope, pack
+from headrace.storage.imports import packages_of
+from headrace.storage.signing import UNSEALED, Seal
 
 KIND = "flow"
 
@@ -40,9 +42,9 @@ class Captured:
     content : str
         sha256 of the pickled flow and its bundle, whatever it was drawn for.
     data : bytes
-        The object.
+        The object, not signed.
     sha256 : str
-        Of ``data``.
+        Of the header, which names that of the payload.
     bundle : Bundle or None
         The first-party code that it reaches.
     """
@@ -94,9 +96,13 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
         example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}", met=met)
         bundle = bundle_for(met.modules)
     content = _content(body, bundle)
-    header = manifest_of(flow, graph, values, content, bundle)
-    data = pack(KIND, header, pickle.dumps({"flow": body, "example": example_body}, protocol=5))
-    return Captured(flow.name, flow.qualified_name, content, data, hashlib.sha256(data).hexdigest(), bundle)
+    header = {
+        **manifest_of(flow, graph, values, content, bundle),
+        "imports": packages_of(_imported(met, bundle)),
+    }
+    parts = {"flow": body} if example_body is None else {"flow": body, "example": example_body}
+    data = pack(KIND, header, parts)
+    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data), bundle)
 
 
 def _pickle_fresh(flow: FlowDefinition, met: pickling.Met) -> tuple[bytes, Bundle | None]:
@@ -107,6 +113,10 @@ def _pickle_fresh(flow: FlowDefinition, met: pickling.Met) -> tuple[bytes, Bundl
         body = pickle_flow(flow, met)
         bundle = bundle_for(met.modules)
     return body, bundle
+
+
+def _imported(met: pickling.Met, bundle: Bundle | None) -> set[str]:
+    return imported_by(met.modules, bundle.units if bundle is not None else {})
 
 
 def _content(body: bytes, bundle: Bundle | None) -> str:
@@ -192,7 +202,7 @@ def _referenced_tasks(flow: FlowDefinition) -> list[Task[..., Any]]:
     return [value for value in pickling.references(flow.function) if isinstance(value, Task)]
 
 
-def open_flow(data: bytes, where: str) -> Envelope:
+def open_flow(data: bytes, where: str, seal: Seal = UNSEALED) -> Envelope:
     """Check the object of a flow.
 
     Parameters
@@ -201,18 +211,22 @@ def open_flow(data: bytes, where: str) -> Envelope:
         The object.
     where : str
         Its location; the name must fit the bytes.
+    seal : Seal, optional
+        Of the storage. Default: no keys.
 
     Raises
     ------
     EnvelopeError
         If it is not the intact object that belongs there.
     """
-    envelope = open_envelope(data, where, KIND)
-    if hashlib.sha256(data).hexdigest() not in where:
+    envelope = open_envelope(data, where, KIND, seal)
+    if where != location_of(str(envelope.header.get("name")), envelope.digest):
         raise DamagedObject(
             f"{where} holds an intact flow, but another one than its name says: somebody moved or "
             "replaced the file; store the flow again"
         )
+    if envelope.part("flow") is None:
+        raise DamagedObject(f"{where} holds a flow that is no flow: its payload lacks it; store the flow again")
     return envelope
 
 
@@ -231,18 +245,14 @@ def load_flow(envelope: Envelope, bundle: Bundle | None) -> FlowDefinition:
     IncompatibleObject, MissingModule
         If its code cannot run here.
     """
-    check_python(envelope.header, envelope.where)
+    check_versions(envelope.header, envelope.where)
     with active(bundle):
-        flow = cast(FlowDefinition, envelope.unpickle(_part(envelope, "flow")))
+        flow = cast(FlowDefinition, envelope.unpickle(envelope.part("flow")))
     flow.bundle = bundle
     return flow
 
 
 def load_example(envelope: Envelope) -> dict[str, Any] | None:
     """Unpickle the parameter values that the manifest's graph was drawn for."""
-    part = _part(envelope, "example")
+    part = envelope.part("example")
     return None if part is None else cast("dict[str, Any]", envelope.unpickle(part))
-
-
-def _part(envelope: Envelope, name: str) -> bytes | None:
-    return cast("bytes | None", pickle.loads(envelope.payload)[name])

@@ -8,7 +8,6 @@ while its outcome is.
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -16,8 +15,9 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from headrace.core.costs import moved
-from headrace.errors import NotFound
+from headrace.errors import DamagedObject, NotFound, UntrustedObject
 from headrace.storage.files import Files
+from headrace.storage.records import read_record, to_bytes
 
 FORMAT = 1
 #: How many tasks are kept, those that ran last.
@@ -78,30 +78,26 @@ class StoredCosts:
         if entries is None or not moved({key: entry.seconds for key, entry in entries.items()}, means):
             return None
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        data = to_bytes({**entries, **{key: Entry(mean, now) for key, mean in means.items()}})
-        return _aside(lambda: self._files.replace(self.key, data))
+        facts = to_facts({**entries, **{key: Entry(mean, now) for key, mean in means.items()}})
+        return _aside(lambda: self._files.replace(self.key, to_bytes(facts, self.key, self._files.seal)))
 
     def _read(self) -> None:
         try:
-            self._entries = from_bytes(self._files.read(self.key))
-        except NotFound:
+            self._entries = from_facts(read_record(self._files, self.key))
+        except (NotFound, DamagedObject, UntrustedObject):
             self._entries = {}
 
 
-def to_bytes(entries: Mapping[str, Entry]) -> bytes:
-    """Return the object for entries; of too many, for the newest."""
+def to_facts(entries: Mapping[str, Entry]) -> dict[str, Any]:
+    """Return entries as JSON data; of too many, the newest."""
     newest = sorted(entries.items(), key=lambda item: item[1].time, reverse=True)[:MOST]
     tasks = {key: {"seconds": float(f"{seconds:.4g}"), "time": time} for key, (seconds, time) in newest}
-    return json.dumps({"format": FORMAT, "tasks": tasks}, indent=1, ensure_ascii=False).encode(errors="replace")
+    return {"format": FORMAT, "tasks": tasks}
 
 
-def from_bytes(data: bytes) -> dict[str, Entry]:
-    """Return the entries of an object; without those, or all, that nobody can use."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        return {}
-    tasks = found.get("tasks") if isinstance(found, dict) and found.get("format") == FORMAT else None
+def from_facts(found: Mapping[str, Any]) -> dict[str, Entry]:
+    """Return the entries in JSON data; without those, or all, that nobody can use."""
+    tasks = found.get("tasks") if found.get("format") == FORMAT else None
     if not isinstance(tasks, dict):
         return {}
     entries = {key: entry for key, row in tasks.items() if (entry := _entry(row)) is not None}

@@ -3,13 +3,14 @@ r"""How an object of headrace looks as bytes: a header that anyone can read, and
 ::
 
     headrace object, format 1\n
-    <length of the header in bytes> <sha256 of the header>\n
+    <length of the header in bytes> <sha256 of the header>[ <signature>]\n
     <header: JSON, UTF-8, one line for each name at its top>\n
     <payload>
 
-The header holds its object's kind, the length and sha256 of the payload, and the versions of what wrote it.
-Nothing in the payload is unpickled before all of that was checked. The same content gives the same bytes: no
-times in here.
+The header holds its object's kind, the length and sha256 of the payload, and the versions of what wrote it. So the
+sha256 of the header stands for all of the object, and is what gets signed; the signature stands outside, because the
+same content is the same object, whoever signed it. Nothing in the payload is unpickled before all of that was
+checked. The same content gives the same bytes: no times in here.
 """
 
 from __future__ import annotations
@@ -33,11 +34,12 @@ from headrace.errors import (
     NewerFormat,
     TruncatedObject,
 )
+from headrace.storage.signing import UNSEALED, Seal
 
 FORMAT = 1
 _MAGIC = b"headrace object, format "
-_SECOND = re.compile(rb"([1-9][0-9]{0,9}) ([0-9a-f]{64})\n")
-_SECOND_MAX = 10 + 1 + 64 + 1
+_SECOND = re.compile(rb"([1-9][0-9]{0,9}) ([0-9a-f]{64})(?: ([!-~]{1,120}))?\n")
+_SECOND_MAX = 10 + 1 + 64 + 1 + 120 + 1
 _OWN = ("kind", "format", "payload", "versions")
 
 
@@ -67,11 +69,26 @@ class Envelope:
         Not unpickled yet.
     where : str
         Where it was found.
+    digest : str
+        sha256 of the header, which holds that of the payload: stands for all of the object.
+    signature : str
+        As it was found, and checked if there was a key to check it with; empty: none.
     """
 
     header: dict[str, Any]
     payload: bytes
     where: str
+    digest: str
+    signature: str
+
+    def part(self, name: str) -> bytes | None:
+        """Return a part of the payload; None if there is none of this name."""
+        start = 0
+        for each, length in self.header["payload"].get("parts", {}).items():
+            if each == name:
+                return self.payload[start : start + length]
+            start += length
+        return None
 
     def unpickle(self, payload: bytes | None = None) -> Any:
         """Unpickle the payload, or a part of it.
@@ -79,15 +96,23 @@ class Envelope:
         Raises
         ------
         IncompatibleObject
-            If another Python minor version wrote it: code objects of another version crash the interpreter.
+            If another Python minor version wrote it: code objects of another version crash the interpreter. Or if
+            a later major version of cloudpickle did.
         MissingModule
             If code that it refers to is not here.
         """
-        check_python(self.header, self.where)
+        check_versions(self.header, self.where)
         return pickling.loads(self.payload if payload is None else payload, self.where)
 
 
-def pack(kind: str, header: Mapping[str, Any], payload: bytes) -> bytes:
+def pack(
+    kind: str,
+    header: Mapping[str, Any],
+    payload: bytes | Mapping[str, bytes],
+    *,
+    seal: Seal = UNSEALED,
+    where: str = "",
+) -> bytes:
     """Put a payload into an envelope.
 
     Parameters
@@ -96,40 +121,64 @@ def pack(kind: str, header: Mapping[str, Any], payload: bytes) -> bytes:
         What it is, e.g. ``"flow"``.
     header : mapping
         JSON data; the names ``kind``, ``format``, ``payload`` and ``versions`` are taken.
-    payload : bytes
-        Anything.
+    payload : bytes or mapping of str to bytes
+        Anything; a mapping: parts that `Envelope.part` returns by name.
+    seal : Seal, optional
+        Signs it. Default: no keys; see `signed`.
+    where : str, optional
+        The object's key in its storage, which the signature is for.
     """
     taken = [name for name in _OWN if name in header]
     if taken:
         raise ValueError(f"the header of an envelope sets {', '.join(taken)} itself")
+    parts = {}
+    if not isinstance(payload, bytes):
+        parts = {"parts": {name: len(part) for name, part in payload.items()}}
+        payload = b"".join(payload.values())
     full = {
         "kind": kind,
         "format": FORMAT,
         "versions": versions(),
-        "payload": {"length": len(payload), "sha256": hashlib.sha256(payload).hexdigest()},
+        "payload": {"length": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), **parts},
         **header,
     }
     # Not all indented: that is written by Python, not by C, and a run of thousands of nodes would wait for it.
     lines = [json.dumps({name: value}, ensure_ascii=False)[1:-1] for name, value in full.items()]
     text = "{{\n {}\n}}".format(",\n ".join(lines)).encode()
-    second = f"{len(text)} {hashlib.sha256(text).hexdigest()}\n".encode()
-    return b"%s%d\n%s%s\n%s" % (_MAGIC, FORMAT, second, text, payload)
+    digest = hashlib.sha256(text).hexdigest()
+    return b"%s%d\n%s%s\n%s" % (_MAGIC, FORMAT, _second_line(len(text), digest, seal, where), text, payload)
 
 
-def read_header(data: bytes, where: str) -> dict[str, Any]:
-    """Return the header of an object, checked; the payload may be missing.
+def _second_line(length: int, digest: str, seal: Seal, where: str) -> bytes:
+    signature = seal.sign(where, digest)
+    return f"{length} {digest}{' ' if signature else ''}{signature}\n".encode()
+
+
+def signed(data: bytes, where: str, seal: Seal) -> bytes:
+    """Return an intact object with a signature for one place, in the stead of the one that it may have.
 
     Parameters
     ----------
     data : bytes
-        The object, or its beginning.
+        The object.
     where : str
-        For messages.
+        The key that it is written to.
+    seal : Seal
+        Of the storage; without keys, the object stays as it is.
     """
-    return _split(data, where)[0]
+    if not seal.active:
+        return data
+    second = _second(data, where)
+    line = _second_line(int(second[1]), second[2].decode(), seal, where)
+    return b"".join((memoryview(data)[: second.start()], line, memoryview(data)[second.end() :]))
 
 
-def open_envelope(data: bytes, where: str, kind: str) -> Envelope:
+def digest_of(data: bytes) -> str:
+    """Return what stands for all of an object that was just packed: the sha256 of its header."""
+    return _second(data, "")[2].decode()
+
+
+def open_envelope(data: bytes, where: str, kind: str, seal: Seal = UNSEALED) -> Envelope:
     """Check an object from its first byte to its last.
 
     Parameters
@@ -137,21 +186,27 @@ def open_envelope(data: bytes, where: str, kind: str) -> Envelope:
     data : bytes
         The whole object.
     where : str
-        For messages.
+        The object's key in its storage, which the signature is for.
     kind : str
         What is expected to be there.
+    seal : Seal, optional
+        Whose signatures are trusted. Default: no keys, so no signature is asked for.
 
     Raises
     ------
-    ForeignObject, NewerFormat, TruncatedObject, DamagedObject, EnvelopeError
+    ForeignObject, NewerFormat, TruncatedObject, DamagedObject, UntrustedObject, EnvelopeError
         If it is not an intact object of this kind.
     """
-    header, start = _split(data, where)
-    if header.get("kind") != kind:
+    second = _second(data, where)
+    text, start = _header_text(data, second, where)
+    digest, signature = second[2].decode(), (second[3] or b"").decode()
+    seal.check(where, digest, signature)  # before its JSON is read: what nobody signed is of no interest
+    header = _header(text, where)
+    if header["kind"] != kind:
         raise EnvelopeError(
-            f"{where} holds {header.get('kind')!r}, not {kind!r}; check which object was meant",
+            f"{where} holds {header['kind']!r:.60}, not {kind!r}; check which object was meant",
             expected=kind,
-            found=header.get("kind"),
+            found=header["kind"],
         )
     payload = data[start:]
     length = header["payload"]["length"]
@@ -161,25 +216,33 @@ def open_envelope(data: bytes, where: str, kind: str) -> Envelope:
         raise _damaged(where, f"{len(payload) - length} bytes follow after its end")
     if hashlib.sha256(payload).hexdigest() != header["payload"]["sha256"]:
         raise _damaged(where, "its payload does not match its sha256")
-    return Envelope(header, payload, where)
+    return Envelope(header, payload, where, digest, signature)
 
 
-def check_python(header: Mapping[str, Any], where: str) -> None:
-    """Refuse what another minor version of Python wrote.
+def check_versions(header: Mapping[str, Any], where: str) -> None:
+    """Refuse what another minor version of Python wrote, or a later major version of cloudpickle.
 
     Raises
     ------
     IncompatibleObject
-        If its pickled code would not run here.
+        If what is pickled would not load, or run, here.
     """
-    written = str(header.get("versions", {}).get("python", "unknown"))
-    here = platform.python_version()
-    if _minor(written) != _minor(here):
+    written = header.get("versions", {})
+    python, here = str(written.get("python", "unknown")), platform.python_version()
+    if _minor(python) != _minor(here):
         raise IncompatibleObject(
-            f"{where} was written by Python {written}, and this is Python {here}: pickled code does not run "
-            f"across minor versions; use Python {_minor(written)}, or store it again with Python "
+            f"{where} was written by Python {python}, and this is Python {here}: pickled code does not run "
+            f"across minor versions; use Python {_minor(python)}, or store it again with Python "
             f"{_minor(here)}",
-            written=written,
+            written=python,
+            here=here,
+        )
+    cloudpickle, here = str(written.get("cloudpickle", "unknown")), versions()["cloudpickle"]
+    if (_major(cloudpickle) or 0) > (_major(here) or 0):
+        raise IncompatibleObject(
+            f"{where} was written by cloudpickle {cloudpickle}, and here is cloudpickle {here}, which cannot read it; "
+            f"upgrade: pip install --upgrade 'cloudpickle>={cloudpickle}'",
+            written=cloudpickle,
             here=here,
         )
 
@@ -188,22 +251,57 @@ def _minor(version: str) -> str:
     return ".".join(version.split(".")[:2])
 
 
-def _split(data: bytes, where: str) -> tuple[dict[str, Any], int]:
-    """The header, and where the payload begins."""
+def _major(version: str) -> int | None:
+    digits = version.partition(".")[0]
+    return int(digits) if digits.isdecimal() and len(digits) < 10 else None
+
+
+def _second(data: bytes, where: str) -> re.Match[bytes]:
+    """The line before the header: length, sha256, and signature if there is one."""
     start = _check_first_line(data, where)
     match = _SECOND.match(data, start)
     if match is None:
-        if b"\n" not in data[start:] and len(data) - start < _SECOND_MAX:
+        if len(data) - start < _SECOND_MAX and b"\n" not in data[start:]:
             raise _truncated(where, "it ends before its header")
         raise _damaged(where, "the line before its header is not as written")
-    begin, end = match.end(), match.end() + int(match[1])
+    return match
+
+
+def _header_text(data: bytes, second: re.Match[bytes], where: str) -> tuple[bytes, int]:
+    """The header, as bytes that match their sha256, and where the payload begins."""
+    begin, end = second.end(), second.end() + int(second[1])
     if len(data) < end + 1:
         raise _truncated(where, "it ends within its header")
     text = data[begin:end]
-    if hashlib.sha256(text).hexdigest().encode() != match[2] or data[end : end + 1] != b"\n":
+    if hashlib.sha256(text).hexdigest().encode() != second[2] or data[end : end + 1] != b"\n":
         raise _damaged(where, "its header does not match its sha256")
-    header = json.loads(text)
-    return header, end + 1
+    return text, end + 1
+
+
+def _header(text: bytes, where: str) -> dict[str, Any]:
+    """The header as data, with the names that every object has; what else there may be is kept."""
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
+    if not (isinstance(header, dict) and _is_payload(header.get("payload"))):
+        raise _damaged(where, "its header is not as headrace writes it")
+    if not (isinstance(header.get("kind"), str) and isinstance(header.get("versions"), dict)):
+        raise _damaged(where, "its header lacks kind or versions")
+    return header
+
+
+def _is_payload(payload: Any) -> bool:
+    if not (isinstance(payload, dict) and _is_length(payload.get("length"))):
+        return False
+    parts = payload.get("parts", {"": payload["length"]})
+    if not (isinstance(parts, dict) and all(map(_is_length, parts.values()))):
+        return False
+    return sum(parts.values()) == payload["length"] and isinstance(payload.get("sha256"), str)
+
+
+def _is_length(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _check_first_line(data: bytes, where: str) -> int:

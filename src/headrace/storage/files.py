@@ -1,28 +1,31 @@
 """Bytes under keys, below one URL, on any medium that fsspec reaches.
 
 An object is whole or absent. ``create`` is exclusive: of several writers, in whatever processes, one wins and
-the others get ``AlreadyExists``. Foreign exceptions end here; what comes out is an error of headrace.
+the others get ``AlreadyExists``. Each verb ends within a deadline. Foreign exceptions end here; what comes out is an
+error of headrace.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
-from headrace.errors import NotFound, NotPicklable, StorageError
+from headrace.errors import AlreadyExists, HeadraceError, NotFound, NotPicklable, StorageError
 from headrace.storage.confidential import has_password, secret_texts
-from headrace.storage.media import DEADLINE, Keys, medium_of, open_filesystem, private_memory
-from headrace.storage.trouble import names_no_bucket, translate
+from headrace.storage.media import DEADLINE, PROTOCOLS, Keys, Medium, open_medium, private_memory
+from headrace.storage.media.medium import Place
+from headrace.storage.signing import UNSEALED, Seal
+from headrace.storage.trouble import meaning, names_no_bucket, translate
 
 __all__ = ["DEADLINE", "Files", "normal_url", "private_memory"]
 
 _PROTOCOL = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://")
 #: protocols whose first path part is a bucket, without which nothing can be stored.
-_BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl"}
+_BUCKETS = {protocol for protocol, row in PROTOCOLS.items() if row.bucket}
 
 
 def normal_url(url: str | os.PathLike[str]) -> str:
@@ -77,6 +80,11 @@ class Files:
         Use this one instead of making one from the URL's protocol and the options.
     hint : str, optional
         Added to the message when access is denied.
+    seal : Seal, optional
+        What signs and checks objects; for whoever writes and reads them, not used here. Default: no keys.
+    deadline : float, default 15
+        Seconds within which the store must answer; for large objects, one more per megabyte. A folder takes the time
+        that its file system takes.
     """
 
     def __init__(
@@ -86,18 +94,17 @@ class Files:
         filesystem: Any = None,
         *,
         hint: str = "",
+        seal: Seal = UNSEALED,
+        deadline: float = DEADLINE,
     ) -> None:
         self.url = normal_url(url)
+        self.seal = seal
         self._hint = f"; {hint}" if hint else ""
-        options = storage_options or {}
+        self._deadline = deadline
+        options = dict(storage_options or {})
         self._secrets = tuple(secret_texts(options))
-        if filesystem is None:
-            protocol = self.url.partition("://")[0]
-            with self._translated("open the storage"):
-                filesystem = open_filesystem(protocol, self.url, options)
-        self._medium = medium_of(filesystem)
-        root = str(filesystem._strip_protocol(self.url))
-        self._root = root.rstrip("/")
+        with self._translated("open the storage"):
+            self._medium: Medium = open_medium(Place(self.url, options, deadline, filesystem))
 
     def __repr__(self) -> str:
         return f"<Files {self.url}>"
@@ -113,21 +120,25 @@ class Files:
         NotFound
             If there is none.
         """
-        path = self._path(key)
+        place = self._place(key)
         with self._translated(f"read {key!r}"):
-            return self._medium.read(path)
+            return self._medium.read(place)
 
     def create(self, key: str, data: bytes) -> None:
         """Write a new object, exclusively.
+
+        A store may do what it was asked and lose the answer. It is asked again then, and says that the object is
+        there: if it holds the same bytes, it counts as created here. So writers of which only one may win must write
+        different bytes.
 
         Raises
         ------
         AlreadyExists
             If the key is taken.
         """
-        path = self._path(key)
+        place = self._place(key)
         with self._translated(f"create {key!r}"):
-            self._medium.create(path, data)
+            self._medium.create(place, data)
 
     def replace(self, key: str, data: bytes) -> None:
         """Write an object, in place of an earlier one if there is one; readers see the one or the other.
@@ -135,17 +146,19 @@ class Files:
         Of several writers, the last one wins and none is told. So it is for two things only: hints, which may be
         lost (``storage.costs``), and mending a damaged object with the bytes that its name promises.
         """
-        path = self._path(key)
+        place = self._place(key)
         with self._translated(f"write {key!r}"):
-            self._medium.replace(path, data)
+            self._medium.replace(place, data)
 
     def exists(self, key: str) -> bool:
         """Whether there is an object under a key."""
-        path = self._path(key)
+        place = self._place(key)
         try:
             with self._translated(f"look for {key!r}"):
-                return self._medium.exists(path)
-        except NotFound:
+                return self._medium.exists(place)
+        except NotFound as error:
+            if names_no_bucket(error):
+                raise
             return False
 
     def list(self, prefix: str = "") -> Keys:
@@ -156,14 +169,12 @@ class Files:
         prefix : str
             Whole parts of keys: ``"flows/etl"`` has ``"flows/etl/a"`` below it, and not ``"flows/etl2/a"``.
         """
-        path = self._path(prefix) if prefix else self._root or "/"
+        place = self._place(prefix) if prefix else ""
         found: Keys = []
         with self._translated(f"list {prefix!r}"), _empty_if_missing():
-            found = self._medium.list(path)
-        skip = len(self._root) + 1
-        below = f"{prefix.strip('/')}/" if prefix else ""
-        keys = (name[skip:] for name in found)
-        return sorted(key for key in keys if key.startswith(below) and not key.endswith("/"))
+            found = self._medium.list(place)
+        below = f"{place}/" if place else ""
+        return sorted(key for key in found if key.startswith(below) and not key.endswith("/"))
 
     def children(self, prefix: str = "") -> Keys:
         """Return the next part of every key below a prefix, each once, sorted; without looking deeper.
@@ -173,33 +184,84 @@ class Files:
         prefix : str
             As in `list`.
         """
-        path = self._path(prefix) if prefix else self._root or "/"
+        place = self._place(prefix) if prefix else ""
         found: Keys = []
         with self._translated(f"list {prefix!r}"), _empty_if_missing():
-            found = self._medium.children(path)
+            found = self._medium.children(place)
         return sorted({name for name in found if name})
 
     def delete(self, key: str) -> None:
         """Remove an object; nothing happens if there is none."""
-        path = self._path(key)
+        place = self._place(key)
         with self._translated(f"delete {key!r}"), _empty_if_missing():
-            self._medium.delete(path)
+            self._medium.delete(place)
 
-    def _path(self, key: str) -> str:
+    # -- many at once ----------------------------------------------------------------------------------------
+
+    def read_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Return the bytes of objects by key; those that are not there are left out."""
+        found = self._each("read", "read", dict.fromkeys(keys, ()), NotFound)
+        return {key: data for key, data in found.items() if not isinstance(data, NotFound)}
+
+    def create_many(self, objects: Mapping[str, bytes]) -> set[str]:
+        """Write new objects, each exclusively; see `create`.
+
+        Parameters
+        ----------
+        objects : mapping of str to bytes
+            By key.
+
+        Returns
+        -------
+        set of str
+            The keys that were taken; what is there stays as it is.
+        """
+        found = self._each("create", "create", {key: (data,) for key, data in objects.items()}, AlreadyExists)
+        return {key for key, outcome in found.items() if isinstance(outcome, AlreadyExists)}
+
+    def exists_many(self, keys: Iterable[str]) -> set[str]:
+        """Return those of the keys under which there is an object."""
+        found = self._each("exists", "look for", dict.fromkeys(keys, ()), NotFound)
+        return {key for key, outcome in found.items() if outcome is True}
+
+    def delete_many(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are not there are passed over."""
+        self._each("delete", "delete", dict.fromkeys(keys, ()), NotFound)
+
+    def _each(
+        self, verb: str, asked: str, calls: Mapping[str, tuple[Any, ...]], expected: type[HeadraceError]
+    ) -> dict[str, Any]:
+        """Ask the medium many times; return what came of each, and raise the first error that was not expected."""
+        outcomes = self._medium.each(verb, [(self._place(key), *more) for key, more in calls.items()])
+        found: dict[str, Any] = {}
+        for key, outcome in zip(calls, outcomes, strict=True):
+            found[key] = outcome
+            if isinstance(outcome, Exception):
+                found[key] = self._translate(outcome, f"{asked} {key!r}")
+                if not isinstance(found[key], expected) or names_no_bucket(outcome):
+                    raise found[key] from outcome
+        return found
+
+    def _place(self, key: str) -> str:
         parts = PurePosixPath(key).parts
         if not parts or ".." in parts or parts[0] == "/":
             raise StorageError(f"{key!r} is not a key of {self.url}: give a relative path without '..'")
-        return "/".join((self._root, *parts))
+        return "/".join(parts)
 
     @contextmanager
     def _translated(self, asked: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            translated = translate(error, asked=asked, url=self.url, hint=self._hint, secrets=self._secrets)
+            translated = self._translate(error, asked)
             if translated is error:
                 raise
             raise translated from error
+
+    def _translate(self, error: Exception, asked: str) -> HeadraceError:
+        return translate(
+            error, asked=asked, url=self.url, hint=self._hint, secrets=self._secrets, deadline=self._deadline
+        )
 
 
 @contextmanager
@@ -207,6 +269,6 @@ def _empty_if_missing() -> Iterator[None]:
     """A folder that is not there is empty; a bucket that is not there is an error."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError) as error:
-        if names_no_bucket(error):
+    except Exception as error:
+        if meaning(error) is not NotFound or names_no_bucket(error):
             raise

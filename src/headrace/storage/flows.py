@@ -1,62 +1,32 @@
 """Flows and runs at a URL: the part of ``Storage`` that knows nothing of running.
 
-There is no index that two writers could overwrite. What a storage holds is read off a listing: each flow is
-an object named by its sha256, and each time it becomes current, a small record with a time in its name is
-added.
+There is no index that two writers could overwrite. What a storage holds is read off listings: each flow is an object
+named by its sha256, and each time it becomes current, a small record is added, its next version.
 """
 
 from __future__ import annotations
 
-import difflib
-import hashlib
 import os
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from headrace.code.bundle import Bundle, open_bundle
 from headrace.core.flow import FlowDefinition
-from headrace.errors import AlreadyExists, NotFound
-from headrace.storage.capture import (
-    KIND,
-    Captured,
-    capture,
-    code_key,
-    content_of,
-    load_flow,
-    location_of,
-    open_flow,
-)
+from headrace.errors import AlreadyExists, EnvelopeError, NotFound
+from headrace.storage.capture import Captured, capture, code_key, content_of, load_flow, open_flow
+from headrace.storage.catalog import Catalog
 from headrace.storage.check import check_in_fresh_interpreter
 from headrace.storage.costs import StoredCosts
-from headrace.storage.envelope import Envelope, open_envelope, versions
+from headrace.storage.envelope import Envelope, signed
 from headrace.storage.files import Files
-from headrace.storage.records import create_record, read_record
-from headrace.storage.runs import RunRecord
+from headrace.storage.resolving import LOCATION, nothing_at
+from headrace.storage.runs import RunRecord, runs_of
+from headrace.storage.signing import KeySources, sources_of
 from headrace.storage.spec import StorageSpec
-
-_LOCATION = re.compile(r"flows/(?P<name>[^/]+)/(?P<sha256>[0-9a-f]{64})\.flow")
-_VERSION = re.compile(r"flows/(?P<name>[^/]+)/versions/(?P<time>\d{8}T\d{6}\.\d{6}Z)-(?P<sha256>[0-9a-f]{64})")
-_TIME = "%Y%m%dT%H%M%S.%fZ"
+from headrace.storage.versions import Version, Versions
 
 
-class Version(NamedTuple):
-    """One version of a stored flow.
-
-    Attributes
-    ----------
-    time : datetime
-        When it became the newest, with its zone (UTC).
-    location : str
-        Where it lies in the storage.
-    """
-
-    time: datetime
-    location: str
-
-
-class StoredFlows:
+class StoredFlows(Catalog):
     """Flows and runs below one URL.
 
     Parameters
@@ -69,6 +39,9 @@ class StoredFlows:
         Default: derived from the URL.
     filesystem : fsspec file system, optional
         Use this one instead of making one.
+    signing_keys : str, bytes, path, callable, or a list of them, optional
+        Sign what is written, and refuse what is not signed; see `headrace.storage.signing.sources_of`. Default: the
+        variable ``HEADRACE_SIGNING_KEY``; an empty list: no keys.
     """
 
     def __init__(
@@ -78,13 +51,15 @@ class StoredFlows:
         *,
         name: str | None = None,
         filesystem: Any = None,
+        signing_keys: KeySources | None = None,
     ) -> None:
-        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}))
+        keys = sources_of(signing_keys)
+        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}), signing_keys=keys)
         self._open(spec, filesystem)
 
     def _open(self, spec: StorageSpec, filesystem: Any = None) -> None:
         self.spec = spec
-        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint)
+        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint, seal=spec.seal)
         self.hints = self.files  # where hints lie; `Flow.run` keeps them longer than the rest
         self.url = spec.url
         self.name = spec.name
@@ -96,18 +71,8 @@ class StoredFlows:
 
     # -- flows -----------------------------------------------------------------------------------------------
 
-    @property
-    def flows(self) -> dict[str, str]:
-        """Flow name → location of the newest version, as the medium says now, and what is staged here."""
-        newest: dict[str, tuple[str, str]] = {}
-        for key in self.files.list("flows"):
-            match = _VERSION.fullmatch(key)
-            if match:
-                name, *version = match.groups()
-                newest[name] = max(newest.get(name, ("", "")), (version[0], version[1]))
-        found = {name: location_of(name, sha256) for name, (_, sha256) in newest.items()}
-        found.update((flow.name, location) for location, (flow, _) in self._staged.items())
-        return dict(sorted(found.items()))
+    def _waiting(self) -> dict[str, str]:
+        return {location: flow.name for location, (flow, _) in self._staged.items()}
 
     def add_flow(self, flow: FlowDefinition, *, replace: bool = False, example: Mapping[str, Any] | None = None) -> str:
         """Capture a flow as it is now. `build` uploads it.
@@ -135,14 +100,19 @@ class StoredFlows:
         """
         captured = capture(flow, example)
         if not replace:
-            self._check_origin(captured)
+            self._check_origin(captured, self._origin_here(captured.name))
         # The last one added under a name is the newest: taken out and put in again at the end.
         self._staged.pop(captured.location, None)
         self._staged[captured.location] = captured, replace
         return captured.location
 
-    def build(self) -> Self:
+    def build(self, *, check: bool = True) -> Self:
         """Check that each staged flow loads in a fresh interpreter, upload them, and return this storage.
+
+        Parameters
+        ----------
+        check : bool, default True
+            Whether to check; who builds many flows, one by one, may have checked them elsewhere.
 
         Raises
         ------
@@ -150,11 +120,10 @@ class StoredFlows:
             If a flow does not load, or draws another graph there. Nothing is uploaded then.
         """
         staged = list(self._staged.items())
-        check_in_fresh_interpreter([captured for _, (captured, _) in staged])
+        if check:
+            check_in_fresh_interpreter([captured for _, (captured, _) in staged])
         for location, (captured, replace) in staged:
-            if not replace:
-                self._check_origin(captured, staged=False)
-            self._upload(captured)
+            self._upload(captured, replace=replace)
             self._staged.pop(location, None)
         return self
 
@@ -164,7 +133,7 @@ class StoredFlows:
         Parameters
         ----------
         location : str
-            As `add_flow` returned it, or a flow's name.
+            As `add_flow` returned it, or whatever else `resolve` takes.
 
         Raises
         ------
@@ -181,60 +150,32 @@ class StoredFlows:
         Parameters
         ----------
         location : str
-            As `add_flow` returned it, or a flow's name.
+            As `add_flow` returned it, or whatever else `resolve` takes.
         """
         return self._envelope(location).header
 
-    def resolve(self, text: str) -> str:
-        """Return the location that a text means.
-
-        Parameters
-        ----------
-        text : str
-            A location, or the name of a flow, which means its newest version.
-
-        Raises
-        ------
-        NotFound
-            If there is no such flow; names those that there are.
-        """
-        if text in self._staged:
-            return text
-        if _LOCATION.fullmatch(text):
-            if self.files.exists(text):
-                return text
-            raise self._nothing_at(text)
-        flows = self.flows
-        if text in flows:
-            return flows[text]
-        close = difflib.get_close_matches(text, flows, n=1)
-        known = ", ".join(map(repr, flows)) or "none yet"
-        raise NotFound(
-            f"there is no flow {text!r} in {self.url}{f' (did you mean {close[0]!r}?)' if close else ''}; "
-            f"known are {known}"
-        )
-
     def __contains__(self, obj: object) -> bool:
-        """Whether a flow name is taken, or this very content of a flow is stored or staged here."""
+        """Whether a text names a flow here, or this very content of a flow is stored or staged here."""
         if isinstance(obj, str):
-            return obj in self.flows
+            return self._names_a_flow(obj)
         if not isinstance(obj, FlowDefinition):
             return False
         content = content_of(obj)
         if any(captured.content == content for captured, _ in self._staged.values()):
             return True
-        stored = {sha256 for _, sha256 in self._versions(obj.name)}
-        return any(self.manifest(location_of(obj.name, sha256))["content"] == content for sha256 in stored)
+        stored = {version.location for version in Versions(self.files).of(obj.name)}
+        objects = self.files.read_many(sorted(stored))
+        return any(open_flow(data, key, self.files.seal).header["content"] == content for key, data in objects.items())
 
     def _envelope(self, text: str) -> Envelope:
-        location = text if _LOCATION.fullmatch(text) else self.resolve(text)
+        location = text if LOCATION.fullmatch(text) else self.resolve(text)
         if location in self._staged:
-            return open_envelope(self._staged[location][0].data, location, KIND)
+            return open_flow(self._staged[location][0].data, location)
         try:
             data = self.files.read(location)
         except NotFound as error:  # not asked before reading: on a bucket, each question is a round trip
-            raise self._nothing_at(location) from error
-        return open_flow(data, location)
+            raise nothing_at(location, self.files) from error
+        return open_flow(data, location, self.files.seal)
 
     def _bundle(self, envelope: Envelope) -> Bundle | None:
         """The first-party code that a flow came with."""
@@ -250,29 +191,18 @@ class StoredFlows:
             self._bundles = {code["sha256"]: known}  # the next run is probably one of the same flow
         return known
 
-    def _nothing_at(self, location: str) -> NotFound:
-        return NotFound(f"there is no flow at {location} in {self.url}; see storage.flows for those that there are")
+    # -- uploading -------------------------------------------------------------------------------------------
 
-    # -- versions --------------------------------------------------------------------------------------------
+    def _origin_here(self, name: str) -> str | None:
+        """Where the flow of this name is defined, as far as is known."""
+        waiting = [flow.origin for flow, _ in self._staged.values() if flow.name == name]
+        if waiting:
+            return waiting[-1]
+        newest = Versions(self.files).see(name).newest
+        return None if newest is None else newest.origin
 
-    def versions(self, name: str) -> list[Version]:
-        """Return the versions of a flow that were uploaded, newest last.
-
-        Parameters
-        ----------
-        name : str
-            Of the flow. What was never stored has no versions.
-        """
-        return [Version(_moment(time), location_of(name, sha256)) for time, sha256 in self._versions(name)]
-
-    def _versions(self, name: str) -> list[tuple[str, str]]:
-        """(time, sha256) of each version of a flow, newest last."""
-        matches = map(_VERSION.fullmatch, self.files.list(f"flows/{name}/versions"))
-        return sorted((match["time"], match["sha256"]) for match in matches if match)
-
-    def _check_origin(self, captured: Captured, *, staged: bool = True) -> None:
+    def _check_origin(self, captured: Captured, origin: str | None) -> None:
         """Refuse a flow whose name belongs to a flow that is defined elsewhere."""
-        origin = self._origin(captured.name, staged=staged)
         if origin is not None and not _same_origin(origin, captured.origin):
             raise AlreadyExists(
                 f"flow {captured.name!r} of {captured.origin} cannot be stored in {self.url}: the name "
@@ -280,36 +210,45 @@ class StoredFlows:
                 origin=origin,
             )
 
-    def _origin(self, name: str, *, staged: bool) -> str | None:
-        waiting = [flow.origin for flow, _ in self._staged.values() if flow.name == name] if staged else []
-        if waiting:
-            return waiting[-1]
-        known = self._versions(name)
-        if not known:
-            return None
-        return str(read_record(self.files, _version_key(name, *known[-1])).get("origin"))
+    def _upload(self, captured: Captured, *, replace: bool) -> None:
+        def fits(newest: Version) -> None:
+            if not replace:
+                self._check_origin(captured, newest.origin)
 
-    def _upload(self, captured: Captured) -> None:
-        known = self._versions(captured.name)
+        versions = Versions(self.files)
+        seen = versions.see(captured.name)
+        if seen.newest is not None:
+            fits(seen.newest)
+        location, data = captured.location, signed(captured.data, captured.location, self.files.seal)
         if (bundle := captured.bundle) is not None:  # first, so that nobody finds the flow without it
-            self._create(code_key(captured.name, bundle.sha256), bundle.data, bundle.sha256)
-        self._create(captured.location, captured.data, captured.sha256)
-        if known and known[-1][1] == captured.sha256:
-            return
-        record = {"sha256": captured.sha256, "origin": captured.origin, "headrace": versions()["headrace"]}
-        key = _version_key(captured.name, _time_after(known), captured.sha256)
-        try:
-            create_record(self.files, key, record)
-        except AlreadyExists:
-            return  # the same content at the same microsecond: the record says the same
+            self._upload_code(code_key(captured.name, bundle.sha256), bundle)
+        taken = self.files.create_many({location: data})
+        if taken:
+            self._mend(location, data)
+        versions.add(captured.name, captured.sha256, captured.origin, seen, fits)
+        if taken and not self.files.exists(location):  # removed, with an older version, before it was named again
+            self.files.replace(location, data)
 
-    def _create(self, key: str, data: bytes, sha256: str) -> None:
-        """The name holds the digest, so what is there is the same, unless it was damaged: then write it anew."""
+    def _upload_code(self, key: str, bundle: Bundle) -> None:
+        """The name is the digest, so what is there is the same, unless it is damaged."""
+        if self.files.create_many({key: bundle.data}):
+            try:
+                open_bundle(self.files.read(key), bundle.sha256, bundle.modules, key)
+            except (EnvelopeError, NotFound):
+                self.files.replace(key, bundle.data)
+
+    def _mend(self, location: str, data: bytes) -> None:
+        """The name stands for the content, so what is there is the same, unless it is damaged: then it is replaced.
+
+        It is also replaced if it is not signed by the key that signs now.
+        """
+        seal = self.files.seal
         try:
-            self.files.create(key, data)
-        except AlreadyExists:
-            if hashlib.sha256(self.files.read(key)).hexdigest() != sha256:
-                self.files.replace(key, data)
+            found = open_flow(self.files.read(location), location, seal)
+        except (EnvelopeError, NotFound):
+            found = None
+        if found is None or not seal.is_newest(found.signature):
+            self.files.replace(location, data)
 
     # -- as data ---------------------------------------------------------------------------------------------
 
@@ -325,7 +264,12 @@ class StoredFlows:
         return self.spec.serialize()
 
     @classmethod
-    def deserialize(cls, data: Mapping[str, Any], storage_options: Mapping[str, Any] | None = None) -> Self:
+    def deserialize(
+        cls,
+        data: Mapping[str, Any],
+        storage_options: Mapping[str, Any] | None = None,
+        signing_keys: KeySources | None = None,
+    ) -> Self:
         """Make a storage from what `serialize` returned.
 
         Parameters
@@ -335,6 +279,8 @@ class StoredFlows:
         storage_options : mapping, optional
             Added to the options in ``data``: the secrets, say. Without them, the environment's credentials
             are used.
+        signing_keys : key sources, optional
+            In place of those in ``data``, which names files and functions, and never holds keys.
 
         Raises
         ------
@@ -342,7 +288,7 @@ class StoredFlows:
             If the data are not those of a storage.
         """
         storage = cls.__new__(cls)
-        storage._open(StorageSpec.deserialize(data, storage_options))
+        storage._open(StorageSpec.deserialize(data, storage_options, signing_keys))
         return storage
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -350,12 +296,17 @@ class StoredFlows:
 
     # -- runs ------------------------------------------------------------------------------------------------
 
-    def runs(self) -> list[RunRecord]:
-        """Return the runs, newest first. Only listed; each is read when it is asked for something."""
-        # A folder alone is no run: who created it was interrupted before the run's first object was there.
-        keys = set(self.files.list("runs"))
-        run_ids = sorted({key.split("/")[1] for key in keys}, reverse=True)
-        return [RunRecord(self.files, run_id) for run_id in run_ids if RunRecord.key_of(run_id) in keys]
+    def runs(self, limit: int | None = None, *, flow: str | None = None) -> list[RunRecord]:
+        """Return the runs, newest first. How they ended is read when they are asked.
+
+        Parameters
+        ----------
+        limit : int, optional
+            Return so many at most, without looking at older ones.
+        flow : str, optional
+            Only those of the flow with this name.
+        """
+        return runs_of(self.files, limit, flow)
 
     def create_run(self, run_id: str, facts: Mapping[str, Any], costs: StoredCosts | None = None) -> RunRecord:
         """Write down that a run begins.
@@ -393,19 +344,3 @@ def _same_origin(one: str, other: str) -> bool:
     """Whether two flows come from the same place; a script that is run calls itself ``__main__``."""
     (module, _, name), (other_module, _, other_name) = one.partition(":"), other.partition(":")
     return name == other_name and (module == other_module or "__main__" in (module, other_module))
-
-
-def _version_key(name: str, time: str, sha256: str) -> str:
-    return f"flows/{name}/versions/{time}-{sha256}"
-
-
-def _time_after(known: list[tuple[str, str]]) -> str:
-    """Now; or, if this machine's clock is behind, just after the newest version that its writer has seen."""
-    now = datetime.now(UTC)
-    if known:
-        now = max(now, _moment(known[-1][0]) + timedelta(microseconds=1))
-    return now.strftime(_TIME)
-
-
-def _moment(time: str) -> datetime:
-    return datetime.strptime(time, _TIME).replace(tzinfo=UTC)

@@ -1,13 +1,22 @@
-"""Small facts in a storage, as JSON objects that people can read: how a run began, which version came when."""
+"""Small facts in a storage, as JSON objects that people can read: how a run began, which version came when.
+
+Where the storage has a signing key, the last name of a record is its ``signature``. It is over the record's bytes
+without that line, and without the comma before it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from headrace.errors import DamagedObject
+from headrace.errors import DamagedObject, EnvelopeError
 from headrace.storage.files import Files
+from headrace.storage.signing import Seal
+
+_BEFORE = b',\n "signature": "'
+_AFTER = b'"\n}'
 
 
 def create_record(files: Files, key: str, facts: Mapping[str, Any]) -> None:
@@ -27,7 +36,7 @@ def create_record(files: Files, key: str, facts: Mapping[str, Any]) -> None:
     AlreadyExists
         If the key is taken.
     """
-    files.create(key, to_bytes(facts))
+    files.create(key, to_bytes(facts, key, files.seal))
 
 
 def read_record(files: Files, key: str) -> dict[str, Any]:
@@ -37,18 +46,50 @@ def read_record(files: Files, key: str) -> dict[str, Any]:
     ------
     NotFound
         If there is none.
-    DamagedObject
-        If what is there is none.
+    DamagedObject, UntrustedObject
+        If what is there is none, or is not signed as the storage wants it.
     """
-    return from_bytes(files.read(key), f"{key} in {files.url}")
+    return from_bytes(files.read(key), key, files.seal)
 
 
-def to_bytes(facts: Mapping[str, Any]) -> bytes:
-    """Return the object for facts."""
-    return json.dumps(facts, indent=1, ensure_ascii=False).encode()
+def read_records(files: Files, keys: Iterable[str]) -> dict[str, dict[str, Any] | EnvelopeError]:
+    """Return the facts of many records by key; what is not there is left out.
+
+    Returns
+    -------
+    dict
+        In place of the facts of a record that is not good, the error that reading it alone would raise: it hides no
+        others.
+    """
+    found: dict[str, dict[str, Any] | EnvelopeError] = {}
+    for key, data in files.read_many(keys).items():
+        try:
+            found[key] = from_bytes(data, key, files.seal)
+        except EnvelopeError as error:
+            found[key] = error
+    return found
 
 
-def from_bytes(data: bytes, where: str) -> dict[str, Any]:
+def to_bytes(facts: Mapping[str, Any], where: str, seal: Seal) -> bytes:
+    """Return the object for facts.
+
+    Parameters
+    ----------
+    facts : mapping
+        JSON data, not empty; the name ``signature`` is taken.
+    where : str
+        Its key in the storage.
+    seal : Seal
+        Of the storage.
+    """
+    if not facts or "signature" in facts:
+        raise ValueError("a record holds facts, and none of them is called signature")
+    data = json.dumps(facts, indent=1, ensure_ascii=False).encode(errors="surrogatepass")
+    signature = seal.sign(where, hashlib.sha256(data).hexdigest())
+    return data.removesuffix(b"\n}") + _BEFORE + signature.encode() + _AFTER if signature else data
+
+
+def from_bytes(data: bytes, where: str, seal: Seal) -> dict[str, Any]:
     """Return the facts of an object.
 
     Parameters
@@ -56,13 +97,23 @@ def from_bytes(data: bytes, where: str) -> dict[str, Any]:
     data : bytes
         The object.
     where : str
-        For messages.
+        Its key in the storage.
+    seal : Seal
+        Of the storage.
 
     Raises
     ------
     DamagedObject
         If it is not the JSON object that was written.
+    UntrustedObject
+        If it is not signed by a key of the seal.
     """
+    body, _, signature = data.rpartition(_BEFORE)
+    if body and signature.endswith(_AFTER):
+        data = body + b"\n}"
+        seal.check(where, hashlib.sha256(data).hexdigest(), signature.removesuffix(_AFTER).decode(errors="replace"))
+    else:
+        seal.check(where, "", "")
     try:
         facts = json.loads(data)
     except (ValueError, RecursionError):

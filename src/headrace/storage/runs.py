@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from headrace.errors import AlreadyExists, NotFound, RunError, TaskFailed, ValueReleased
+from headrace.errors import AlreadyExists, EnvelopeError, NotFound, RunError, TaskFailed, ValueReleased
 from headrace.storage.costs import INSTANT, StoredCosts
 from headrace.storage.envelope import Envelope, open_envelope, pack, versions
 from headrace.storage.files import Files
-from headrace.storage.records import create_record, read_record
+from headrace.storage.records import create_record, read_record, read_records
 
 KIND = "outcome"
+#: how many runs are read at the same time to find those of a flow.
+_WINDOW = 100
 _RUNNING = "Running"
 _SUCCESS = "Success"
 
@@ -112,7 +114,7 @@ class RunRecord:
                 data = self._files.read(self._outcome_key)
             except NotFound:
                 return None
-            self._end = open_envelope(data, self._outcome_key, KIND)
+            self._end = open_envelope(data, self._outcome_key, KIND, self._files.seal)
         return self._end
 
     @property
@@ -151,7 +153,8 @@ class RunRecord:
         header = {"outcome": dict(outcome), "has_result": result is not None}
         kept = self._costs.keep(costs) if self._costs is not None and costs else None
         try:
-            self._files.create(self._outcome_key, pack(KIND, header, result or b""))
+            data = pack(KIND, header, result or b"", seal=self._files.seal, where=self._outcome_key)
+            self._files.create(self._outcome_key, data)
         except AlreadyExists:
             raise AlreadyExists(
                 f"run {self.run_id} has an outcome already: somebody else finished it; the first one stays"
@@ -194,3 +197,40 @@ class RunRecord:
         if first.get("traceback"):
             text += f"\n\n{first['traceback']}"
         return TaskFailed(text, run_id=self.run_id, node=first.get("node"))
+
+
+def runs_of(files: Files, limit: int | None = None, flow: str | None = None) -> list[RunRecord]:
+    """Return runs, newest first.
+
+    A folder alone is no run: who created it was interrupted before the run's first object was there. All runs are read
+    off one listing; of some, only those are looked at that may be wanted.
+
+    Parameters
+    ----------
+    files : Files
+        Of the storage.
+    limit : int, optional
+        Return so many at most.
+    flow : str, optional
+        Only those of the flow with this name. A run whose first object is damaged may be of any flow, so it is
+        returned, and says so when it is asked for something.
+    """
+    if limit is None and flow is None:
+        keys = set(files.list("runs"))
+        run_ids = sorted({key.split("/")[1] for key in keys}, reverse=True)
+        return [RunRecord(files, run_id) for run_id in run_ids if RunRecord.key_of(run_id) in keys]
+    found: list[RunRecord] = []
+    run_ids = sorted(files.children("runs"), reverse=True)
+    size = min(limit or _WINDOW, _WINDOW)
+    while run_ids and (limit is None or len(found) < limit):
+        window, run_ids = run_ids[:size], run_ids[size:]
+        facts = read_records(files, map(RunRecord.key_of, window))
+        for run_id in window:
+            told = facts.get(RunRecord.key_of(run_id))
+            if told is None or (flow is not None and not isinstance(told, EnvelopeError) and told.get("flow") != flow):
+                continue
+            record = RunRecord(files, run_id)
+            record._facts = None if isinstance(told, EnvelopeError) else told
+            found.append(record)
+        size = _WINDOW
+    return found[:limit]

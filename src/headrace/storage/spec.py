@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Mapping
@@ -11,8 +12,10 @@ from typing import Any
 from headrace.errors import StorageError
 from headrace.storage.confidential import without_secrets
 from headrace.storage.files import normal_url
+from headrace.storage.signing import KeySource, KeySources, Seal, references_of, sources_of
 
-_FIELDS = {"url", "name", "storage_options", "omitted"}
+_FIELDS = {"url", "name", "storage_options", "omitted", "signing_keys"}
+_KEYS = "signing_keys"
 
 
 @dataclass(frozen=True)
@@ -29,39 +32,54 @@ class StorageSpec:
         As the user gave them, secrets included; never shown.
     lacking : tuple of str
         Dotted names of options that were left out when the storage was written down, and not given again.
+    signing_keys : tuple of key sources, optional
+        See `headrace.storage.signing.sources_of`; never shown.
     """
 
     url: str
     name: str = ""
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lacking: tuple[str, ...] = ()
+    signing_keys: tuple[KeySource, ...] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", normal_url(self.url))
         object.__setattr__(self, "name", self.name or default_name(self.url))
 
+    @functools.cached_property
+    def seal(self) -> Seal:
+        """What signs and checks this storage's objects."""
+        return Seal(self.signing_keys, lacking=_KEYS in self.lacking)
+
     @property
     def hint(self) -> str:
         """What to do where access is denied, if options were left out; else empty."""
-        if not self.lacking:
+        options = [name for name in self.lacking if name != _KEYS]
+        if not options:
             return ""
         return (
-            f"the storage was serialized without {', '.join(self.lacking)}: give them again, "
+            f"the storage was serialized without {', '.join(options)}: give them again, "
             "deserialize(..., storage_options={...})"
         )
 
     def serialize(self) -> dict[str, Any]:
         """Return JSON data without secrets; ``omitted`` names what was left out."""
         options, omitted = without_secrets(self.storage_options)
-        return {
-            "url": self.url,
-            "name": self.name,
-            "storage_options": options,
-            "omitted": sorted({*omitted, *self.lacking}),
-        }
+        data = {"url": self.url, "name": self.name, "storage_options": options}
+        references = references_of(self.signing_keys)
+        if references is not None:
+            data[_KEYS] = references
+        elif _KEYS in self.lacking or self.seal.active:  # never without saying that there are some
+            omitted.append(_KEYS)
+        return {**data, "omitted": sorted({*omitted, *self.lacking})}
 
     @classmethod
-    def deserialize(cls, data: Mapping[str, Any], storage_options: Mapping[str, Any] | None = None) -> StorageSpec:
+    def deserialize(
+        cls,
+        data: Mapping[str, Any],
+        storage_options: Mapping[str, Any] | None = None,
+        signing_keys: KeySources | None = None,
+    ) -> StorageSpec:
         """Return what `serialize` returned as a spec again.
 
         Parameters
@@ -70,6 +88,8 @@ class StorageSpec:
             JSON data.
         storage_options : mapping, optional
             Added to the options in ``data``: the secrets, say.
+        signing_keys : key sources, optional
+            In place of those in ``data``.
 
         Raises
         ------
@@ -81,8 +101,12 @@ class StorageSpec:
             what = f"has unknown fields {', '.join(sorted(unknown))}" if unknown else "has no url"
             raise StorageError(f"this is not a serialized storage: it {what}; give what storage.serialize() returned")
         options = _merged(data.get("storage_options") or {}, storage_options or {})
-        lacking = tuple(name for name in data.get("omitted") or [] if not _has(options, name))
-        return cls(data["url"], data.get("name") or "", options, lacking)
+        omitted = data.get("omitted") or []
+        lacking = [name for name in omitted if name != _KEYS and not _has(options, name)]
+        if signing_keys is None and _KEYS in omitted:
+            lacking.append(_KEYS)
+        keys = sources_of(data.get(_KEYS) if signing_keys is None else signing_keys)
+        return cls(data["url"], data.get("name") or "", options, tuple(lacking), keys)
 
 
 def default_name(url: str) -> str:

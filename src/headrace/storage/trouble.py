@@ -10,28 +10,36 @@ from collections.abc import Iterator
 
 from headrace.errors import AccessDenied, AlreadyExists, HeadraceError, NotFound, StorageError, Unreachable
 
-_DENIED = {
-    "PermissionError", "NoCredentialsError", "PartialCredentialsError", "TokenRetrievalError",
-    "UnauthorizedSSOTokenError", "ProfileNotFound", "ClientAuthenticationError", "DefaultCredentialsError",
-    "RefreshError", "PermissionDenied",
+_NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "TokenRetrievalError"}
+_DENIED = _NO_CREDENTIALS | {
+    "PermissionError", "UnauthorizedSSOTokenError", "ProfileNotFound", "ClientAuthenticationError", "RefreshError",
+    "PermissionDenied", "SFTPPermissionDenied",
 }  # fmt: skip
 _DENIED_WORDS = (
     "accessdenied", "access denied", "forbidden", "invalidaccesskeyid", "signaturedoesnotmatch",
-    "unauthorized", "expiredtoken", "invalidtoken", "authenticationfailed",
+    "unauthorized", "expiredtoken", "invalidtoken", "authenticationfailed", "invalid credentials",
     "authorizationpermissionmismatch", "(403)", "(401)",
 )  # fmt: skip
 _UNREACHABLE = {
     "ConnectionError", "TimeoutError", "FSTimeoutError", "gaierror", "EndpointConnectionError",
     "HTTPClientError", "ConnectTimeoutError", "ReadTimeoutError", "ServiceRequestError",
     "ServiceResponseError", "ClientConnectionError", "ClientConnectorError", "ServerDisconnectedError",
-    "TransportError", "ConnectionLost", "ProxyConnectionError",
+    "TransportError", "ConnectionLost", "ProxyConnectionError", "SFTPConnectionLost", "SFTPNoConnection",
+    "ClientPayloadError", "IncompleteRead", "IncompleteReadError", "ResponseParserError", "ProxyError",
 }  # fmt: skip
+_NO_HOST = {"gaierror", "ClientConnectorDNSError"}
+_NO_HOST_WORDS = ("name or service not known", "temporary failure in name resolution", "nodename nor servname")
+_REFUSED_WORDS = ("connection refused", "connect call failed", "could not connect to the endpoint url")
 _NO_BUCKET_WORDS = ("nosuchbucket", "bucket does not exist", "containernotfound", "invalidbucketname")
-_MISSING = {"FileNotFoundError", "ResourceNotFoundError", "NotADirectoryError"}
+_MISSING = {"FileNotFoundError", "ResourceNotFoundError", "NotADirectoryError", "SFTPNoSuchFile", "SFTPNoSuchPath"}
 _PRESENT = {"FileExistsError", "ResourceExistsError"}
+_PRESENT_WORDS = ("(preconditionfailed)",)
 #: where the packages put the HTTP status of an answer.
 _STATUS = ("status_code", "code", "status")
-_BUSY = {"EBUSY", "ServiceUnavailable", "SlowDown"}
+#: of a store that may answer a moment later; 409 is what S3 says to two conditional puts at once.
+_BUSY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
+_BUSY_WORDS = ("ebusy", "serviceunavailable", "slowdown", "internalerror", "serverbusy", "conditionalrequestconflict")
+_HOST_KEY = {"HostKeyNotVerifiable"}
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
@@ -46,11 +54,30 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 def names_no_bucket(error: BaseException) -> bool:
     """Whether the store said that not the object but its bucket is missing."""
-    return any(word in str(link).lower() for link in chain(error) for word in _NO_BUCKET_WORDS)
+    words = _words(error)
+    return any(word in words for word in _NO_BUCKET_WORDS)
+
+
+def meaning(error: Exception) -> type[HeadraceError]:
+    """Return which error of headrace a foreign exception is; `Unreachable` may pass by itself."""
+    if isinstance(error, HeadraceError):
+        return type(error)
+    own, names, words = _own_names(error), _names(error), _words(error)
+    if own & _PRESENT or any(word in words for word in _PRESENT_WORDS):
+        return AlreadyExists
+    if own & _MISSING or names_no_bucket(error):
+        return NotFound
+    if names & _HOST_KEY:
+        return StorageError
+    if names & _DENIED or _status(error) in (401, 403) or any(word in words for word in _DENIED_WORDS):
+        return AccessDenied
+    if names & _UNREACHABLE or _is_busy(error):
+        return Unreachable
+    return StorageError
 
 
 def translate(
-    error: Exception, *, asked: str, url: str, hint: str = "", secrets: tuple[str, ...] = ()
+    error: Exception, *, asked: str, url: str, hint: str = "", secrets: tuple[str, ...] = (), deadline: float = 0
 ) -> HeadraceError:
     """Return the error of headrace that says what a foreign exception means.
 
@@ -66,45 +93,82 @@ def translate(
         Added where access was denied.
     secrets : tuple of str
         Texts that must not appear in the message.
+    deadline : float
+        Seconds that the store had.
     """
     if isinstance(error, HeadraceError):
         return error
-    told = first_line(error, secrets)
-    names = {base.__name__ for link in chain(error) for base in type(link).__mro__}
-    own = {base.__name__ for base in type(error).__mro__}
-    words = " ".join(str(link).lower() for link in chain(error))
-    status = next((found for name in _STATUS if (found := getattr(error, name, None))), None)
-    if own & _PRESENT:
+    kind, told = meaning(error), first_line(error, secrets)
+    if kind is AlreadyExists:
         return AlreadyExists(f"cannot {asked} in {url}: it is there already, and it is never written twice")
-    if names_no_bucket(error):
-        return NotFound(f"cannot {asked}: there is no such bucket or container at {url}; create it, or correct the URL")
-    if own & _MISSING and asked.startswith(("create", "write")):
-        return NotFound(
-            f"cannot {asked}: {url} is not there and cannot be made ({told}); create it, or correct the URL"
-        )
-    if own & _MISSING:
-        return NotFound(f"cannot {asked}: there is no such object in {url}; check the name and the URL")
-    if names & _DENIED or status in (401, 403) or any(word in words for word in _DENIED_WORDS):
-        return AccessDenied(_denied(names, asked, url, told) + hint)
-    if names & _UNREACHABLE or _is_busy(error, words):
-        return Unreachable(
-            f"cannot {asked}: {url} does not answer ({told}); check the network, the address and "
-            "storage_options, then try again"
+    if kind is NotFound:
+        return NotFound(f"cannot {asked}: {_missing(error, asked, url, told)}")
+    if kind is AccessDenied:
+        return AccessDenied(f"cannot {asked}: {_denied(error, url, told)}{hint}")
+    if kind is Unreachable:
+        return Unreachable(f"cannot {asked}: {_unreachable(error, url, told, deadline)}")
+    if _names(error) & _HOST_KEY:
+        return StorageError(
+            f"cannot {asked}: the server of {url} could not prove to be the one it should be ({told}); add its key to "
+            "~/.ssh/known_hosts, by connecting with ssh once, say, or give storage_options={'known_hosts': …}"
         )
     return StorageError(f"cannot {asked} in {url}: {told}; check the URL and storage_options")
 
 
-def _is_busy(error: Exception, words: str) -> bool:
-    return getattr(error, "errno", None) == errno.EBUSY or any(word.lower() in words for word in _BUSY)
+def _missing(error: Exception, asked: str, url: str, told: str) -> str:
+    if names_no_bucket(error):
+        return f"there is no such bucket or container at {url}; create it, or correct the URL"
+    if asked.startswith(("create", "write")):
+        return f"{url} is not there and cannot be made ({told}); create it, or correct the URL"
+    return f"there is no such object in {url}; check the name and the URL"
 
 
-def _denied(names: set[str], asked: str, url: str, told: str) -> str:
-    if names & {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"}:
+def _denied(error: Exception, url: str, told: str) -> str:
+    if _names(error) & _NO_CREDENTIALS or "anonymous caller" in _words(error):
         return (
-            f"cannot {asked}: found no credentials for {url}; set those of the provider in the environment "
-            "(for S3: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE), or give storage_options"
+            f"found no credentials for {url}; set those of the provider in the environment (for S3: "
+            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for Google: "
+            "GOOGLE_APPLICATION_CREDENTIALS), or give storage_options"
         )
-    return f"cannot {asked}: {url} refuses access ({told}); check the credentials and their permissions"
+    return f"{url} refuses access ({told}); check the credentials and their permissions"
+
+
+def _unreachable(error: Exception, url: str, told: str, deadline: float) -> str:
+    words = _words(error)
+    if _names(error) & _NO_HOST or any(word in words for word in _NO_HOST_WORDS):
+        return f"{url} does not answer, because its host is not known ({told}); check the address, and storage_options"
+    if any(word in words for word in _REFUSED_WORDS):
+        return (
+            f"{url} does not answer, because nothing listens there ({told}); check the address and port, and "
+            "storage_options"
+        )
+    if _is_busy(error):
+        return f"{url} is too busy to answer, also when asked again ({told}); try again later"
+    within = f" within {deadline:g} s" if deadline and isinstance(error, TimeoutError) else ""
+    return f"{url} does not answer{within} ({told}); check the network, the address and storage_options, then try again"
+
+
+def _names(error: BaseException) -> set[str]:
+    return {base.__name__ for link in chain(error) for base in type(link).__mro__}
+
+
+def _own_names(error: BaseException) -> set[str]:
+    return {base.__name__ for base in type(error).__mro__}
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(link).lower() for link in chain(error))
+
+
+def _status(error: Exception) -> int | None:
+    return next((found for name in _STATUS if isinstance(found := getattr(error, name, None), int)), None)
+
+
+def _is_busy(error: Exception) -> bool:
+    if getattr(error, "errno", None) in (errno.EBUSY, errno.EREMOTEIO) or _status(error) in _BUSY_STATUS:
+        return True
+    words = _words(error)
+    return any(word in words for word in _BUSY_WORDS)
 
 
 def first_line(error: BaseException, secrets: tuple[str, ...] = ()) -> str:

@@ -1,0 +1,179 @@
+"""SFTP, through asyncssh: temporary file, then rename.
+
+The plain rename of the protocol does not replace what is there, so it creates exclusively; ``posix-rename``, an
+extension that OpenSSH's servers have, replaces atomically. The fsspec package for SFTP (sshfs) reaches the one only
+through a channel of its own, and checks no host keys; so asyncssh, on which it stands, is used directly.
+
+Who a server is, is checked against the user's ``known_hosts``, unless ``storage_options`` say otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import posixpath
+import stat
+import weakref
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from headrace.errors import StorageError
+from headrace.storage.media.local import TEMPORARY, temporary_beside
+from headrace.storage.media.medium import Keys, Place
+from headrace.storage.media.opening import missing_package
+from headrace.storage.media.remote import Remote
+
+#: seconds between two questions whether an idle connection still lives.
+KEEPALIVE = 15
+
+
+class Sftp(Remote):
+    """Files below a folder of an SSH server. Connects when it is first asked, and again when a connection is lost."""
+
+    # Requests of one connection go through one process of the server.
+    concurrency = 16
+
+    def __init__(self, place: Place) -> None:
+        from fsspec.asyn import get_loop
+
+        try:
+            import asyncssh
+        except ImportError as error:
+            raise missing_package(place, "'headrace[sftp]'") from error
+        if place.filesystem is not None:
+            raise StorageError(f"{place.url} takes storage_options and no file system; give those of asyncssh.connect")
+        super().__init__(get_loop(), place.url, place.deadline)
+        parts = urlsplit(place.url)
+        self._root = unquote(parts.path).rstrip("/")
+        found = {"host": parts.hostname or "", "port": parts.port or (), "username": parts.username or ()}
+        self._options = {"keepalive_interval": KEEPALIVE, **found, **place.options}
+        self._connection: list[Any] = []  # at most one: (connection, SFTP client)
+        self._connecting = asyncio.Lock()
+        weakref.finalize(self, _abandon, self._loop, self._connection)
+        self._ssh: Any = asyncssh
+
+    def _at(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+    async def _sftp(self) -> Any:
+        async with self._connecting:
+            if self._connection and self._connection[0][0].is_closed():
+                self._connection.clear()
+            if not self._connection:
+                connection = await self._ssh.connect(**self._options)
+                self._connection.append((connection, await connection.start_sftp_client()))
+            return self._connection[0][1]
+
+    async def _recover(self) -> None:
+        while self._connection:
+            self._connection.pop()[0].abort()
+
+    async def _read(self, key: str) -> bytes:
+        async with (await self._sftp()).open(self._at(key), "rb") as file:
+            return bytes(await file.read())
+
+    async def _create(self, key: str, data: bytes) -> None:
+        sftp, path = await self._sftp(), self._at(key)
+        temporary = await self._write_temporary(sftp, path, data)
+        try:
+            await sftp.rename(temporary, path)
+        except BaseException as error:
+            self._remove_aside(sftp, temporary)
+            # The protocol has no code for it: the server says "failure" for whatever reason.
+            if isinstance(error, self._ssh.SFTPFailure) and await sftp.lexists(path):
+                raise FileExistsError(key) from error
+            raise
+
+    async def _replace(self, key: str, data: bytes) -> None:
+        sftp, path = await self._sftp(), self._at(key)
+        temporary = await self._write_temporary(sftp, path, data)
+        try:
+            await sftp.posix_rename(temporary, path)
+        except BaseException as error:
+            self._remove_aside(sftp, temporary)
+            if isinstance(error, self._ssh.SFTPOpUnsupported):
+                raise StorageError(
+                    f"cannot write {key!r} in place of an earlier object: the server of {self.url} has no "
+                    "posix-rename, so readers could find half of it; use an OpenSSH server, or another storage"
+                ) from error
+            raise
+
+    async def _write_temporary(self, sftp: Any, path: str, data: bytes) -> str:
+        temporary = temporary_beside(path)
+        try:
+            await self._write_new(sftp, temporary, data)
+        except self._ssh.SFTPNoSuchFile:
+            await sftp.makedirs(posixpath.dirname(path), exist_ok=True)
+            await self._write_new(sftp, temporary, data)
+        return temporary
+
+    async def _write_new(self, sftp: Any, temporary: str, data: bytes) -> None:
+        try:
+            async with sftp.open(temporary, "xb") as file:
+                await file.write(data)
+        except self._ssh.SFTPNoSuchFile:
+            raise
+        except BaseException:  # a full disk, say, or out of time: leave nothing behind
+            self._remove_aside(sftp, temporary)
+            raise
+
+    def _remove_aside(self, sftp: Any, path: str) -> None:
+        """Remove a temporary file without waiting: whoever ran out of time is not held by it."""
+
+        async def remove() -> None:
+            with suppress(self._ssh.Error, OSError, TimeoutError):
+                async with asyncio.timeout(self.deadline):
+                    await sftp.remove(path)
+
+        task = asyncio.get_running_loop().create_task(remove())
+        _REMOVING.add(task)
+        task.add_done_callback(_REMOVING.discard)
+
+    async def _size(self, key: str) -> int:
+        found = await (await self._sftp()).stat(self._at(key))
+        if not stat.S_ISREG(found.permissions or stat.S_IFREG):
+            raise FileNotFoundError(key)
+        return int(found.size or 0)
+
+    async def _delete(self, key: str) -> None:
+        await (await self._sftp()).remove(self._at(key))
+
+    async def _pages(self, key: str, *, deep: bool) -> AsyncIterator[Keys]:
+        sftp = await self._sftp()
+        todo, entered = [self._at(key).rstrip("/") or "/"], set[str]()
+        while todo:
+            folder = todo.pop()
+            names: Keys = []
+            for found in await sftp.readdir(folder):
+                path = posixpath.join(folder, found.filename)
+                if found.filename in (".", "..") or found.filename.startswith(TEMPORARY):
+                    continue
+                if deep and await self._is_folder(sftp, path, found.attrs.permissions, entered):
+                    todo.append(path)
+                elif deep:
+                    names.append(path[len(self._root) + 1 :])
+                else:
+                    names.append(found.filename)
+            yield names
+
+    async def _is_folder(self, sftp: Any, path: str, mode: int, entered: set[str]) -> bool:
+        """Whether a path is a folder that is still to be entered; links lead to folders, too, but not in circles."""
+        if stat.S_ISDIR(mode):
+            return True
+        if not stat.S_ISLNK(mode) or not await sftp.isdir(path):
+            return False
+        real = await sftp.realpath(path)
+        if real in entered:
+            return False
+        entered.add(real)
+        return True
+
+
+_REMOVING: set[asyncio.Task[None]] = set()
+
+
+def _abandon(loop: Any, connection: list[Any]) -> None:
+    while connection:
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(connection.pop()[0].abort)
