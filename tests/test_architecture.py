@@ -28,7 +28,7 @@ ALLOWED = {
     "store": {"errors", "core", "code", "storage", "execution", "stored"},
     "environments": {"errors", "_version", "core", "execution", "store"},
     "flows": {"errors", "core", "parameters", "report", "storage", "store", "execution", "environments"},
-    "loading": {"errors", "core", "flows"},
+    "loading": {"errors", "core", "storage", "flows"},
     "cli_support": {
         "errors", "_version", "core", "parameters", "report", "storage", "store", "execution", "environments",
         "flows", "loading",

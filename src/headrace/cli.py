@@ -20,6 +20,7 @@ from headrace._version import __version__
 from headrace.errors import EnvelopeError, MissingPackage, NotFound, StorageError
 
 if TYPE_CHECKING:
+    from headrace.flows import Flow
     from headrace.store import Storage
 
 app = typer.Typer(
@@ -80,10 +81,9 @@ def demo(
     """Find the best of 72 models that read handwritten digits, on all cores of this machine."""
     if any(importlib.util.find_spec(name) is None for name in ("sklearn", "matplotlib")):
         raise MissingPackage("the demo needs scikit-learn and matplotlib; pip install 'headrace[demo]'")
-    from headrace.loading import load_file, pick_flow
+    from headrace.loading import Target, load_flow
 
-    place = _demo_file()
-    flow = pick_flow(load_file(place), "digits", place)
+    flow = load_flow(Target(_demo_file(), "digits", True))
     values: dict[str, Any] = {"folder": folder, **({"candidates": 14, "folds": 3} if quick else {})}
     store = support.private_storage()
     location = store.add_flow(flow)
@@ -216,23 +216,39 @@ def add(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A parameter value to draw the shown graph for; may be repeated."),
     ] = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="Where its code lies: 'pickle' (in the storage), 'module' (installed where it runs; the storage holds "
+            "its import path), or 'script' (a file at any URL or in a git commit, git+https://host/repo@COMMIT#flow.py:"
+            "etl; the storage holds its name and digest).",
+        ),
+    ] = "pickle",
     storage_option: StorageOptions = None,
 ) -> None:
     """Store a flow at a URL, once it is known to load in a fresh interpreter."""
     from headrace import parameters
     from headrace.loading import load_flow, parse_target
 
-    found = parse_target(target)
-    if not found.is_code:
-        raise NotFound(f"{target!r} names neither a Python file nor a module, such as flow.py:etl or package.flows:etl")
-    flow = load_flow(found)
-    values = support.pairs(example, "--example")
     store = support.storage_of(url, storage_option)
-    drawn = parameters.validate(flow, values, strings=True) if values else None
-    location = support.store_flow(store, flow, replace=replace, example=drawn)
+    values = support.pairs(example, "--example")
+    flow: Flow | str = target
+    if source == "pickle":
+        found = parse_target(target)
+        if not found.is_code:
+            raise NotFound(f"{target!r} names neither a Python file nor a module, as flow.py:etl or package.flows:etl")
+        flow = load_flow(found)
+    drawn = None
+    if values:
+        known = store.named_flow(flow, source) if isinstance(flow, str) else flow
+        drawn = parameters.validate(known, values, strings=True)
+    location = support.store_flow(store, flow, replace=replace, example=drawn, source=source)
     typer.echo(location)
-    needed = [row["name"] for row in parameters.describe(flow) if row["required"]]
-    line = " ".join(["headrace run", support.quoted(f"{url}#{flow.name}"), *(f"-p {name}=…" for name in needed)])
+    manifest = store.manifest(location)
+    needed = [row["name"] for row in manifest["parameters"] if row["required"]]
+    at = support.quoted(f"{url}#{manifest['name']}")
+    line = " ".join(["headrace run", at, *(f"-p {name}=…" for name in needed)])
     support.remark(f"stored in {store.url}; run it with\n  {line}")
 
 
@@ -274,6 +290,23 @@ def _list_runs(store: Storage, limit: int) -> None:
         support.remark(f"no runs in {store.url} yet")
     if len(records) > limit:
         support.remark(f"… and {len(records) - limit:,} older; --limit shows more")
+
+
+@app.command()
+def sign(
+    url: Url,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Sign also what has no signature: you vouch for who could write there.")
+    ] = False,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Sign what lies in a storage with the first key in HEADRACE_SIGNING_KEY."""
+    done = support.storage_of(url, storage_option, must_exist=True).sign_again(unsigned=unsigned)
+    for error in done.refused.values():
+        support.remark(f"left alone: {error}")
+    support.remark(f"signed {done.signed:,} objects; {done.kept:,} were signed with this key already")
+    if done.refused:
+        raise typer.Exit(1)
 
 
 @app.command()

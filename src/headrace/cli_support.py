@@ -244,29 +244,38 @@ def stored_flow(target: Target, options: Sequence[str] | None) -> tuple[Storage,
     raise NotFound(f"{target.place} does not say which flow is meant, so give {target.place}#FLOW; known are {known}")
 
 
-def store_flow(store: Storage, flow: Flow, *, replace: bool = False, example: Mapping[str, Any] | None = None) -> str:
+def store_flow(
+    store: Storage,
+    flow: Flow | str,
+    *,
+    replace: bool = False,
+    example: Mapping[str, Any] | None = None,
+    source: str | None = None,
+) -> str:
     """Store a flow, and return its location.
 
     Parameters
     ----------
     store : Storage
         Where.
-    flow : Flow
+    flow : Flow or str
         Which.
     replace : bool, default False
         Whether it may take the name of a flow of other code.
     example : mapping, optional
         Parameter values to draw the manifest's graph for.
+    source : str, optional
+        As for ``Storage.add_flow``.
     """
     try:
-        location = store.add_flow(flow, replace=replace, example=example)
+        location = store.add_flow(flow, replace=replace, example=example, source=source)
         store.build()
     except AlreadyExists as error:
         if "origin" not in error.facts:
             raise
         raise AlreadyExists(
-            f"the name {flow.name!r} belongs in {store.url} to the flow of {error.facts['origin']}, and this one is of "
-            f"{flow.qualified_name}; give it another name, or take the name over with headrace add --replace"
+            f"the name {error.facts['flow']!r} belongs in {store.url} to the flow of {error.facts['origin']}, and this "
+            f"one is of {error.facts['asked']}; give it another name, or take the name over with headrace add --replace"
         ) from error
     return location
 

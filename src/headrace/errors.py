@@ -7,7 +7,8 @@ survives a pickle, and the standard class is a base where one fits::
     ├── FlowError(ValueError)                 a flow is not well formed
     │   ├── NodeUsedAsValue(TypeError)        `if node:`, `node + 1`, `for x in node` while drawing
     │   ├── NestedTooDeep(RecursionError)     tasks that return flows whose tasks return flows, and so on
-    │   └── UnstableFlow                      one flow function, the same parameters, two graphs
+    │   ├── UnstableFlow                      one flow function, the same parameters, two graphs
+    │   └── ChangedSource                     the code that a stored flow names is not what it was
     ├── ParameterError(ValueError)            a parameter is unknown, missing or of the wrong type
     ├── SecretNotFound(LookupError)           a secret is not where the task runs; says where was looked
     ├── NotPicklable(TypeError)               something cannot travel; names the path to it
@@ -20,6 +21,7 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── Conflict                          others changed it meanwhile, or still refer to it
     │   ├── AccessDenied(PermissionError)
     │   ├── Unreachable(ConnectionError)      no network, no such host, no answer in time
+    │   ├── PickleRefused                     a pickle, where the user wants none
     │   ├── SigningKeyError                   a key that signs is missing, or cannot be used
     │   └── EnvelopeError                     what lies there is not an intact object of ours
     │       ├── ForeignObject                 not written by headrace
@@ -96,6 +98,10 @@ class UnstableFlow(FlowError):
     """A flow function drew different graphs for the same parameters."""
 
 
+class ChangedSource(FlowError):
+    """The code that a stored flow names is not the code that was there when it was stored."""
+
+
 class ParameterError(HeadraceError, ValueError):
     """A parameter is unknown, missing, or of the wrong type."""
 
@@ -142,6 +148,10 @@ class AccessDenied(StorageError, PermissionError):
 
 class Unreachable(StorageError, ConnectionError):
     """The storage does not answer."""
+
+
+class PickleRefused(StorageError):
+    """A storage that is used with ``pickle=False`` was to hold a pickle, or to read one."""
 
 
 class SigningKeyError(StorageError):

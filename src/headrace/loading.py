@@ -6,22 +6,20 @@ it, travel with its flows like all first-party code.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
 import re
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
-from headrace.errors import FlowError, HeadraceError, MissingModule, NotFound
+from headrace.errors import NotFound
 from headrace.flows import Flow
+from headrace.storage.picking import pick_flow
+from headrace.storage.scripts import telling
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -92,7 +90,7 @@ def load_flow(target: Target) -> Flow:
         If its code raises an error.
     """
     module = load_file(target.place) if target.place.endswith(".py") else load_module(target.place)
-    return pick_flow(module, target.flow, target.place)
+    return cast(Flow, pick_flow(module, target.flow, target.place))
 
 
 def load_file(place: str) -> ModuleType:
@@ -108,7 +106,7 @@ def load_file(place: str) -> ModuleType:
         raise NotFound(f"there is no Python file {place}; looked for {path}")
     name = _module_name(path)
     _import_from(path.parent)
-    with _told(place):
+    with telling(place):
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert isinstance(spec.loader, SourceFileLoader)
@@ -135,38 +133,8 @@ def load_module(name: str) -> ModuleType:
     if not _DOTTED.fullmatch(name):
         raise NotFound(f"{name!r} is neither a Python file (*.py) nor the name of a module")
     _import_from(Path.cwd())
-    with _told(name):
+    with telling(name):
         return importlib.import_module(name)
-
-
-def pick_flow(module: ModuleType, name: str, place: str) -> Flow:
-    """Return a flow of a module.
-
-    Parameters
-    ----------
-    module : ModuleType
-        Loaded.
-    name : str
-        Of a variable, or of the flow; empty for the only one.
-    place : str
-        For messages.
-    """
-    flows = {variable: value for variable, value in vars(module).items() if isinstance(value, Flow)}
-    by_name = {flow.name: flow for flow in flows.values()}
-    if name in flows or name in by_name:
-        return flows[name] if name in flows else by_name[name]
-    if not flows and getattr(module, "__file__", None) is None and Path(place).is_dir():
-        raise NotFound(f"{place} is a folder, not a module; a flow stored there is named with #: {place}#{name}")
-    if not flows:
-        raise NotFound(f"there is no flow in {place}; write a function with @hr.flow, or a block `with hr.Flow(...)`")
-    known = ", ".join(map(repr, flows))
-    if name:
-        close = difflib.get_close_matches(name, [*flows, *by_name], n=1)
-        hint = f" (did you mean {close[0]!r}?)" if close else ""
-        raise NotFound(f"there is no flow {name!r} in {place}{hint}; its flows are {known}")
-    if len(by_name) == 1:
-        return next(iter(by_name.values()))
-    raise NotFound(f"{place} does not say which flow is meant, so give {place}:FLOW; its flows are {known}")
 
 
 def _module_name(path: Path) -> str:
@@ -199,34 +167,3 @@ def _is_found_without(folder: Path, name: str) -> bool:
         return True
     finders = [finder for finder in sys.meta_path if finder is not PathFinder]
     return any(finder.find_spec(name, None) is not None for finder in finders)
-
-
-@contextmanager
-def _told(place: str) -> Iterator[None]:
-    """Tell what went wrong in somebody's code, and at which line, as an error of ours."""
-    try:
-        yield
-    except HeadraceError:
-        raise
-    except ImportError as error:
-        if "no known parent package" in str(error):
-            raise FlowError(
-                f"{place} is part of a package, because it imports from '.'; give its module instead of the file, "
-                "e.g. package.module:FLOW"
-            ) from error
-        what = f"there is no module {place!r}" if error.name == place else f"{place} cannot be loaded: {error}"
-        raise MissingModule(
-            f"{what}{_line_of(error)}; install it, or call headrace where it can be imported", module=error.name
-        ) from error
-    except (Exception, SystemExit) as error:
-        raise FlowError(f"{place} cannot be loaded: {type(error).__name__}: {error}{_line_of(error)}") from error
-
-
-def _line_of(error: BaseException) -> str:
-    """Where in the loaded code an error came from."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_ours(frame.filename)]
-    return f" (line {frames[0].lineno} of {Path(frames[0].filename).name})" if frames else ""
-
-
-def _is_ours(filename: str) -> bool:
-    return filename == __file__ or filename.startswith("<frozen importlib") or filename == importlib.__file__

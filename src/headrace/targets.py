@@ -7,6 +7,7 @@ the keys that the task's own process finds in ``HEADRACE_SIGNING_KEY``.
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import json
@@ -20,6 +21,7 @@ from headrace.errors import AlreadyExists, FlowError, NodeUsedAsValue, NotFound
 from headrace.storage.confidential import without_secrets
 from headrace.storage.envelope import open_envelope, pack
 from headrace.storage.files import Files
+from headrace.storage.plain import plain_bytes, refusal
 from headrace.storage.signing import Seal
 
 KIND = "value"
@@ -50,6 +52,9 @@ class Target:
     >>> Target("rows/{day}.json").url_for({"day": "2026-11-01"})
     'rows/2026-11-01.json'
     """
+
+    #: whether values may be pickles
+    pickles = True
 
     def __init__(
         self,
@@ -111,6 +116,7 @@ class Target:
         EnvelopeError
             If what lies there is damaged, no value of ours, or, where this process has a signing key, not signed by it.
         """
+        self._check_pickles(url)
         files, key = self._place(url)
         try:
             data = files.read(key)
@@ -133,6 +139,7 @@ class Target:
         NotPicklable, FlowError
             If the value cannot be written.
         """
+        self._check_pickles(url)
         files, key = self._place(url)
         try:
             files.create(key, self._dump(url, value, _signed_as(files, key)))
@@ -145,15 +152,30 @@ class Target:
         if not self._is_json(url):
             return pack(KIND, {}, pickling.dumps(value, f"the value for {url}"), seal=Seal(None), where=where)
         try:
-            data = json.dumps(value, allow_nan=False)
-            if json.loads(data) == value:
-                return data.encode()
+            return plain_bytes(value)
         except (TypeError, ValueError) as error:
             raise FlowError(f"a {type(value).__name__} cannot be kept at {url} as JSON: {error}; {_ADVICE}") from None
-        raise FlowError(f"a {type(value).__name__} would come back from {url} as another value; {_ADVICE}")
 
     def _is_json(self, url: str) -> bool:
         return self.format == "json" or (self.format is None and url.endswith(".json"))
+
+    def without_pickles(self) -> Target:
+        """Return the same target for a run that must neither write nor read pickles.
+
+        Raises
+        ------
+        PickleRefused
+            If its values would be pickles. Of a function, that is known at its first URL only.
+        """
+        same = copy.copy(self)
+        same.pickles = False
+        if not callable(self.url):
+            same._check_pickles(self.url)
+        return same
+
+    def _check_pickles(self, url: str) -> None:
+        if not self.pickles and not self._is_json(url):
+            raise refusal(f"a value kept at {url} would be", "keep it as JSON: Target(..., format='json')")
 
     def _place(self, url: str) -> tuple[Files, str]:
         folder, _, name = url.rpartition("/")

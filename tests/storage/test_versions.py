@@ -454,6 +454,15 @@ class TestRemove:
         assert [run.run_id for run in stored.runs()] == ["r4", "r3"]  # one that goes on stays
         assert stored.files.list("runs/r1") == []
 
+    def test_a_damaged_run_is_nobodys(self):
+        stored = memory()
+        [location] = build(stored, 1)
+        run_of(stored, "r1", location, ended=True)
+        stored.files.replace("runs/r1/run.json", b"{")
+        assert [run.run_id for run in stored.runs(5, flow="etl")] == ["r1"]  # it may be one
+        stored.remove("etl", runs=True)
+        assert [run.run_id for run in stored.runs()] == ["r1"]
+
     def test_code_goes_with_the_last_version_that_names_it(self, monkeypatch):
         from headrace.storage import capture
 
@@ -493,6 +502,7 @@ class TestRemove:
             return seen
 
         monkeypatch.setattr(Files, "delete", delete)
+        monkeypatch.setattr(Files, "delete_many", lambda self, keys: [self.delete(key) for key in keys])
         stored.remove("etl@1")
         stored.remove("etl", force=True)
         assert {text for seen in looks for text in seen} == {"etl", "etl@2", "etl@3"}
@@ -615,7 +625,13 @@ class TestCopy:
                 written.append(key)
             return original(self, key, data)
 
+        def create_many(self, objects):
+            for key, data in objects.items():
+                self.create(key, data)
+            return set()
+
         monkeypatch.setattr(Files, "create", create)
+        monkeypatch.setattr(Files, "create_many", create_many)
         while fail_after < 11:
             with pytest.raises(KeyboardInterrupt):
                 stored.copy_to(other)

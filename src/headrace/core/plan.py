@@ -170,6 +170,8 @@ class Plan:
         The run's parameters, for tasks that ask for them.
     deciding : tuple of int, optional
         Which nodes decide how the run ends. Default: those that are returned, and those that no other waits for.
+    pickles : bool
+        Whether tasks may keep their values as pickles, beyond the run.
     numbers : dict of int to int
         By ``id`` of a task, its number; known where the plan was made.
     """
@@ -181,6 +183,7 @@ class Plan:
     flow: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     deciding: tuple[int, ...] | None = None
+    pickles: bool = True
     numbers: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     def policy(self, node: int) -> Policy:
@@ -194,7 +197,9 @@ class Plan:
         touch. Hooks stay behind: what they import need not be where tasks run.
         """
         tasks = [task.without_hooks() for task in self.tasks]
-        more = {"deciding": self.deciding, "flow": self.flow, "parameters": self.parameters}
+        more = {
+            "deciding": self.deciding, "flow": self.flow, "parameters": self.parameters, "pickles": self.pickles,
+        }  # fmt: skip
         return _from_rows, (tasks, [row_of(node) for node in self.nodes], self.result, more)
 
 

@@ -41,9 +41,10 @@ class Record(Protocol):
     def earlier_costs(self) -> Mapping[str, float]:
         """Return seconds per task run in earlier runs of the flow, by ``core.costs.key_of``, at once; a hint."""
 
-    def finish(
-        self, outcome: dict[str, Any], result_pickle: bytes | None, costs: Mapping[str, float] | None = None
-    ) -> None:
+    def pack(self, result: Any) -> bytes:
+        """Return a flow's result as it is kept; raises what it likes if it cannot be."""
+
+    def finish(self, outcome: dict[str, Any], result: bytes | None, costs: Mapping[str, float] | None = None) -> None:
         """Write how it ended, and, as a hint for the next run, seconds per task run."""
 
 
@@ -184,7 +185,9 @@ class Drive:
             self.reading.close()
             self.underway.stop_clock()
             early = self.machine.ending.state is not None  # then its last task runs did not end, and would be missing
-            self.record.finish(*outcome_of(run), None if early else means_of(self.plan.tasks, self.machine.nodes))
+            self.record.finish(
+                *outcome_of(run, self.record.pack), None if early else means_of(self.plan.tasks, self.machine.nodes)
+            )
             self._end(run.state)
         finally:  # their thread ends with the run, also if an observer raises
             if hooks.began:
@@ -269,5 +272,6 @@ class Drive:
             self.reading.close()
             self.underway.stop_clock()
             failure, _ = capture(error)
-            self.record.finish({**outcome_of(self.flow_run, failure)[0], "state": state.label}, None)
+            outcome, _ = outcome_of(self.flow_run, self.record.pack, failure)
+            self.record.finish({**outcome, "state": state.label}, None)
             self._end(state)

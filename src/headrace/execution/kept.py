@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from headrace.core.bound import Bound
 from headrace.core.naming import arguments_by_name, label
+from headrace.core.plan import Plan
 from headrace.core.policy import Policy
 from headrace.core.secret import Secret
 from headrace.core.signals import Found
@@ -28,6 +29,7 @@ Call = Callable[[Any, int], Any]
 class Node(Protocol):
     """A node as a worker holds it, as far as it matters here."""
 
+    plan: Plan
     policy: Policy
     awaits: bool
     function: Callable[..., Any]
@@ -48,8 +50,7 @@ def kept(node: Node, call: Call) -> Call:
     """
     if node.policy.target is None:
         return call
-    given = node.policy.target
-    target = given if isinstance(given, Target) else Target(given)
+    target = _target(node.policy.target, node.plan)
     secrets: set[str] = set()  # names of those that were given
 
     def stand_in(name: str) -> Secret:
@@ -83,6 +84,24 @@ def kept(node: Node, call: Call) -> Call:
         return write(url, _checked(node, source, await call(source, child)))
 
     return keep_awaited if node.awaits else keep
+
+
+def check_targets(plan: Plan) -> None:
+    """Refuse, before a run begins, targets that would hold pickles where there shall be none.
+
+    Raises
+    ------
+    PickleRefused
+        If a task has one.
+    """
+    for task in () if plan.pickles else plan.tasks:
+        if task.policy.target is not None:
+            _target(task.policy.target, plan)
+
+
+def _target(given: Any, plan: Plan) -> Target:
+    target = given if isinstance(given, Target) else Target(given)
+    return target if plan.pickles else target.without_pickles()
 
 
 def _url(target: Target, arguments: Mapping[str, Any]) -> str:

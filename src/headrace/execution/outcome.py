@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
-
-import cloudpickle
 
 from headrace.core.events import Failure
 from headrace.core.state import State
@@ -17,13 +16,17 @@ SMALL = 1 << 16
 MOST_ERRORS = 100
 
 
-def outcome_of(run: FlowRun, trouble: Failure | None = None) -> tuple[dict[str, Any], bytes | None]:
+def outcome_of(
+    run: FlowRun, pack: Callable[[Any], bytes], trouble: Failure | None = None
+) -> tuple[dict[str, Any], bytes | None]:
     """Describe how a run ended.
 
     Parameters
     ----------
     run : FlowRun
         That is over.
+    pack : callable
+        Makes bytes of the result, as the run's record keeps it.
     trouble : Failure, optional
         What kept it from an end of its own.
 
@@ -32,7 +35,7 @@ def outcome_of(run: FlowRun, trouble: Failure | None = None) -> tuple[dict[str, 
     outcome : dict
         Plain JSON data: state, elapsed seconds, per-node counts and durations, errors with traceback.
     result : bytes or None
-        The flow's result, pickled, if the run succeeded and it is small.
+        The flow's result, packed, if the run succeeded and it is small.
     """
     nodes = [
         {
@@ -64,14 +67,14 @@ def outcome_of(run: FlowRun, trouble: Failure | None = None) -> tuple[dict[str, 
         "errors": errors,
         "n_errors": len(failures),
     }
-    return outcome, _small_result(run) if run.state is State.SUCCESS else None
+    return outcome, _small_result(run, pack) if run.state is State.SUCCESS else None
 
 
-def _small_result(run: FlowRun) -> bytes | None:
+def _small_result(run: FlowRun, pack: Callable[[Any], bytes]) -> bytes | None:
     """The result, if bringing and keeping it costs little."""
     try:
         found = run.result_if_small(SMALL)
-        data: bytes | None = cloudpickle.dumps(found[0]) if found is not None else None
+        data = pack(found[0]) if found is not None else None
     except (HeadraceError, TypeError, AttributeError, ValueError, OSError):
-        return None  # e.g. it cannot be pickled: then it stays where it is, and `run.result()` says so
+        return None  # e.g. it cannot be packed: then it stays where it is, and `run.result()` says so
     return data if data is not None and len(data) <= SMALL else None

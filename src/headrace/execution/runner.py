@@ -32,6 +32,7 @@ from headrace.execution.context import Parameters
 from headrace.execution.drive import Drive, Record
 from headrace.execution.flowrun import FlowRun
 from headrace.execution.hooks import Hooks
+from headrace.execution.kept import check_targets
 
 #: Bytes of a plan beyond which its long lists travel in slices, with the batches, and not to every worker.
 LONG = 1 << 20
@@ -56,6 +57,8 @@ class FlowRunner:
         ``record(facts) -> Record`` begins the record of a run.
     drawn : (dict, str), optional
         Parameters, as JSON data, for which the flow was drawn when it was stored, and the digest of that graph.
+    pickles : bool, default True
+        Whether tasks may keep values as pickles.
     """
 
     def __init__(
@@ -65,8 +68,10 @@ class FlowRunner:
         record: Callable[[dict[str, Any]], Record],
         *,
         drawn: tuple[dict[str, Any], str] | None = None,
+        pickles: bool = True,
     ) -> None:
         self.flow = flow
+        self.pickles = pickles
         self.drawn = drawn
         self.location = location
         self._record = record
@@ -150,7 +155,8 @@ class FlowRunner:
         with _uncollected():
             graph, digest = self._draw(values, as_json)
             plan = make_plan(graph)
-            plan.flow, plan.parameters = self.flow.name, Parameters(values)
+            plan.flow, plan.parameters, plan.pickles = self.flow.name, Parameters(values), self.pickles
+            check_targets(plan)
             plan, data = _packed(plan)
         facts = {
             "flow": self.flow.name,

@@ -81,6 +81,8 @@ def print_manifest(console: Console, manifest: Mapping[str, Any], where: str) ->
         console.print(Text(manifest["doc"]))
     if where:
         console.print(Text(where, style="dim"), soft_wrap=True)
+    if manifest.get("source"):
+        console.print(Text.assemble(("code in ", "dim"), _code_of(manifest["source"])), soft_wrap=True)
     if manifest.get("environment"):
         console.print(Text.assemble(("runs on ", "dim"), _options(manifest["environment"])), soft_wrap=True)
     _print_parameters(console, manifest["parameters"])
@@ -93,6 +95,16 @@ def print_manifest(console: Console, manifest: Mapping[str, Any], where: str) ->
     console.print(_heading("Graph", f"as drawn for {_options(example)}" if example else ""))
     for line in graph_tree(graph).splitlines():
         console.print(Text(f"  {line}"), soft_wrap=True)
+
+
+def _code_of(source: Mapping[str, Any]) -> str:
+    """Where the code of a flow lies, in a line."""
+    if source["kind"] == "module":
+        versions = ", ".join(f"{name} {version}" for name, version in source["distributions"].items())
+        return f"the module {source['module']}{f' of {versions}' if versions else ''}, which is installed where it runs"
+    if "commit" in source:
+        return f"git+{source['repository']}@{source['commit']}#{source['path']}"
+    return f"{source['url']}  (sha256 {source['sha256'][:12]}…)"
 
 
 def _print_parameters(console: Console, parameters: Sequence[Mapping[str, Any]]) -> None:

@@ -97,7 +97,8 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
         bundle = bundle_for(met.modules)
     content = _content(body, bundle)
     header = {
-        **manifest_of(flow, graph, values, content, bundle),
+        **manifest_of(flow, graph, values, content),
+        "code": None if bundle is None else {"sha256": bundle.sha256, "modules": list(bundle.modules)},
         "imports": packages_of(_imported(met, bundle)),
     }
     parts = {"flow": body} if example_body is None else {"flow": body, "example": example_body}
@@ -154,7 +155,7 @@ def content_of(flow: FlowDefinition) -> str:
 
 
 def manifest_of(
-    flow: FlowDefinition, graph: Graph | None, values: Mapping[str, Any] | None, content: str, bundle: Bundle | None
+    flow: FlowDefinition, graph: Graph | None, values: Mapping[str, Any] | None, content: str
 ) -> dict[str, Any]:
     """Return what a flow's object says about it to readers that do not unpickle.
 
@@ -168,8 +169,6 @@ def manifest_of(
         Parameter values of the example.
     content : str
         sha256 of the pickled flow and its bundle.
-    bundle : Bundle or None
-        The first-party code that it reaches.
     """
     environment = getattr(flow, "environment", None)
     return {
@@ -177,7 +176,6 @@ def manifest_of(
         "origin": flow.qualified_name,
         "doc": (flow.__doc__ or "").strip().partition("\n")[0],
         "content": content,
-        "code": None if bundle is None else {"sha256": bundle.sha256, "modules": list(bundle.modules)},
         "parameters": parameters.describe(flow),
         "tasks": _tasks(flow, graph),
         "example": None if values is None else parameters.to_json(values),
@@ -225,19 +223,19 @@ def open_flow(data: bytes, where: str, seal: Seal = UNSEALED) -> Envelope:
             f"{where} holds an intact flow, but another one than its name says: somebody moved or "
             "replaced the file; store the flow again"
         )
-    if envelope.part("flow") is None:
+    if envelope.header.get("source") is None and envelope.part("flow") is None:
         raise DamagedObject(f"{where} holds a flow that is no flow: its payload lacks it; store the flow again")
     return envelope
 
 
-def load_flow(envelope: Envelope, bundle: Bundle | None) -> FlowDefinition:
+def load_flow(envelope: Envelope, bundle: Bundle | None = None) -> FlowDefinition:
     """Unpickle the flow of a checked object.
 
     Parameters
     ----------
     envelope : Envelope
         The object.
-    bundle : Bundle or None
+    bundle : Bundle, optional
         The code that its manifest names.
 
     Raises

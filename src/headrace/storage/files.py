@@ -87,6 +87,9 @@ class Files:
         that its file system takes.
     """
 
+    #: whether objects may hold pickles; what writes or reads some asks for it
+    pickles: bool = True
+
     def __init__(
         self,
         url: str | os.PathLike[str],
@@ -111,6 +114,11 @@ class Files:
 
     def __reduce__(self) -> NoReturn:
         raise NotPicklable(f"{self!r} holds credentials, so it does not travel; pickle or serialize the storage")
+
+    @property
+    def writable(self) -> bool:
+        """Whether objects can be created there: not by HTTP, say."""
+        return self._medium.writable
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes.
@@ -262,6 +270,25 @@ class Files:
         return translate(
             error, asked=asked, url=self.url, hint=self._hint, secrets=self._secrets, deadline=self._deadline
         )
+
+
+def read_url(url: str, storage_options: Mapping[str, Any] | None = None) -> bytes:
+    """Return the bytes at a URL.
+
+    Parameters
+    ----------
+    url : str
+        Of one object.
+    storage_options : mapping, optional
+        As for `Files`.
+
+    Raises
+    ------
+    NotFound
+        If there is none.
+    """
+    folder, _, name = url.rpartition("/")
+    return Files(folder, storage_options).read(name)
 
 
 @contextmanager

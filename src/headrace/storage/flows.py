@@ -13,12 +13,14 @@ from typing import Any, Self
 from headrace.code.bundle import Bundle, open_bundle
 from headrace.core.flow import FlowDefinition
 from headrace.errors import AlreadyExists, EnvelopeError, NotFound
-from headrace.storage.capture import Captured, capture, code_key, content_of, load_flow, open_flow
+from headrace.storage import sources
+from headrace.storage.capture import Captured, code_key, open_flow
 from headrace.storage.catalog import Catalog
 from headrace.storage.check import check_in_fresh_interpreter
 from headrace.storage.costs import StoredCosts
 from headrace.storage.envelope import Envelope, signed
-from headrace.storage.files import Files
+from headrace.storage.files import DEADLINE, Files, read_url
+from headrace.storage.resigning import SignedAgain, sign_again
 from headrace.storage.resolving import LOCATION, nothing_at
 from headrace.storage.runs import RunRecord, runs_of
 from headrace.storage.signing import KeySources, sources_of
@@ -37,11 +39,16 @@ class StoredFlows(Catalog):
         For the fsspec file system. Secrets among them stay in this object: they are never written or shown.
     name : str, optional
         Default: derived from the URL.
+    pickle : bool, default True
+        Whether pickles are written and read. Without them, nobody who can write to the storage can run code of their
+        own where its flows run, and flows need ``source="module"`` or ``source="script"``.
     filesystem : fsspec file system, optional
         Use this one instead of making one.
     signing_keys : str, bytes, path, callable, or a list of them, optional
         Sign what is written, and refuse what is not signed; see `headrace.storage.signing.sources_of`. Default: the
         variable ``HEADRACE_SIGNING_KEY``; an empty list: no keys.
+    deadline : float, default 15
+        Seconds within which the store must answer; large objects get more.
     """
 
     def __init__(
@@ -50,16 +57,28 @@ class StoredFlows(Catalog):
         storage_options: Mapping[str, Any] | None = None,
         *,
         name: str | None = None,
+        pickle: bool = True,
         filesystem: Any = None,
         signing_keys: KeySources | None = None,
+        deadline: float = DEADLINE,
     ) -> None:
         keys = sources_of(signing_keys)
-        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}), signing_keys=keys)
+        spec = StorageSpec(
+            os.fspath(url),
+            name or "",
+            dict(storage_options or {}),
+            pickle=pickle,
+            signing_keys=keys,
+            deadline=deadline,
+        )
         self._open(spec, filesystem)
 
     def _open(self, spec: StorageSpec, filesystem: Any = None) -> None:
         self.spec = spec
-        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint, seal=spec.seal)
+        self.files = Files(
+            spec.url, spec.storage_options, filesystem, hint=spec.hint, seal=spec.seal, deadline=spec.deadline
+        )
+        self.files.pickles = spec.pickle
         self.hints = self.files  # where hints lie; `Flow.run` keeps them longer than the rest
         self.url = spec.url
         self.name = spec.name
@@ -74,17 +93,29 @@ class StoredFlows(Catalog):
     def _waiting(self) -> dict[str, str]:
         return {location: flow.name for location, (flow, _) in self._staged.items()}
 
-    def add_flow(self, flow: FlowDefinition, *, replace: bool = False, example: Mapping[str, Any] | None = None) -> str:
+    def add_flow(
+        self,
+        flow: FlowDefinition | str,
+        *,
+        replace: bool = False,
+        example: Mapping[str, Any] | None = None,
+        source: str | None = None,
+    ) -> str:
         """Capture a flow as it is now. `build` uploads it.
 
         Parameters
         ----------
-        flow : Flow
-            The flow.
+        flow : Flow or str
+            The flow; or, with another source than a pickle, a text that names it: ``"package.module:etl"``,
+            ``"folder/flow.py:etl"`` at any URL, ``"git+https://host/repository@COMMIT#path/flow.py:etl"``.
         replace : bool, default False
             Whether it may take the name of a flow of another origin.
         example : mapping, optional
             Parameter values, over the defaults, that the manifest's graph is drawn for.
+        source : {"pickle", "module", "script"}, optional
+            Where its code lies: here, as a pickle; in a module that is installed where it runs; or in a script. Of the
+            latter two, the storage holds the name and what the code must be. Default: a pickle, or, with
+            ``pickle=False``, a module.
 
         Returns
         -------
@@ -98,13 +129,24 @@ class StoredFlows(Catalog):
         NotPicklable, ParameterError, UnstableFlow
             If it cannot be stored, or does not always draw the same graph.
         """
-        captured = capture(flow, example)
+        kind = source or (sources.PICKLE if self.spec.pickle else sources.MODULE)
+        captured = sources.captured(flow, kind, example, self._read_url, pickles=self.spec.pickle)
         if not replace:
             self._check_origin(captured, self._origin_here(captured.name))
         # The last one added under a name is the newest: taken out and put in again at the end.
         self._staged.pop(captured.location, None)
         self._staged[captured.location] = captured, replace
         return captured.location
+
+    def named_flow(self, target: str, source: str) -> FlowDefinition:
+        """Return the flow that a text names, without storing it.
+
+        Parameters
+        ----------
+        target, source : str
+            As for `add_flow`.
+        """
+        return sources.source_of(target, source, self._read_url).load(self._read_url)
 
     def build(self, *, check: bool = True) -> Self:
         """Check that each staged flow loads in a fresh interpreter, upload them, and return this storage.
@@ -141,8 +183,14 @@ class StoredFlows(Catalog):
             If it is not there, not intact, or its code is not here. Nothing is unpickled before it was
             checked.
         """
-        envelope = self._envelope(location)
-        return load_flow(envelope, self._bundle(envelope))
+        return self._loaded(self._envelope(location))
+
+    def _loaded(self, envelope: Envelope) -> FlowDefinition:
+        return sources.load(envelope, self._read_url, self._bundle(envelope), pickles=self.spec.pickle)
+
+    def _read_url(self, url: str) -> bytes:
+        """The bytes at any URL; where it is of this storage's protocol, with its options."""
+        return read_url(url, self.spec.storage_options if url.partition(":")[0] == self.url.partition(":")[0] else {})
 
     def manifest(self, location: str) -> dict[str, Any]:
         """Return what a stored flow says about itself, without running code of it.
@@ -160,12 +208,13 @@ class StoredFlows(Catalog):
             return self._names_a_flow(obj)
         if not isinstance(obj, FlowDefinition):
             return False
-        content = content_of(obj)
-        if any(captured.content == content for captured, _ in self._staged.values()):
+        contents = sources.contents_of(obj)
+        if any(captured.content in contents for captured, _ in self._staged.values()):
             return True
         stored = {version.location for version in Versions(self.files).of(obj.name)}
         objects = self.files.read_many(sorted(stored))
-        return any(open_flow(data, key, self.files.seal).header["content"] == content for key, data in objects.items())
+        found = (open_flow(data, key, self.files.seal).header for key, data in objects.items())
+        return any(header["content"] in contents for header in found)
 
     def _envelope(self, text: str) -> Envelope:
         location = text if LOCATION.fullmatch(text) else self.resolve(text)
@@ -207,6 +256,8 @@ class StoredFlows(Catalog):
             raise AlreadyExists(
                 f"flow {captured.name!r} of {captured.origin} cannot be stored in {self.url}: the name "
                 f"belongs to the flow of {origin}; give it another name, or say add_flow(..., replace=True)",
+                flow=captured.name,
+                asked=captured.origin,
                 origin=origin,
             )
 
@@ -249,6 +300,26 @@ class StoredFlows(Catalog):
             found = None
         if found is None or not seal.is_newest(found.signature):
             self.files.replace(location, data)
+
+    def sign_again(self, *, unsigned: bool = False) -> SignedAgain:
+        """Sign all that lies here with the first signing key: after a new one was put before the old one.
+
+        Parameters
+        ----------
+        unsigned : bool, default False
+            Whether to sign also what has no signature. Then you vouch for whoever could write here until now.
+
+        Returns
+        -------
+        SignedAgain
+            How many objects were signed, and those that are not trusted, which were left alone.
+
+        Raises
+        ------
+        SigningKeyError
+            If there is no key.
+        """
+        return sign_again(self.files, unsigned=unsigned)
 
     # -- as data ---------------------------------------------------------------------------------------------
 

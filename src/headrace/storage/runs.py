@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from headrace import pickling
 from headrace.errors import AlreadyExists, EnvelopeError, NotFound, RunError, TaskFailed, ValueReleased
 from headrace.storage.costs import INSTANT, StoredCosts
 from headrace.storage.envelope import Envelope, open_envelope, pack, versions
 from headrace.storage.files import Files
+from headrace.storage.plain import plain_bytes, refusal
 from headrace.storage.records import create_record, read_record, read_records
 
 KIND = "outcome"
@@ -129,6 +132,20 @@ class RunRecord:
         outcome = self.outcome
         return _RUNNING if outcome is None else str(outcome.get("state"))
 
+    @property
+    def _format(self) -> str:
+        return "pickle" if self._files.pickles else "json"
+
+    def pack(self, result: Any) -> bytes:
+        """Return a result as the storage keeps it: pickled, or as JSON where it holds no pickles.
+
+        Raises
+        ------
+        NotPicklable, TypeError, ValueError
+            If it cannot be kept.
+        """
+        return pickling.dumps(result, "the result") if self._files.pickles else plain_bytes(result)
+
     def finish(
         self, outcome: Mapping[str, Any], result: bytes | None = None, costs: Mapping[str, float] | None = None
     ) -> None:
@@ -140,7 +157,7 @@ class RunRecord:
             JSON data, with ``state``; for a run that failed, ``errors``: a list of dicts with ``node``,
             ``type``, ``message`` and ``traceback``.
         result : bytes, optional
-            The pickled result of the flow, if it shall be kept.
+            The result of the flow, as `pack` gave it, if it shall be kept.
         costs : mapping of str to float, optional
             Seconds per task run, by task, for the flow's next run: a hint, which is written at the same time or
             not at all.
@@ -150,7 +167,7 @@ class RunRecord:
         AlreadyExists
             If the run has an outcome already.
         """
-        header = {"outcome": dict(outcome), "has_result": result is not None}
+        header = {"outcome": dict(outcome), "has_result": result is not None, "result_format": self._format}
         kept = self._costs.keep(costs) if self._costs is not None and costs else None
         try:
             data = pack(KIND, header, result or b"", seal=self._files.seal, where=self._outcome_key)
@@ -178,11 +195,17 @@ class RunRecord:
         outcome = end.header["outcome"]
         if outcome.get("state") != _SUCCESS:
             raise self._failure(outcome)
+        is_json = end.header.get("result_format") == "json"
         if not end.header["has_result"]:
+            cannot = "has no JSON form, and the storage holds no pickles" if is_json else "cannot be pickled"
             raise ValueReleased(
                 f"the result of run {self.run_id} was not kept in {self._files.url}, because it was too "
-                "large or cannot be pickled; let the last task write it to a file and return its address"
+                f"large or {cannot}; let the last task write it to a file and return its address"
             )
+        if is_json:
+            return json.loads(end.payload)
+        if not self._files.pickles:
+            raise refusal(f"the result of run {self.run_id} is", "open it without that, if you trust it")
         return end.unpickle()
 
     def _failure(self, outcome: Mapping[str, Any]) -> RunError:

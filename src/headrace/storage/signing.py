@@ -280,8 +280,8 @@ def _checked(key: Any, place: str) -> bytes:
 
 def _unsigned(where: str) -> UntrustedObject:
     return UntrustedObject(
-        f"{where} is not signed, and this storage has a signing key, so nothing of it was used; if you know who wrote "
-        "it, have them write it again with the key; see docs/security.md",
+        f"{where} is not signed, and this storage has a signing key, so nothing of it was used; find out who "
+        "wrote it, and delete it, or, if all that is unsigned there is your own: headrace sign URL --unsigned",
         reason="unsigned",
     )
 
@@ -289,7 +289,7 @@ def _unsigned(where: str) -> UntrustedObject:
 def _other_key(where: str, found: str, known: list[str]) -> UntrustedObject:
     return UntrustedObject(
         f"{where} is signed by another key (id {found}) than those that are trusted here (id {', '.join(known)}), so "
-        "nothing of it was used; add that key to the end of the list if you trust it, or write the object again",
+        "nothing of it was used; if you trust that key, put it behind the first one, and: headrace sign URL",
         reason="other key",
         key_id=found,
     )

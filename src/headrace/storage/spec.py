@@ -11,10 +11,10 @@ from typing import Any
 
 from headrace.errors import StorageError
 from headrace.storage.confidential import without_secrets
-from headrace.storage.files import normal_url
+from headrace.storage.files import DEADLINE, normal_url
 from headrace.storage.signing import KeySource, KeySources, Seal, references_of, sources_of
 
-_FIELDS = {"url", "name", "storage_options", "omitted", "signing_keys"}
+_FIELDS = {"url", "name", "storage_options", "omitted", "pickle", "signing_keys", "deadline"}
 _KEYS = "signing_keys"
 
 
@@ -32,19 +32,27 @@ class StorageSpec:
         As the user gave them, secrets included; never shown.
     lacking : tuple of str
         Dotted names of options that were left out when the storage was written down, and not given again.
+    pickle : bool
+        Whether pickles are written and read.
     signing_keys : tuple of key sources, optional
         See `headrace.storage.signing.sources_of`; never shown.
+    deadline : float
+        Seconds within which the store must answer; see `headrace.storage.files.Files`.
     """
 
     url: str
     name: str = ""
     storage_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     lacking: tuple[str, ...] = ()
+    pickle: bool = True
     signing_keys: tuple[KeySource, ...] | None = field(default=None, repr=False)
+    deadline: float = DEADLINE
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "url", normal_url(self.url))
         object.__setattr__(self, "name", self.name or default_name(self.url))
+        if not isinstance(self.deadline, (int, float)) or not self.deadline > 0:
+            raise StorageError(f"the deadline of a storage is a number of seconds above 0, got {self.deadline!r}")
 
     @functools.cached_property
     def seal(self) -> Seal:
@@ -65,12 +73,16 @@ class StorageSpec:
     def serialize(self) -> dict[str, Any]:
         """Return JSON data without secrets; ``omitted`` names what was left out."""
         options, omitted = without_secrets(self.storage_options)
-        data = {"url": self.url, "name": self.name, "storage_options": options}
+        data: dict[str, Any] = {"url": self.url, "name": self.name, "storage_options": options}
+        if not self.pickle:
+            data["pickle"] = False
         references = references_of(self.signing_keys)
         if references is not None:
             data[_KEYS] = references
         elif _KEYS in self.lacking or self.seal.active:  # never without saying that there are some
             omitted.append(_KEYS)
+        if self.deadline != DEADLINE:
+            data["deadline"] = self.deadline
         return {**data, "omitted": sorted({*omitted, *self.lacking})}
 
     @classmethod
@@ -106,7 +118,16 @@ class StorageSpec:
         if signing_keys is None and _KEYS in omitted:
             lacking.append(_KEYS)
         keys = sources_of(data.get(_KEYS) if signing_keys is None else signing_keys)
-        return cls(data["url"], data.get("name") or "", options, tuple(lacking), keys)
+        # What is not plainly allowed is forbidden: a storage without pickles never becomes one with them by accident.
+        return cls(
+            data["url"],
+            data.get("name") or "",
+            options,
+            tuple(lacking),
+            pickle=data.get("pickle", True) is True,
+            signing_keys=keys,
+            deadline=data.get("deadline", DEADLINE),
+        )
 
 
 def default_name(url: str) -> str:

@@ -19,6 +19,7 @@ _REMEDY = "write through a folder, s3, gs, abfs or sftp"
 class ReadOnly(Remote):
     """Refuses what changes something."""
 
+    writable = False
     why = ""
 
     def _refuse(self, what: str) -> StorageError:

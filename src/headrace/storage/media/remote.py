@@ -51,6 +51,7 @@ class Remote:
         Seconds.
     """
 
+    writable = True
     #: requests that are under way at a time.
     concurrency = 64
 

@@ -26,6 +26,8 @@ from headrace.storage.media.remote import Remote
 
 #: seconds between two questions whether an idle connection still lives.
 KEEPALIVE = 15
+#: options that any fsspec file system takes, and that mean nothing here.
+_OF_FSSPEC = {"skip_instance_cache", "use_listings_cache", "listings_expiry_time", "max_paths"}
 
 
 class Sftp(Remote):
@@ -47,7 +49,8 @@ class Sftp(Remote):
         parts = urlsplit(place.url)
         self._root = unquote(parts.path).rstrip("/")
         found = {"host": parts.hostname or "", "port": parts.port or (), "username": parts.username or ()}
-        self._options = {"keepalive_interval": KEEPALIVE, **found, **place.options}
+        options = {name: value for name, value in place.options.items() if name not in _OF_FSSPEC}
+        self._options = {"keepalive_interval": KEEPALIVE, **found, **options}
         self._connection: list[Any] = []  # at most one: (connection, SFTP client)
         self._connecting = asyncio.Lock()
         weakref.finalize(self, _abandon, self._loop, self._connection)
