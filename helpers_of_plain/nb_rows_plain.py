@@ -1,0 +1,6 @@
+
+import dataclasses
+FACTOR = 5
+@dataclasses.dataclass
+class Row:
+    x: int
