@@ -48,8 +48,8 @@ class Storage(StoredFlows):
     name : str, optional
         Default: derived from the URL.
     pickle : bool, default True
-        Whether pickles are written and read. Without them, nobody who can write to the storage can run code of their
-        own where its flows run, and flows need ``source="module"`` or ``source="script"``.
+        Whether pickles are written and read. Without them, flows need ``source="module"`` or ``source="script"``. Who
+        can write to the storage can still name scripts of their own, unless there is a signing key.
     signing_keys : str, bytes, path, callable, or a list of them, optional
         Keys of which the first signs all that is written, and without a signature by one of which nothing is used: the
         key itself, the path of a file, ``"env:NAME"``, or a function or its ``"module:name"``. Default: what the
@@ -93,10 +93,17 @@ class Storage(StoredFlows):
         from headrace.execution.runner import FlowRunner  # only who runs flows waits for what that needs
 
         envelope = self._envelope(location)
+        if envelope.where in self._staged:  # who runs what is staged may never build it
+            self._preflight.stand_down()
         flow = self._live.get(location) or self._loaded(envelope)
         flow.bundle = self._bundle(envelope)
         return FlowRunner(
-            flow, envelope.where, self._begin_run, drawn=_drawn(envelope.header), pickles=self.spec.pickle
+            flow,
+            envelope.where,
+            self._begin_run,
+            drawn=_drawn(envelope.header),
+            pickles=self.spec.pickle,
+            signing=self.spec.seal.references,
         )
 
     def with_live(self, flow: FlowDefinition, location: str) -> Storage:
@@ -210,6 +217,11 @@ class EnvRunner:
             found[RUN_ID_VARIABLE] = run_id
         return found
 
+    def _shipped(self) -> dict[str, str]:
+        """The credentials of the storage, if they may travel: a child's environment stays on this machine."""
+        spec = self.storage.spec
+        return {STORAGE_OPTIONS_VARIABLE: json.dumps(spec.plain_secrets())} if spec.ship_credentials else {}
+
     def run(
         self,
         env: Mapping[str, str] | None = None,
@@ -245,7 +257,7 @@ class EnvRunner:
         run_id = new_run_id()
         said = subprocess.run(
             [sys.executable, "-m", "headrace", "execute"],
-            env={**os.environ, **self.variables(parameters, environment, run_id), **dict(env or {})},
+            env={**os.environ, **self._shipped(), **self.variables(parameters, environment, run_id), **dict(env or {})},
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -6,9 +6,8 @@ import pytest
 from tests.test_notebooks import execute  # noqa: F401 - a fixture
 
 BEGIN = """
-import pathlib, sys, time
-folder = pathlib.Path("helpers_of_{mode}").resolve()
-folder.mkdir()
+import pathlib, sys, tempfile
+folder = pathlib.Path(tempfile.mkdtemp(dir="{folder}"))
 sys.path.insert(0, str(folder))
 
 def edit(factor):
@@ -53,7 +52,7 @@ CLUSTER = 'hr.DaskEnvironment("local", processes=False, n_workers=1)'
 
 
 @pytest.mark.parametrize("mode", ["plain", "autoreload"])
-def test_edits_between_runs(execute, mode):  # noqa: F811 - the fixture
+def test_edits_between_runs(execute, mode, tmp_path):  # noqa: F811 - the fixture
     cells = [BEGIN, FLOW, RUN.format(environment="None"), "edit(3)", RUN.format(environment="None")]
     cells += ["edit(4)", RUN.format(environment=CLUSTER), "edit(5)", RUN.format(environment="environment")]
     cells.append("environment.close()")
@@ -61,7 +60,8 @@ def test_edits_between_runs(execute, mode):  # noqa: F811 - the fixture
         cells.insert(0, "%load_ext autoreload\n%autoreload 2")
     notebook = nbformat.v4.new_notebook(
         cells=[
-            nbformat.v4.new_code_cell(f"# {index}\n" + cell.replace("{mode}", mode)) for index, cell in enumerate(cells)
+            nbformat.v4.new_code_cell(f"# {index}\n" + cell.replace("{mode}", mode).replace("{folder}", str(tmp_path)))
+            for index, cell in enumerate(cells)
         ]
     )
     for cell in notebook.cells:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import time
 import zipfile
 
 import pytest
 
 import headrace as hr
-from headrace.errors import NotFound, StorageError
+from headrace.errors import NotFound, StorageError, Unreachable
 from headrace.storage.files import Files
 
 
@@ -49,7 +51,9 @@ class TestHttp:
     )
     def test_refuses_the_rest_and_says_why(self, web, verb, args, what):
         files = Files(web[0])
-        with pytest.raises(StorageError, match=rf"cannot {what} in http://.*read only.*full location.*write through"):
+        with pytest.raises(
+            StorageError, match=rf"cannot {what} in http://.*read only.*full location.*to store something, use"
+        ):
             getattr(files, verb)(*args)
         assert web[1].keys() == set()
 
@@ -96,7 +100,25 @@ class TestOthers:
         assert files.read_many(["flows/a/1", "flows/c"]) == {"flows/a/1": b"one"}
         assert not files.exists("flows")
         assert not files.exists("nope")
-        with pytest.raises(StorageError, match=r"cannot create 'x' .* nobody promises .* write through a folder, s3"):
+        with pytest.raises(StorageError, match=r"cannot create 'x' .* nobody promises .* use a folder, s3"):
             files.create("x", b"1")
         with pytest.raises(StorageError, match="cannot write 'x'"):
             files.replace("x", b"1")
+
+    def test_one_that_connects_when_it_is_made_has_its_deadline_too(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            files = Files(f"ftp://127.0.0.1:{server.getsockname()[1]}/x", deadline=0.3)
+            begin = time.monotonic()
+            with pytest.raises(Unreachable, match=r"does not answer within 0\.3 s"):
+                files.read("a")
+            assert time.monotonic() - begin < 5
+
+    def test_a_file_system_of_the_user(self, tmp_path):
+        from fsspec.implementations.dirfs import DirFileSystem
+        from fsspec.implementations.local import LocalFileSystem
+
+        (tmp_path / "a").write_bytes(b"1")
+        files = Files("dir://", filesystem=DirFileSystem(str(tmp_path), LocalFileSystem()))
+        assert not files.writable
+        assert files.read("a") == b"1"
+        assert files.list() == ["a"]

@@ -9,7 +9,15 @@ import pytest
 
 import headrace as hr
 from headrace import pickling
-from headrace.errors import DamagedObject, EnvelopeError, NotPicklable, RunError, SigningKeyError, UntrustedObject
+from headrace.errors import (
+    DamagedObject,
+    EnvelopeError,
+    LeftOut,
+    NotPicklable,
+    RunError,
+    SigningKeyError,
+    UntrustedObject,
+)
 from headrace.storage.capture import load_flow, open_flow
 from headrace.storage.costs import StoredCosts
 from headrace.storage.envelope import open_envelope, pack
@@ -304,10 +312,10 @@ def junk(full):
 def test_junk_hides_nothing_that_is_genuine_and_is_told(full):
     full.tag("etl", "good", 1)
     junk(full)
-    with pytest.warns(RuntimeWarning, match="left out.*not signed") as told:
+    with pytest.warns(LeftOut, match="left out.*not signed") as told:
         assert set(full.flows) == {"etl"}
     assert {"'other'", "'evil'"} <= set(re.findall(r"'\w+'", " ".join(str(one.message) for one in told)))
-    with pytest.warns(RuntimeWarning, match="prod.*not signed"):
+    with pytest.warns(LeftOut, match="prod.*not signed"):
         assert full.labels("etl") == {"good": 1}
     assert full.load("etl").name == "etl"
     assert full.get_runner("etl@good").run().result() == 6
@@ -325,7 +333,8 @@ def test_the_commands_leave_junk_out_with_a_word(full, url, tmp_path):
     flows = headrace("ls", url)
     assert flows.code == 0
     assert "etl" in flows.out
-    assert "'other' is left out" in flows.err
+    assert "\nflow 'other' is left out: " in flows.err
+    assert "Warning" not in flows.err
     runs = headrace("ls", url, "--runs")
     assert runs.code == 0
     assert "Success" in runs.out
@@ -543,6 +552,44 @@ def test_a_storage_without_keys_stays_without(url, monkeypatch):
     monkeypatch.setenv(VARIABLE, ONE)
     assert not hr.Storage.deserialize(data).files.seal.active
     assert hr.Storage(url).files.seal.active
+
+
+# -- values at targets ---------------------------------------------------------------------------------------
+
+
+@hr.task(target="{where}/value")
+def made(where, n):
+    return {n}
+
+
+@hr.flow
+def keeps(where: str, n: int = 1):
+    return made(where, n)
+
+
+def kept_with(keys, tmp_path) -> tuple[hr.FlowRun, bytes]:
+    """A run of a flow that keeps a value, on workers of its own, and what lies at the target then."""
+    storage = hr.Storage(tmp_path / "store", signing_keys=keys)
+    storage.add_flow(keeps, example={"where": "x"})
+    with hr.DaskEnvironment("local", n_workers=1, threads_per_worker=1) as environment:
+        run = environment.execute(storage.build(), storage.resolve("keeps"), {"where": str(tmp_path)})
+    path = tmp_path / "value"
+    return run, path.read_bytes() if path.exists() else b""
+
+
+def test_workers_find_the_key_where_the_storage_has_it(tmp_path):
+    path = tmp_path / "key"
+    path.write_text(ONE)
+    run, data = kept_with(path, tmp_path)
+    assert run.state.label == "Success"
+    assert f"hmac-sha256:{key_id(ONE.encode())}:".encode() in data
+
+
+def test_workers_that_do_not_find_the_key_keep_nothing(tmp_path):
+    run, data = kept_with(ONE, tmp_path)
+    assert isinstance(run.error, SigningKeyError)
+    assert VARIABLE in str(run.error)
+    assert data == b""
 
 
 # -- the envelope --------------------------------------------------------------------------------------------

@@ -16,11 +16,11 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from headrace import pickling
+from headrace import entrusted, pickling
 from headrace.core.secret import look_up_by
 from headrace.execution.context import Context, pinned
 from headrace.execution.failure import capture
@@ -59,6 +59,8 @@ class Request(NamedTuple):
         The levels that loggers have, by name, where they are to be set.
     secrets : tuple of str
         Texts that its parent knows as secrets.
+    credentials : dict
+        Of storages, that its parent was sent; see ``headrace.entrusted``.
     """
 
     task: int
@@ -67,6 +69,7 @@ class Request(NamedTuple):
     context: bytes
     levels: dict[str, int]
     secrets: tuple[str, ...]
+    credentials: dict[str, Mapping[str, Any]]
 
 
 def end() -> None:
@@ -163,6 +166,7 @@ class _Child:
                 logging.getLogger(name).setLevel(level)
             for secret in asked.secrets:
                 remember(secret)
+            entrusted.bring("parent", asked.credentials)
             if asked.function is not None:
                 self._functions[asked.task] = pickling.loads(asked.function, "an isolated task")
             args, kwargs = pickling.loads(asked.arguments, "an argument of an isolated task")

@@ -22,6 +22,7 @@ from dask.utils import parse_timedelta
 from distributed import Scheduler, SchedulerPlugin
 
 from headrace.core.ready import Backlog
+from headrace.execution.confided import name_for
 from headrace.execution.demand import BACKLOG, Demand
 
 #: What every key of a batch has in it.
@@ -127,5 +128,6 @@ async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
     dask_scheduler : distributed.Scheduler
         Filled in by Dask.
     """
-    if dask_scheduler.worker_plugins.pop(name, None) is not None:
-        await dask_scheduler.broadcast(msg={"op": "plugin-remove", "name": name}, on_error="ignore")
+    for plugin in (name, name_for(name)):
+        if dask_scheduler.worker_plugins.pop(plugin, None) is not None:
+            await dask_scheduler.broadcast(msg={"op": "plugin-remove", "name": plugin}, on_error="ignore")

@@ -17,8 +17,8 @@ from distributed.protocol.serialize import dask_deserialize, dask_serialize, pic
 
 from headrace.errors import NotPicklable
 from headrace.execution.constants import Constant
-from headrace.execution.secrets import redact
 from headrace.execution.values import Values
+from headrace.redaction import redact
 
 
 class BatchValues(dict[int, dict[int, Any]]):

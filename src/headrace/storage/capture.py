@@ -93,8 +93,9 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
     graph = draw_twice(flow, values)[0] if values is not None else None
     example_body = None
     if values is not None:
+        before = len(met.modules)
         example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}", met=met)
-        bundle = bundle_for(met.modules)
+        bundle = bundle_for(met.modules) if len(met.modules) > before else bundle
     content = _content(body, bundle)
     header = {
         **manifest_of(flow, graph, values, content),
@@ -124,14 +125,14 @@ def _content(body: bytes, bundle: Bundle | None) -> str:
     return hashlib.sha256(body + (bundle.sha256.encode() if bundle is not None else b"")).hexdigest()
 
 
-def pickle_flow(flow: FlowDefinition, met: pickling.Met) -> bytes:
+def pickle_flow(flow: FlowDefinition, met: pickling.Met | None = None) -> bytes:
     """Pickle a flow without its surroundings.
 
     Parameters
     ----------
     flow : FlowDefinition
         The flow.
-    met : Met
+    met : Met, optional
         Receives what it refers to.
 
     Raises
@@ -143,6 +144,7 @@ def pickle_flow(flow: FlowDefinition, met: pickling.Met) -> bytes:
     for name in SURROUNDINGS:
         if name in bare.__dict__:
             bare.__dict__[name] = None
+    met = met if met is not None else pickling.Met()
     met.tracked.clear()
     return identified(pickling.dumps(bare, f"flow {flow.name!r}", met=met), met.tracked)
 

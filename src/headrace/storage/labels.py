@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from headrace.errors import AlreadyExists, Conflict, EnvelopeError, FlowError, NoSuchFlow
+from headrace.errors import AlreadyExists, Conflict, EnvelopeError, FlowError, LeftOut, NoSuchFlow
 from headrace.storage.capture import location_of
 from headrace.storage.envelope import versions as software
 from headrace.storage.files import Files
@@ -98,7 +98,7 @@ class Labels:
                 try:
                     change = _change(name, label, key, facts[key])
                 except EnvelopeError as error:
-                    warnings.warn(f"a label is left out: {error}", RuntimeWarning, stacklevel=4)
+                    warnings.warn(f"a label is left out: {error}", LeftOut, stacklevel=4)
                     continue
                 if change.version is not None:
                     found[name][label] = change
@@ -232,7 +232,7 @@ class Labels:
         expected = "no version" if expect is None else f"version {expect}"
         return Conflict(
             f"label {label!r} of flow {name!r} in {self._files.url} was expected to point at {expected}, but {points}"
-            f"{who}; look at storage.labels({name!r}), and decide again",
+            f"{who}; decide again, knowing that",
             label=label,
             version=last.version if last is not None else None,
         )

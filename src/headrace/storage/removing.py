@@ -45,8 +45,8 @@ def check_unused(files: Files, name: str, removed: Iterable[Version], *, whole: 
     labels = sorted(label for label, change in Labels(files).current(name).items() if change.version in numbers)
     if labels:
         raise Conflict(
-            f"{begin}, because {_told('label', labels)} at it; move or untag them, or say force=True, which takes the "
-            "labels away",
+            f"{begin}, because {_told('label', labels)} at it; move or untag them, or force it "
+            "(force=True; --force), which takes the labels away",
             labels=labels,
         )
     locations = {version.location for version in removed}
@@ -55,7 +55,7 @@ def check_unused(files: Files, name: str, removed: Iterable[Version], *, whole: 
     if going_on:
         raise Conflict(
             f"{begin}, because run {going_on[0].run_id} of it has not ended, or its driver died; wait for its end, or "
-            "say force=True",
+            "force it (force=True; --force)",
             run_id=going_on[0].run_id,
         )
 

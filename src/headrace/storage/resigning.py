@@ -65,15 +65,30 @@ def sign_again(files: Files, *, unsigned: bool) -> SignedAgain:
 
 def _signed_again(key: str, data: bytes, seal: Seal, *, unsigned: bool) -> bytes:
     try:
-        return _opened(key, data, seal, seal)
+        return opened(key, data, seal, seal)
     except UntrustedObject as error:
         if not (unsigned and error.reason == "unsigned"):  # type: ignore[attr-defined]
             raise
-        return _opened(key, data, UNSEALED, seal)
+        return opened(key, data, UNSEALED, seal)
 
 
-def _opened(key: str, data: bytes, trusted: Seal, seal: Seal) -> bytes:
-    """An object, checked with one seal and signed with another."""
+def opened(key: str, data: bytes, trusted: Seal, seal: Seal) -> bytes:
+    """Return an object of a storage, checked with one seal and signed with another.
+
+    Parameters
+    ----------
+    key : str
+        Where it lies.
+    data : bytes
+        As it was found.
+    trusted, seal : Seal
+        Whose signature it must have, and whose it gets.
+
+    Raises
+    ------
+    EnvelopeError
+        If it is not trusted, not intact, or nothing that headrace writes.
+    """
     if key.startswith("flows/") and key.endswith(".flow"):
         open_flow(data, key, trusted)
         return signed(data, key, seal)

@@ -113,14 +113,19 @@ class Seal:
         return bool(self._keys)
 
     @property
+    def references(self) -> tuple[str, ...] | None:
+        """Where other processes find the same keys; empty: in their variable; None: there are none."""
+        return tuple(references_of(self._sources) or ()) if self.active else None
+
+    @property
     def _keys(self) -> tuple[tuple[str, bytes], ...]:
         """(id, key), the one that signs first."""
         if self._found is None:
             keys = self._look_up()
             if self._lacking and not keys:
                 raise SigningKeyError(
-                    "the storage signs with a key that was not written down with it, and this process does not "
-                    f"have it: set {VARIABLE} here, or give it again, deserialize(..., signing_keys=...)"
+                    "what the storage holds is signed with a key that does not travel with it, and this process does "
+                    f"not have it: set {VARIABLE} here, or give it again, deserialize(..., signing_keys=...)"
                 )
             self._found = tuple((key_id(key), key) for key in keys)
         return self._found

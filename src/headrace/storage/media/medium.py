@@ -48,8 +48,10 @@ class Place:
 class Medium(Protocol):
     """Objects by key, relative to one URL. Errors may be anyone's."""
 
-    #: whether it takes more than reading
-    writable: bool
+    @property
+    def writable(self) -> bool:
+        """Whether it takes more than reading."""
+        ...
 
     def read(self, key: str) -> bytes:
         """Return the bytes of an object."""

@@ -1,6 +1,0 @@
-
-import dataclasses
-FACTOR = 5
-@dataclasses.dataclass
-class Row:
-    x: int
