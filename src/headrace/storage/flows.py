@@ -317,22 +317,28 @@ class StoredFlows(Catalog):
         if seen.newest is not None:
             fits(seen.newest)
         location, data = captured.location, signed(captured.data, captured.location, self.files.seal)
+        shared: dict[str, bytes] = {}  # what was there already
         if (bundle := captured.bundle) is not None:  # first, so that nobody finds the flow without it
-            self._upload_code(code_key(captured.name, bundle.sha256), bundle)
-        taken = self.files.create_many({location: data})
-        if taken:
+            key = code_key(captured.name, bundle.sha256)
+            if not self._upload_code(key, bundle):
+                shared[key] = bundle.data
+        if self.files.create_many({location: data}):
             self._mend(location, data)
+            shared[location] = data
         versions.add(captured.name, captured.sha256, captured.origin, seen, fits)
-        if taken and not self.files.exists(location):  # removed, with an older version, before it was named again
-            self.files.replace(location, data)
+        # Removed, with an older version, before this one named it again.
+        for key in sorted(shared.keys() - self.files.exists_many(shared)):
+            self.files.replace(key, shared[key])
 
-    def _upload_code(self, key: str, bundle: Bundle) -> None:
-        """The name is the digest, so what is there is the same, unless it is damaged."""
-        if self.files.create_many({key: bundle.data}):
-            try:
-                open_bundle(self.files.read(key), bundle.sha256, bundle.modules, key)
-            except (EnvelopeError, NotFound):
-                self.files.replace(key, bundle.data)
+    def _upload_code(self, key: str, bundle: Bundle) -> bool:
+        """Write a bundle, and return whether it is new. What is there is the same, unless it is damaged."""
+        if not self.files.create_many({key: bundle.data}):
+            return True
+        try:
+            open_bundle(self.files.read(key), bundle.sha256, bundle.modules, key)
+        except (EnvelopeError, NotFound):
+            self.files.replace(key, bundle.data)
+        return False
 
     def _mend(self, location: str, data: bytes) -> None:
         """The name stands for the content, so what is there is the same, unless it is damaged: then it is replaced.
