@@ -170,6 +170,23 @@ print([name for name in {heavy!r} if name in sys.modules])
     assert done.stdout.strip() == "[]"
 
 
+def test_writing_and_storing_flows_needs_nothing_of_what_runs_them():
+    """A build's clean interpreter, `headrace ls` and `headrace show` would wait for half of all modules."""
+    code = """
+import sys, headrace as hr
+@hr.task
+def double(x): return 2 * x
+@hr.flow
+def twice(n: int = 3): return double.map(range(n))
+storage = hr.Storage("memory://s")
+storage.manifest(storage.add_flow(twice))
+rooms = ("headrace.execution", "headrace.environments", "headrace.core.machine", "tblib")
+print([name for name in sys.modules if name.startswith(rooms)])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
 def test_the_face_is_what_it_says():
     assert sorted(headrace.__all__) == headrace.__dir__()
     for name in headrace.__all__:

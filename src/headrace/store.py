@@ -48,8 +48,8 @@ class Storage(StoredFlows):
     name : str, optional
         Default: derived from the URL.
     pickle : bool, default True
-        Whether pickles are written and read. Without them, nobody who can write to the storage can run code of their
-        own where its flows run, and flows need ``source="module"`` or ``source="script"``.
+        Whether pickles are written and read. Without them, flows need ``source="module"`` or ``source="script"``. Who
+        can write to the storage can still name scripts of their own, unless there is a signing key.
     signing_keys : str, bytes, path, callable, or a list of them, optional
         Keys of which the first signs all that is written, and without a signature by one of which nothing is used: the
         key itself, the path of a file, ``"env:NAME"``, or a function or its ``"module:name"``. Default: what the
@@ -93,6 +93,8 @@ class Storage(StoredFlows):
         from headrace.execution.runner import FlowRunner  # only who runs flows waits for what that needs
 
         envelope = self._envelope(location)
+        if envelope.where in self._staged:  # who runs what is staged may never build it
+            self._preflight.stand_down()
         flow = self._live.get(location) or self._loaded(envelope)
         return FlowRunner(
             flow,

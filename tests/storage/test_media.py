@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -292,3 +296,73 @@ class TestSftp:
     def test_options_that_ssh_does_not_know(self, server):
         with pytest.raises(StorageError, match="no_such_option"):
             Files(server.new_url(), {**server.storage_options, "no_such_option": 1}).read("a")
+
+
+@contextmanager
+def sftp_without(folder: Path, *missing: str, overwrites: bool = False) -> Iterator[Files]:
+    """An SFTP server that lacks extensions, and whose plain rename may replace what is there."""
+    asyncssh = pytest.importorskip("asyncssh")
+
+    class Server(asyncssh.SFTPServer):
+        def __init__(self, channel):
+            super().__init__(channel, chroot=str(folder).encode())
+
+        def link(self, oldpath, newpath):
+            if "link" in missing:
+                raise asyncssh.SFTPOpUnsupported("no links")
+            return super().link(oldpath, newpath)
+
+        def posix_rename(self, oldpath, newpath):
+            if "posix_rename" in missing:
+                raise asyncssh.SFTPOpUnsupported("no posix-rename")
+            return super().posix_rename(oldpath, newpath)
+
+        def rename(self, oldpath, newpath):
+            return super().posix_rename(oldpath, newpath) if overwrites else super().rename(oldpath, newpath)
+
+    class Anyone(asyncssh.SSHServer):
+        def begin_auth(self, username):
+            return False
+
+    async def start():
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        return await asyncssh.listen("127.0.0.1", 0, server_factory=Anyone, server_host_keys=[key], sftp_factory=Server)
+
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    server = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
+    try:
+        yield Files(f"sftp://tester@127.0.0.1:{server.get_port()}/store", {"known_hosts": None})
+    finally:
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+class TestPoorSftpServers:
+    def test_without_hard_links_it_is_a_rename_that_does_not_replace(self, tmp_path):
+        with sftp_without(tmp_path, "link") as files:
+            files.create("a/b", b"first")
+            with pytest.raises(AlreadyExists):
+                files.create("a/b", b"second")
+            assert files.read("a/b") == b"first"
+        assert os.listdir(tmp_path / "store" / "a") == ["b"]
+
+    def test_and_if_it_does_replace_creating_is_refused(self, tmp_path):
+        with sftp_without(tmp_path, "link", overwrites=True) as files:
+            with pytest.raises(StorageError, match="renames over what is there, so two writers could both win"):
+                files.create("a", b"first")
+            files.replace("a", b"second")
+            with pytest.raises(AlreadyExists):
+                files.create("a", b"third")
+        assert os.listdir(tmp_path / "store") == ["a"]
+
+    def test_without_posix_rename_replacing_is_refused(self, tmp_path):
+        with sftp_without(tmp_path, "posix_rename") as files:
+            files.create("a", b"first")
+            with pytest.raises(StorageError, match="has no posix-rename"):
+                files.replace("a", b"second")
+            assert files.read("a") == b"first"
+        assert os.listdir(tmp_path / "store") == ["a"]

@@ -83,6 +83,16 @@ class TestTheInterpreter:
         assert not os.path.exists(f"/proc/{pid}")  # not even as a zombie
         assert len(os.listdir("/proc/self/fd")) == before
 
+    def test_running_what_is_staged_ends_it(self):
+        import headrace as hr
+
+        stored = hr.Storage("memory://staged-only")
+        location = stored.add_flow(flow_of(PLAIN))
+        pid = stored._preflight._waiting._process.pid
+        stored.get_runner(location)
+        assert not os.path.exists(f"/proc/{pid}")
+        assert list(stored.build().flows) == ["made"]
+
     def test_a_process_that_ends_takes_it_along(self, tmp_path):
         code = f"""
 import os
@@ -104,7 +114,7 @@ print(stored._preflight._waiting._process.pid, flush=True)
         stored = StoredFlows(tmp_path)
         stored.add_flow(flow_of(PLAIN))
         process = stored._preflight._waiting._process
-        process.stdin.close()  # as if nothing had come for a minute
+        process.stdin.close()  # as if nothing had come for too long
         process.stdin = None
         process.wait()
         assert list(stored.build().flows) == ["made"]
@@ -242,6 +252,7 @@ def install(site, name, files, url=None, shift=0.0):
     """Write a package as an installer does."""
     info = site / f"{name}-1.0.dist-info"
     info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     rows = []
     for path, text in files.items():
         (site / path).parent.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from headrace.storage.files import read_url
 from headrace.storage.packages import findings_about
 
 #: Seconds after which a child that is given nothing to check ends; a build that comes later starts another.
-IDLE = 60.0
+IDLE = 30.0
 #: Seconds between looks at whether the parent is still there: a child that hangs in an import must not outlive it.
 LOOK = 0.5
 

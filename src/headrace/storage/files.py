@@ -150,8 +150,8 @@ class Files:
         """Write a new object, exclusively.
 
         A store may do what it was asked and lose the answer. It is asked again then, and says that the object is
-        there: if it holds the same bytes, it counts as created here. So writers of which only one may win must write
-        different bytes.
+        there. Object stores keep a mark beside it that tells whose it is; elsewhere, over SFTP that is, it counts as
+        created here if it holds the same bytes. So writers of which only one may win must write different bytes.
 
         Raises
         ------

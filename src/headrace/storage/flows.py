@@ -42,8 +42,8 @@ class StoredFlows(Catalog):
     name : str, optional
         Default: derived from the URL.
     pickle : bool, default True
-        Whether pickles are written and read. Without them, nobody who can write to the storage can run code of their
-        own where its flows run, and flows need ``source="module"`` or ``source="script"``.
+        Whether pickles are written and read. Without them, flows need ``source="module"`` or ``source="script"``. Who
+        can write to the storage can still name scripts of their own, unless there is a signing key.
     filesystem : fsspec file system, optional
         Use this one instead of making one.
     credentials : str or callable, optional

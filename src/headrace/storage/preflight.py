@@ -47,6 +47,13 @@ class Preflight:
             if self._waiting is None or not self._waiting.is_alive():
                 self._waiting = _Child(module)
 
+    def stand_down(self) -> None:
+        """End the interpreter that waits, if one does; a build that comes all the same starts another."""
+        with self._lock:
+            child, self._waiting = self._waiting, None
+        if child is not None:
+            child.end()
+
     def check(self, flows: Sequence[Captured], deadline: float = PATIENCE) -> list[Finding]:
         """Load each flow in a new process, and draw it there if it was drawn here.
 
@@ -112,7 +119,7 @@ class _Child:
             env=self.environment,
             start_new_session=True,
         )
-        self._end = weakref.finalize(self, _end, os.getpid(), self._process, self._output, self._said)
+        self.end = weakref.finalize(self, _end, os.getpid(), self._process, self._output, self._said)
 
     def is_alive(self) -> bool:
         """Whether it still waits: it ends by itself when nothing comes, and children of a fork may not use it."""
@@ -125,7 +132,7 @@ class _Child:
             self._process.communicate(data, timeout=deadline)
             return self._process.returncode, _content(self._output), _content(self._said)
         finally:
-            self._end()
+            self.end()
 
 
 def _content(file: IO[bytes]) -> bytes:
