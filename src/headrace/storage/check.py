@@ -1,8 +1,9 @@
 """Whether flows load and draw in a fresh interpreter: what runs there, ``python -m headrace.storage.check``.
 
-The parent (``storage.preflight``) writes, for each flow, one line with location and length, then the object's bytes;
-the child answers with one JSON object, when there is nothing more to read. It is started before there is something to
-check, so it first loads the modules that it is given, which every flow needs, and then waits.
+The parent (``storage.preflight``) writes, for each flow, one line with location and lengths, then the bytes of the
+object and of its bundle; the child answers with one JSON object, when there is nothing more to read. It is started
+before there is something to check, so it first loads the modules that it is given, which every flow needs, and then
+waits.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import time
 from typing import Any, BinaryIO
 
 from headrace import parameters
+from headrace.code.bundle import open_bundle
+from headrace.code.space import active
 from headrace.core.flow import unstable
 from headrace.errors import HeadraceError
 from headrace.storage import sources
@@ -32,7 +35,7 @@ IDLE = 30.0
 LOOK = 0.5
 
 
-def check_one(location: str, data: bytes) -> dict[str, Any] | None:
+def check_one(location: str, data: bytes, code: bytes) -> dict[str, Any] | None:
     """Check one flow, in this process.
 
     Parameters
@@ -41,6 +44,8 @@ def check_one(location: str, data: bytes) -> dict[str, Any] | None:
         For messages.
     data : bytes
         Its object.
+    code : bytes
+        Its bundle; empty if it has none.
 
     Returns
     -------
@@ -51,13 +56,15 @@ def check_one(location: str, data: bytes) -> dict[str, Any] | None:
     try:
         envelope = open_flow(data, location)
         name = envelope.header["name"]
-        flow = sources.load(envelope, read_url)
-        parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
-        if sources.kind_of(envelope.header) != sources.PICKLE:
-            return None  # its graph was compared when it was loaded
-        example = load_example(envelope)
-        if example is not None:
-            _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])
+        bundle = open_bundle(code, **envelope.header["code"], where=location) if code else None
+        flow = sources.load(envelope, read_url, bundle)
+        with active(bundle):
+            parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
+            if sources.kind_of(envelope.header) != sources.PICKLE:
+                return None  # its graph was compared when it was loaded
+            example = load_example(envelope)
+            if example is not None:
+                _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])
     except HeadraceError as error:
         facts = {key: value for key, value in error.facts.items() if isinstance(value, (str, int))}
         return {"error": type(error).__name__, "message": _named(name, str(error)), "facts": facts}
@@ -87,8 +94,8 @@ def answer(source: BinaryIO) -> dict[str, Any]:
     """
     verdicts, before = [], set(map(_top, sys.modules))
     while line := source.readline():
-        location, length = json.loads(line)
-        verdicts.append(check_one(location, source.read(length)))
+        location, length, length_of_code = json.loads(line)
+        verdicts.append(check_one(location, source.read(length), source.read(length_of_code)))
     loaded = [module for name, module in list(sys.modules.items()) if _top(name) not in before]
     return {"verdicts": verdicts, "findings": [dataclasses.asdict(each) for each in findings_about(loaded)]}
 

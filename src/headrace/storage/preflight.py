@@ -156,8 +156,10 @@ def _end(owner: int, process: subprocess.Popen[bytes], *files: IO[bytes]) -> Non
 
 def _frames(flows: Iterable[Captured]) -> Iterable[bytes]:
     for flow in flows:
-        yield json.dumps([flow.location, len(flow.data)]).encode() + b"\n"
+        code = flow.bundle.data if flow.bundle is not None else b""
+        yield json.dumps([flow.location, len(flow.data), len(code)]).encode() + b"\n"
         yield flow.data
+        yield code
 
 
 def _environment() -> dict[str, str]:
