@@ -96,6 +96,7 @@ class Storage(StoredFlows):
         if envelope.where in self._staged:  # who runs what is staged may never build it
             self._preflight.stand_down()
         flow = self._live.get(location) or self._loaded(envelope)
+        flow.bundle = self._bundle(envelope)
         return FlowRunner(
             flow,
             envelope.where,

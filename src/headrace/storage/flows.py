@@ -10,12 +10,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
+from headrace.code.bundle import Bundle, open_bundle
 from headrace.core.flow import FlowDefinition
 from headrace.errors import AlreadyExists, EnvelopeError, FlowError, NotFound
 from headrace.storage import sources
-from headrace.storage.capture import Captured, open_flow
+from headrace.storage.capture import Captured, code_key, open_flow
 from headrace.storage.catalog import Catalog
-from headrace.storage.contents import large_parts, refuse_secrets
+from headrace.storage.contents import large_parts, refuse_secrets, secrets_in_code
 from headrace.storage.costs import StoredCosts
 from headrace.storage.credentials import provider_name
 from headrace.storage.envelope import Envelope, signed
@@ -92,6 +93,7 @@ class StoredFlows(Catalog):
         self.url = spec.url
         self.name = spec.name
         self._staged: dict[str, tuple[Captured, bool]] = {}
+        self._bundles: dict[str, Bundle] = {}
         self._noticed: dict[str, list[Finding]] = {}  # about what is staged
         self._preflight = Preflight()
         #: what the last `build` has noticed about its flows
@@ -149,7 +151,7 @@ class StoredFlows(Catalog):
         except FlowError:
             del self._staged[location]
             raise
-        self._noticed[location] = large_parts(flow, captured)
+        self._noticed[location] = secrets_in_code(captured) + large_parts(flow, captured)
         return location
 
     def stage(
@@ -230,7 +232,7 @@ class StoredFlows(Catalog):
         return self._loaded(self._envelope(location))
 
     def _loaded(self, envelope: Envelope) -> FlowDefinition:
-        return sources.load(envelope, self._read_url, pickles=self.spec.pickle)
+        return sources.load(envelope, self._read_url, self._bundle(envelope), pickles=self.spec.pickle)
 
     def _read_url(self, url: str) -> bytes:
         """The bytes at any URL; where it is of this storage's protocol, with its options."""
@@ -270,6 +272,20 @@ class StoredFlows(Catalog):
             raise nothing_at(location, self.files) from error
         return open_flow(data, location, self.files.seal)
 
+    def _bundle(self, envelope: Envelope) -> Bundle | None:
+        """The first-party code that a flow came with."""
+        code = envelope.header.get("code")
+        if code is None:
+            return None
+        if envelope.where in self._staged:
+            return self._staged[envelope.where][0].bundle
+        known = self._bundles.get(code["sha256"])
+        if known is None:
+            key = code_key(envelope.header["name"], code["sha256"])
+            known = open_bundle(self.files.read(key), code["sha256"], code["modules"], key)
+            self._bundles = {code["sha256"]: known}  # the next run is probably one of the same flow
+        return known
+
     # -- uploading -------------------------------------------------------------------------------------------
 
     def _origin_here(self, name: str) -> str | None:
@@ -301,12 +317,22 @@ class StoredFlows(Catalog):
         if seen.newest is not None:
             fits(seen.newest)
         location, data = captured.location, signed(captured.data, captured.location, self.files.seal)
+        if (bundle := captured.bundle) is not None:  # first, so that nobody finds the flow without it
+            self._upload_code(code_key(captured.name, bundle.sha256), bundle)
         taken = self.files.create_many({location: data})
         if taken:
             self._mend(location, data)
         versions.add(captured.name, captured.sha256, captured.origin, seen, fits)
         if taken and not self.files.exists(location):  # removed, with an older version, before it was named again
             self.files.replace(location, data)
+
+    def _upload_code(self, key: str, bundle: Bundle) -> None:
+        """The name is the digest, so what is there is the same, unless it is damaged."""
+        if self.files.create_many({key: bundle.data}):
+            try:
+                open_bundle(self.files.read(key), bundle.sha256, bundle.modules, key)
+            except (EnvelopeError, NotFound):
+                self.files.replace(key, bundle.data)
 
     def _mend(self, location: str, data: bytes) -> None:
         """The name stands for the content, so what is there is the same, unless it is damaged: then it is replaced.

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from headrace import parameters
+from headrace.code.bundle import Bundle
 from headrace.core.flow import FlowDefinition, draw_twice
 from headrace.errors import (
     ChangedSource,
@@ -329,7 +330,7 @@ def _captured_by_name(flow: FlowDefinition, source: Source, example: Mapping[str
     content = _digest_of(known)
     header = {**known, "content": content, "imports": {}, "source": source.data()}
     data = pack(capture.KIND, header, b"")
-    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data))
+    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data), None)
 
 
 #: what is known of a flow without its code
@@ -359,7 +360,7 @@ def _from_json(flow: FlowDefinition, example: Mapping[str, Any]) -> dict[str, An
     return parameters.validate(flow, parameters.from_json(example))
 
 
-def load(envelope: Envelope, read: Reader, *, pickles: bool = True) -> FlowDefinition:
+def load(envelope: Envelope, read: Reader, bundle: Bundle | None = None, *, pickles: bool = True) -> FlowDefinition:
     """Return the flow of a checked object, from where its code lies.
 
     Parameters
@@ -368,6 +369,8 @@ def load(envelope: Envelope, read: Reader, *, pickles: bool = True) -> FlowDefin
         Checked.
     read : callable
         Returns the bytes at a URL.
+    bundle : Bundle, optional
+        The first-party code that its manifest names.
     pickles : bool, default True
         Whether one may be read.
 
@@ -384,7 +387,7 @@ def load(envelope: Envelope, read: Reader, *, pickles: bool = True) -> FlowDefin
                 "store it anew with source='module' or source='script', or open the storage without pickle=False if "
                 "you trust whoever writes to it",
             )
-        return capture.load_flow(envelope)
+        return capture.load_flow(envelope, bundle)
     source = source_from(header["source"], envelope.where)
     flow = source.load(read)
     if header["digest"] is not None:
