@@ -37,6 +37,8 @@ from headrace.errors import FlowError
 
 #: Seconds that who comes later lets who waits go first. Not for ever: who waits may wait for who comes later.
 POLITE = 10.0
+#: Spaces beyond which idle ones are forgotten: in a notebook, each edit makes another one.
+KEPT = 16
 #: Seconds that a thread which is in one space waits for another one that conflicts with it.
 NESTED = 30.0
 
@@ -176,6 +178,14 @@ class Space:
                 _retire(tenant)
             _TURN.notify_all()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses it, and no module was loaded for it that holds state."""
+        return not any(
+            tenant.users or tenant.modules or (_IN_PLACE.get(tenant.root) is tenant and not tenant.adopted)
+            for tenant in self._tenants
+        )
+
     def conflicts(self, other: Space) -> bool:
         """Whether the two cannot be active at the same time."""
         roots = {tenant.root: tenant for tenant in other._tenants}
@@ -206,6 +216,9 @@ def space_of(bundle: Bundle) -> Space:
     with _TURN:
         space = _SPACES.get(bundle.sha256)
         if space is None:
+            if len(_SPACES) >= KEPT:
+                for each in [each for each in _SPACES.values() if each.is_idle]:
+                    forget(each.sha256)
             space = _SPACES[bundle.sha256] = Space(bundle)
         return space
 
