@@ -176,6 +176,17 @@ def test_run_by_url() -> None:
     assert len(Storage("store").runs()) == 2
 
 
+def test_add_tells_what_the_build_has_noticed() -> None:
+    Path("large_flow.py").write_text(
+        "import headrace as hr\ntable = list(range(600_000))\n"
+        "@hr.task\ndef look(): return table[0]\n@hr.flow\ndef large(): return look()\n"
+    )
+    said = call("add", "large_flow.py:large", "store")
+    assert said.code == 0
+    assert "warning: flow 'large' → task 'look' → global variable 'table': is a list of" in said.err
+    assert "PreflightWarning" not in said.err
+
+
 def test_a_flow_runs_on_the_environment_that_it_carries() -> None:
     with open("some_flows.py", "a") as file:
         file.write("\netl.environment = hr.DaskEnvironment('local', n_workers=1, processes=False)\n")
