@@ -113,7 +113,7 @@ def stored(tmp_path_factory):
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
     said = [
-        python("script.py", cwd=folder, PYTHONHASHSEED=seed, HEADRACE_CACHE=str(folder / "cache"))[-1]
+        python("script.py", cwd=folder, PYTHONHASHSEED=seed, HEADRACE_CACHE=str(folder / f"cache{seed}"))[-1]
         for seed in ("1", "2")
     ]
     return folder, [json.loads(each) for each in said]
