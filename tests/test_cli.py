@@ -177,13 +177,14 @@ def test_run_by_url() -> None:
 
 
 def test_add_tells_what_the_build_has_noticed() -> None:
-    Path("large_flow.py").write_text(
-        "import headrace as hr\ntable = list(range(600_000))\n"
-        "@hr.task\ndef look(): return table[0]\n@hr.flow\ndef large(): return look()\n"
+    Path("keyed_flow.py").write_text(
+        "import headrace as hr\nKEY = 'sentinel-of-the-command-line'\n"
+        "@hr.task\ndef look(): return len(KEY)\n@hr.flow\ndef keyed(): return look()\n"
     )
-    said = call("add", "large_flow.py:large", "store")
-    assert said.code == 0
-    assert "warning: flow 'large' → task 'look' → global variable 'table': is a list of" in said.err
+    option = "secret=" + "-".join(["sentinel", "of", "the", "command", "line"])
+    said = call("add", "keyed_flow.py:keyed", "store", "--storage-option", option)
+    assert said.code == 0, said
+    assert "warning: flow 'keyed' → keyed_flow.py: is stored with the flow, and has the text of a secret" in said.err
     assert "PreflightWarning" not in said.err
 
 
