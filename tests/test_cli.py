@@ -185,6 +185,13 @@ def test_add_tells_what_the_build_has_noticed() -> None:
     said = call("add", "keyed_flow.py:keyed", "store", "--storage-option", option)
     assert said.code == 0, said
     assert "warning: flow 'keyed' → keyed_flow.py: is stored with the flow, and has the text of a secret" in said.err
+    Path("large_flow.py").write_text(
+        "import headrace as hr\n@hr.task\ndef look(table): return table[0]\n"
+        "with hr.Flow('large') as large:\n    look(list(range(600_000)))\n"
+    )
+    said = call("add", "large_flow.py:large", "store")
+    assert said.code == 0
+    assert "warning: flow 'large' → argument 1 of node 'look': is a list of" in said.err
     assert "PreflightWarning" not in said.err
 
 
@@ -292,17 +299,18 @@ def test_show_unpickles_nothing(folder: Path) -> None:
 
             class Trap:
                 def __reduce__(self):
-                    return open, ("sprung", "w")
+                    return spring, ()
 
-            TRAP = Trap()
+            def spring():
+                open("sprung", "w").close()
+                return Trap()
 
             @hr.task
-            def look(what=TRAP):
-                return TRAP
+            def look(what):
+                return what
 
-            @hr.flow
-            def trapped():
-                return look()
+            with hr.Flow("trapped") as trapped:
+                look(Trap())
         """)
     )
     assert call("add", "trap.py:trapped", "store").code == 0
