@@ -177,6 +177,14 @@ def test_run_by_url() -> None:
 
 
 def test_add_tells_what_the_build_has_noticed() -> None:
+    Path("keyed_flow.py").write_text(
+        "import headrace as hr\nKEY = 'sentinel-of-the-command-line'\n"
+        "@hr.task\ndef look(): return len(KEY)\n@hr.flow\ndef keyed(): return look()\n"
+    )
+    option = "secret=" + "-".join(["sentinel", "of", "the", "command", "line"])
+    said = call("add", "keyed_flow.py:keyed", "store", "--storage-option", option)
+    assert said.code == 0, said
+    assert "warning: flow 'keyed' → keyed_flow.py: is stored with the flow, and has the text of a secret" in said.err
     Path("large_flow.py").write_text(
         "import headrace as hr\n@hr.task\ndef look(table): return table[0]\n"
         "with hr.Flow('large') as large:\n    look(list(range(600_000)))\n"

@@ -15,11 +15,12 @@ import importlib
 import json
 import os
 import select
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -151,8 +152,7 @@ def _warm_up(modules: list[str]) -> None:
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(LOOK)
-    with suppress(OSError):  # the empty folder, which nobody else removes now
-        os.rmdir(os.getcwd())
+    shutil.rmtree(Path.cwd().parent, ignore_errors=True)  # its folder, which nobody else removes now
     os._exit(1)
 
 
