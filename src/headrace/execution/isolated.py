@@ -21,6 +21,8 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from headrace import pickling
+from headrace.code.bundle import Bundle
+from headrace.code.space import space_of
 from headrace.core.secret import look_up_by
 from headrace.execution.context import Context, pinned
 from headrace.execution.failure import capture
@@ -59,6 +61,8 @@ class Request(NamedTuple):
         The levels that loggers have, by name, where they are to be set.
     secrets : tuple of str
         Texts that its parent knows as secrets.
+    code : Bundle or None
+        The first-party code of the tasks, once: a child is of one plan.
     """
 
     task: int
@@ -67,6 +71,7 @@ class Request(NamedTuple):
     context: bytes
     levels: dict[str, int]
     secrets: tuple[str, ...]
+    code: Bundle | None = None
 
 
 def end() -> None:
@@ -163,6 +168,8 @@ class _Child:
                 logging.getLogger(name).setLevel(level)
             for secret in asked.secrets:
                 remember(secret)
+            if asked.code is not None:
+                space_of(asked.code).enter()
             if asked.function is not None:
                 self._functions[asked.task] = pickling.loads(asked.function, "an isolated task")
             args, kwargs = pickling.loads(asked.arguments, "an argument of an isolated task")
