@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cloudpickle
 from typer.testing import CliRunner
 
 from headrace.cli import app
@@ -95,10 +94,8 @@ def facts(text: str) -> dict[str, str]:
 @contextmanager
 def loading_undone(folder: Path) -> Iterator[Path]:
     """Take back what loading files from a folder leaves in this process."""
-    path, modules, by_value = sys.path[:], set(sys.modules), set(cloudpickle.list_registry_pickle_by_value())
+    path, modules = sys.path[:], set(sys.modules)
     yield folder
-    for name in set(cloudpickle.list_registry_pickle_by_value()) - by_value:
-        cloudpickle.unregister_pickle_by_value(sys.modules[name])
     for name in set(sys.modules) - modules:
         if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]

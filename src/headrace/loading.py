@@ -1,8 +1,7 @@
 """Flows in Python files and modules, as a command line names them: ``flow.py:etl``, ``flow.py#etl``, ``pkg.mod:etl``.
 
-A file is loaded as a module of its own, so its ``if __name__ == "__main__":`` does not run. What is importable only
-because of the folder that it lies in (the file itself, and the modules beside it) is pickled by value: neither the
-workers nor the storage need the folder.
+A file is loaded as a module of its own, so its ``if __name__ == "__main__":`` does not run. It, and the modules beside
+it, travel with its flows like all first-party code.
 """
 
 from __future__ import annotations
@@ -12,8 +11,6 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.machinery import PathFinder, SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -97,7 +94,7 @@ def load_flow(target: Target) -> Flow:
 
 
 def load_file(place: str) -> ModuleType:
-    """Load a Python file as a module that is pickled by value.
+    """Load a Python file as a module.
 
     Parameters
     ----------
@@ -108,7 +105,8 @@ def load_file(place: str) -> ModuleType:
     if not path.is_file():
         raise NotFound(f"there is no Python file {place}; looked for {path}")
     name = _module_name(path)
-    with _importing_from(path.parent), telling(place):
+    _import_from(path.parent)
+    with telling(place):
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None
         assert isinstance(spec.loader, SourceFileLoader)
@@ -134,7 +132,8 @@ def load_module(name: str) -> ModuleType:
     """
     if not _DOTTED.fullmatch(name):
         raise NotFound(f"{name!r} is neither a Python file (*.py) nor the name of a module")
-    with _importing_from(Path.cwd()), telling(name):
+    _import_from(Path.cwd())
+    with telling(name):
         return importlib.import_module(name)
 
 
@@ -152,27 +151,13 @@ def _module_name(path: Path) -> str:
     return f"{name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}" if taken else name
 
 
-@contextmanager
-def _importing_from(folder: Path) -> Iterator[None]:
+def _import_from(folder: Path) -> None:
     """Make a folder importable, as Python does for the file that it is given.
 
     It stays so: the flow's tasks may import modules beside the file when they run.
     """
     if sys.path[:1] != [str(folder)]:
         sys.path.insert(0, str(folder))
-    before = set(sys.modules)
-    yield
-    import cloudpickle
-
-    for name in sorted({name.partition(".")[0] for name in set(sys.modules) - before}):
-        module = sys.modules.get(name)
-        if module is not None and _lies_in(module, folder) and not _is_found_without(folder, name):
-            cloudpickle.register_pickle_by_value(module)
-
-
-def _lies_in(module: ModuleType, folder: Path) -> bool:
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
-    return any(folder in list(Path(place).resolve().parents)[:2] for place in places if place)
 
 
 def _is_found_without(folder: Path, name: str) -> bool:

@@ -18,8 +18,10 @@ import re
 import types
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
+from headrace.code.imports import imported_by_code
+from headrace.code.references import find, reduce_cached, reference_to
 from headrace.core.flow import FlowDefinition
 from headrace.core.graph import Graph, NodeSpec
 from headrace.core.slots import Const, EachConst, EachOf, Slot, Slotted
@@ -31,7 +33,6 @@ _MAX_DEPTH = 16
 #: how many parts of one container are looked at; pickling each of them alone takes time.
 _MAX_PARTS = 2_000
 _LOST_ATTRIBUTE = re.compile(r"Can't get attribute '(?P<name>[^']+)' on (?:<module '(?P<module>[^']+)')?")
-_IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 _GLOBAL_READS = {"LOAD_GLOBAL", "LOAD_NAME"}
 
 # A dataclass of a script or notebook travels by value, and its fields tell "no default" by the identity of this
@@ -44,12 +45,42 @@ Part = tuple[str, Any]
 _REFERENCES = ("closure variable", "global variable", "task ", "flow ")
 
 
+@dataclasses.dataclass
+class Met:
+    """What a pickle refers to, for whoever sends it elsewhere.
+
+    Attributes
+    ----------
+    modules : set of str
+        Names of the modules that whoever unpickles it, or runs functions in it, may import.
+    tracked : list of (class, str)
+        Classes that it holds by value, in order, with the identities that it gives them.
+    """
+
+    modules: set[str] = dataclasses.field(default_factory=set)
+    tracked: list[tuple[Any, str]] = dataclasses.field(default_factory=list)
+
+    def note(self, obj: Any, reduced: Any) -> None:
+        """Note how a module, function, class or type variable was reduced."""
+        if isinstance(obj, types.ModuleType):
+            self.modules.add(obj.__name__)
+        elif isinstance(reduced, str) or reduced is NotImplemented:  # by name
+            self.modules.add(obj.__module__ or "")
+        elif reduced[0] is find:
+            self.modules.add(reduced[1][0])
+        elif isinstance(obj, types.FunctionType):
+            self.modules |= imported_by_code(obj.__code__, obj.__globals__.get("__package__") or "")
+        elif isinstance(obj, type | TypeVar):
+            texts = [argument for argument in reduced[1] if isinstance(argument, str) and len(argument) == _TRACKED]
+            if texts and all(known is not obj for known, _ in self.tracked):
+                self.tracked.append((obj, texts[-1]))
+
+
 def dumps(
     obj: Any,
     what: str,
     buffer_callback: Callable[[pickle.PickleBuffer], object] | None = None,
-    *,
-    modules: set[str] | None = None,
+    met: Met | None = None,
 ) -> bytes:
     """Pickle an object with cloudpickle.
 
@@ -61,8 +92,8 @@ def dumps(
         What it is, for the message: ``"task 'load'"``.
     buffer_callback : callable, optional
         Takes the buffers, which then are not in the pickle; see ``pickle.Pickler``.
-    modules : set of str, optional
-        Gets the names of the modules that the pickle refers to, and that functions in it import when they are called.
+    met : Met, optional
+        Receives what the pickle refers to.
 
     Raises
     ------
@@ -72,7 +103,7 @@ def dumps(
     try:
         with io.BytesIO() as file:
             pickler = _pickler()(file, protocol=PROTOCOL, buffer_callback=buffer_callback)
-            pickler.modules = modules  # type: ignore[attr-defined]
+            pickler.met = met
             pickler.dump(obj)
             return file.getvalue()
     except HeadraceError:
@@ -82,10 +113,11 @@ def dumps(
 
 
 @functools.cache
-def _pickler() -> type[pickle.Pickler]:
-    """A cloudpickle that keeps the names of files in code, so that tracebacks show the lines of users' tasks.
+def _pickler() -> Any:
+    """A cloudpickle that names what can be named (see ``code.references``), and tells of which modules it is.
 
-    cloudpickle 3.1.3 puts ``<dynamic-code>`` in their place; older ones keep them.
+    It keeps the names of files in code, so that tracebacks show the lines of users' tasks: cloudpickle 3.1.3 puts
+    ``<dynamic-code>`` in their place. Sets among constants are in order, because Python's depends on a random seed.
     """
     import cloudpickle
 
@@ -93,39 +125,49 @@ def _pickler() -> type[pickle.Pickler]:
 
     def reduce_code(code: types.CodeType) -> tuple[Any, ...]:
         function, args, *rest = known[types.CodeType](code)
-        return function, tuple(code.co_filename if arg == "<dynamic-code>" else arg for arg in args), *rest
+        return function, tuple(_constant(code, arg) for arg in args), *rest
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         dispatch_table: ClassVar[Any] = ChainMap({types.CodeType: reduce_code}, known)
-        modules: set[str] | None = None
+        met: Met | None = None
 
         def reducer_override(self, obj: Any) -> Any:
-            if self.modules is not None:
-                self.modules.update(_modules_of(obj))
-            return super().reducer_override(obj)
+            if not isinstance(obj, _NAMED):
+                return NotImplemented
+            found = self._reduced(obj)
+            if self.met is not None:
+                self.met.note(obj, found)
+            return found
+
+        def _reduced(self, obj: Any) -> Any:
+            if isinstance(obj, types.ModuleType | types.BuiltinFunctionType):
+                return NotImplemented
+            if isinstance(obj, TypeVar):
+                return known[TypeVar](obj)
+            if (found := reference_to(obj)) is not None:
+                return found
+            return reduce_cached(obj) if isinstance(obj, _Cached) else super().reducer_override(obj)
 
     return Pickler
 
 
-def _modules_of(obj: Any) -> Iterator[str]:
-    """Names of the modules that an object alone, without its parts, needs where it is unpickled."""
-    if isinstance(obj, types.ModuleType):
-        yield obj.__name__
-    elif isinstance(obj, types.CodeType):
-        yield from _imported_names(obj)
-    else:
-        named = obj if isinstance(obj, (type, types.FunctionType, types.BuiltinFunctionType)) else type(obj)
-        module = named.__module__
-        if isinstance(module, str):
-            yield module
+#: how many characters cloudpickle's identities of classes have.
+_TRACKED = 32
+_Cached: Any = type(functools.lru_cache(len))
+_NAMED = (types.FunctionType, types.BuiltinFunctionType, type, types.ModuleType, TypeVar, _Cached)
 
 
-def _imported_names(code: types.CodeType) -> Iterator[str]:
-    """Names of the modules that code imports when it runs; ``dis`` would take twenty times as long."""
-    steps = code.co_code
-    for position in range(0, len(steps) if _IMPORT_NAME in steps else 0, 2):
-        if steps[position] == _IMPORT_NAME and steps[position + 1] < len(code.co_names):
-            yield code.co_names[steps[position + 1]]
+class _Ordered(frozenset[Any]):
+    """A set that is pickled as a plain one, in an order that does not depend on the process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return frozenset, (sorted(self, key=lambda item: (type(item).__name__, repr(item))),)
+
+
+def _constant(code: types.CodeType, arg: Any) -> Any:
+    if arg is code.co_consts:
+        return tuple(_Ordered(each) if type(each) is frozenset else each for each in arg)
+    return code.co_filename if arg == "<dynamic-code>" else arg
 
 
 def loads(data: bytes, what: str, buffers: Iterable[Any] = ()) -> Any:
@@ -160,8 +202,8 @@ def missing_module(module: str, what: str, told: str) -> MissingModule:
     """Return the error for code that is not where it is needed."""
     return MissingModule(
         f"{what} needs module {module!r}, which cannot be imported here as it was where it was pickled "
-        f"({told}); install the module where the flow runs, define what the flow uses in the script or notebook "
-        "itself, or store the flow with `headrace add FILE.py:FLOW`, which takes the modules beside the file along",
+        f"({told}); install it where the flow runs. Modules of one's own travel with the flow, but not those that have "
+        "no source file, and no packages with compiled code",
         module=module,
     )
 

@@ -89,10 +89,13 @@ class Storage(StoredFlows):
         from headrace.execution.runner import FlowRunner  # only who runs flows waits for what that needs
 
         envelope = self._envelope(location)
-        flow = self._live.get(location) or self._loaded(envelope)
-        return FlowRunner(
-            flow, envelope.where, self._begin_run, drawn=_drawn(envelope.header), pickles=self.spec.pickle
-        )
+        flow = self._live.get(location)
+        if flow is None:
+            flow = self._loaded(envelope)
+        else:
+            flow.bundle = self._bundle(envelope)
+        drawn = _drawn(envelope.header)
+        return FlowRunner(flow, envelope.where, self._begin_run, drawn=drawn, pickles=self.spec.pickle)
 
     def with_live(self, flow: FlowDefinition, location: str) -> Storage:
         """Return this storage for one run that the flow object itself starts: that object is drawn, not its copy.

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import types
 from datetime import UTC, datetime
 
 import pytest
@@ -341,10 +342,10 @@ class TestRefused:
             stored.build()
         assert stored.files.list() == []
 
-    def test_a_module_that_only_this_process_has(self, tmp_path, monkeypatch):
-        (tmp_path / "only_here.py").write_text("def helper(x):\n    return x\n")
-        monkeypatch.syspath_prepend(tmp_path)
-        import only_here
+    def test_a_module_that_only_this_process_has(self, monkeypatch):
+        only_here = types.ModuleType("only_here")  # without a file, so that it cannot travel
+        exec("def helper(x):\n    return x\n", vars(only_here))
+        monkeypatch.setitem(sys.modules, "only_here", only_here)
 
         @task
         def use(x):

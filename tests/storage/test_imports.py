@@ -33,9 +33,14 @@ def test_a_manifest_names_the_packages_that_the_flow_imports():
 
 
 def test_the_same_whatever_is_loaded_already():
-    found = set()
-    pickling.dumps(rows, "flow", modules=found)
-    assert {name for name in found if name.split(".")[0] == "pandas"} == {"pandas.io.parsers"}
+    def load():
+        import pandas.io.parsers
+
+        return pandas
+
+    met = pickling.Met()
+    pickling.dumps(load, "function", met=met)
+    assert {name for name in met.modules if name.split(".")[0] == "pandas"} == {"pandas.io.parsers"}
     assert rows.serialize()["imports"] == rows.serialize()["imports"]
 
 

@@ -92,6 +92,11 @@ def no_unpickling(objects, monkeypatch):
     assert seen == []
 
 
+def keys_of(storage):
+    """The objects that are signed themselves: bundles of code are named by their digest, in what flows sign."""
+    return [key for key in storage.files.list() if "/code/" not in key]
+
+
 # -- all that is written is signed, and nothing else is used -------------------------------------------------
 
 
@@ -106,7 +111,7 @@ def use(storage, key):
 
 def test_all_objects_of_a_storage_are_signed(full):
     storage = full
-    keys = storage.files.list()
+    keys = keys_of(storage)
     assert {key.rpartition("/")[2] for key in keys} >= {"costs.json", "run.json", "outcome"}
     name = key_id(ONE.encode())
     for key in keys:
@@ -116,7 +121,7 @@ def test_all_objects_of_a_storage_are_signed(full):
 
 def test_nothing_is_used_without_the_key_that_signed_it(full, url, no_unpickling):
     strict, stranger = full, hr.Storage(url, signing_keys=OTHER)
-    for key in full.files.list():
+    for key in keys_of(full):
         with pytest.raises(UntrustedObject, match=rf"another key \(id {key_id(ONE.encode())}\)") as caught:
             use(stranger, key)
         assert caught.value.reason == "other key"
@@ -125,6 +130,13 @@ def test_nothing_is_used_without_the_key_that_signed_it(full, url, no_unpickling
         with pytest.raises(UntrustedObject, match="not signed") as caught:
             use(strict, key)
         assert caught.value.reason == "unsigned"
+
+
+def test_code_that_was_changed_is_not_used(full):
+    (key,) = full.files.list("flows/etl/code")
+    full.files.replace(key, full.files.read(key).replace(b"import", b"IMPORT", 1))
+    with pytest.raises(DamagedObject, match="does not match its sha256"):
+        full.load("etl")
 
 
 def _unsigned(data: bytes) -> bytes:
@@ -136,7 +148,7 @@ def _unsigned(data: bytes) -> bytes:
 
 def test_without_keys_signatures_are_not_looked_at(full, url):
     storage = hr.Storage(url)
-    for key in storage.files.list():
+    for key in keys_of(storage):
         assert use(storage, key)
 
 
@@ -172,8 +184,8 @@ def test_a_flow_under_another_name(full, url, no_unpickling):
 
 def test_records_under_other_keys(full, no_unpickling):
     storage = full
-    moved = [key.replace("/etl/", "/copy/").replace("runs/", "runs/2") for key in storage.files.list()]
-    for key, old in zip(moved, storage.files.list(), strict=True):
+    moved = [key.replace("/etl/", "/copy/").replace("runs/", "runs/2") for key in keys_of(storage)]
+    for key, old in zip(moved, keys_of(storage), strict=True):
         if not storage.files.exists(key):
             storage.files.create(key, storage.files.read(old))
     for key in {*moved} - {*storage.files.list("flows/other")}:
@@ -272,7 +284,7 @@ def test_any_changed_byte_of_a_flow_is_refused(stored, change, no_unpickling):
             changed = bytearray(whole)
             changed[position] ^= change
             with pytest.raises(EnvelopeError):
-                load_flow(open_flow(bytes(changed), location, known))
+                load_flow(open_flow(bytes(changed), location, known), None)
 
 
 def test_any_changed_byte_with_digests_and_name_made_to_fit_is_refused_with_a_key(stored, no_unpickling):
@@ -293,9 +305,9 @@ def test_any_changed_byte_with_digests_and_name_made_to_fit_is_refused_with_a_ke
             unchanged += 1
             continue
         with pytest.raises(UntrustedObject):
-            load_flow(open_flow(forged, f"flows/etl/{digest}.flow", seal(ONE)))
+            load_flow(open_flow(forged, f"flows/etl/{digest}.flow", seal(ONE)), None)
         with pytest.raises(UntrustedObject):
-            load_flow(open_flow(forged, location, seal(ONE)))
+            load_flow(open_flow(forged, location, seal(ONE)), None)
     assert unchanged <= 64  # digits of the payload's digest, which was made to fit again
 
 
@@ -314,7 +326,7 @@ def test_cut_off_anywhere(stored, no_unpickling):
     for length in range(len(data)):
         for known in (seal(ONE), UNSEALED):
             with pytest.raises(EnvelopeError):
-                load_flow(open_flow(data[:length], location, known))
+                load_flow(open_flow(data[:length], location, known), None)
 
 
 def test_any_changed_byte_of_a_record_is_refused():

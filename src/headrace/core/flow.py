@@ -36,6 +36,10 @@ def check_name(name: str) -> str:
     return name
 
 
+#: what a flow object knows of where it lives; it is no part of what the flow is, and can hold credentials.
+SURROUNDINGS = ("storage", "environment", "location")
+
+
 class FlowDefinition:
     """A named graph of nodes, with typed parameters.
 
@@ -53,6 +57,8 @@ class FlowDefinition:
 
     #: what the flow's signature was when it was pickled: only then are the types that it names at hand for certain.
     _kept_signature: inspect.Signature | None = None
+    #: the first-party code that it came with (``headrace.code``); it is no part of what the flow is.
+    bundle: Any = None
 
     def __init__(
         self, name: str, function: Callable[..., Any] | None = None, *, policy: FlowPolicy | None = None
@@ -99,7 +105,13 @@ class FlowDefinition:
     def __getstate__(self) -> dict[str, Any]:
         """What travels: not the drawing, whose nodes were for the author's hands only."""
         kept = self.signature if self.function is not None else None
-        return {**self.__dict__, "_drawing": None, "_token": None, "_returned": None, "_kept_signature": kept}
+        state = {name: value for name, value in self.__dict__.items() if name != "bundle"}
+        return {**state, "_drawing": None, "_token": None, "_returned": None, "_kept_signature": kept}
+
+    def __renew__(self, newer: FlowDefinition) -> None:
+        """Become what the edited source of the module says, wherever this flow is held."""
+        kept = {name: self.__dict__[name] for name in SURROUNDINGS if name in self.__dict__}
+        self.__dict__.update(newer.__dict__, **kept)
 
     def returns(self, value: Any) -> None:
         """Say what a flow built by hand returns.

@@ -16,6 +16,7 @@ from headrace import parameters as params
 from headrace import pickling
 from headrace._version import __version__
 from headrace.code.bundle import Bundle
+from headrace.code.space import active
 from headrace.core.constants import extract
 from headrace.core.flow import FlowDefinition, draw_twice, unstable
 from headrace.core.graph import Graph
@@ -146,7 +147,11 @@ class FlowRunner:
         ParameterError, FlowError, NotPicklable
             As for ``run``.
         """
-        values = params.validate(self.flow, parameters or {}, strings=strings)
+        with active(self.flow.bundle):
+            return self._prepare(parameters or {}, strings)
+
+    def _prepare(self, parameters: Mapping[str, Any], strings: bool) -> PreparedRun:
+        values = params.validate(self.flow, parameters, strings=strings)
         as_json = params.to_json(values)
         with _uncollected():
             graph, digest = self._draw(values, as_json)

@@ -14,19 +14,21 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from headrace import parameters, pickling
-from headrace.core.flow import FlowDefinition, draw_twice
+from headrace.code.bundle import Bundle, bundle_for
+from headrace.code.fresh import refresh
+from headrace.code.space import active
+from headrace.code.tracked import identified
+from headrace.code.units import imported_by
+from headrace.core.flow import SURROUNDINGS, FlowDefinition, draw_twice
 from headrace.core.graph import Graph
 from headrace.core.policy import options_of
 from headrace.core.task import Task
 from headrace.errors import DamagedObject
-from headrace.storage.envelope import Envelope, digest_of, open_envelope, pack
+from headrace.storage.envelope import Envelope, check_versions, digest_of, open_envelope, pack
 from headrace.storage.imports import packages_of
 from headrace.storage.signing import UNSEALED, Seal
 
 KIND = "flow"
-#: what a flow object knows about where it lives; it would make equal flows unequal, and it can hold
-#: credentials.
-_SURROUNDINGS = ("storage", "environment", "location")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,15 @@ class Captured:
     name, origin : str
         The flow's name and where it is defined.
     content : str
-        sha256 of the pickled flow alone, whatever it was drawn for.
+        sha256 of the pickled flow and its bundle, whatever it was drawn for.
     data : bytes
         The object, not signed.
     sha256 : str
         Of the header, which names that of the payload.
+    bundle : Bundle or None
+        The first-party code that it reaches.
+    holds_code : bool, default True
+        Whether the storage holds that; else it lies elsewhere.
     """
 
     name: str
@@ -50,11 +56,23 @@ class Captured:
     content: str
     data: bytes
     sha256: str
+    bundle: Bundle | None
+    holds_code: bool = True
 
     @property
     def location(self) -> str:
         """The key of the object in any storage."""
         return location_of(self.name, self.sha256)
+
+
+def code_facts(bundle: Bundle | None) -> dict[str, Any] | None:
+    """Return a bundle as headers and records name it."""
+    return None if bundle is None else {"sha256": bundle.sha256, "modules": list(bundle.modules)}
+
+
+def code_key(name: str, sha256: str) -> str:
+    """Return the key of a bundle that a flow of this name refers to."""
+    return f"flows/{name}/code/{sha256}.zip"
 
 
 def location_of(name: str, sha256: str) -> str:
@@ -77,29 +95,51 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
     ParameterError, NotPicklable, UnstableFlow
         If the example does not fit, the flow cannot travel, or it draws two graphs for the same parameters.
     """
+    met = pickling.Met()
+    body, bundle = _pickle_fresh(flow, met)
     values = parameters.example_values(flow, example)
     graph = draw_twice(flow, values)[0] if values is not None else None
-    modules: set[str] = set()
-    body = pickle_flow(flow, modules)
     example_body = None
     if values is not None:
-        example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}")
-    content = hashlib.sha256(body).hexdigest()
-    header = {**manifest_of(flow, graph, values, content), "imports": packages_of(modules)}
+        example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}", met=met)
+        bundle = bundle_for(met.modules)
+    content = _content(body, bundle)
+    header = {
+        **manifest_of(flow, graph, values, content, bundle),
+        "imports": packages_of(_imported(met, bundle)),
+    }
     parts = {"flow": body} if example_body is None else {"flow": body, "example": example_body}
     data = pack(KIND, header, parts)
-    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data))
+    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data), bundle)
 
 
-def pickle_flow(flow: FlowDefinition, modules: set[str] | None = None) -> bytes:
+def _pickle_fresh(flow: FlowDefinition, met: pickling.Met) -> tuple[bytes, Bundle | None]:
+    """Pickle a flow and find the code that it reaches; what was edited since it was loaded is loaded again first."""
+    body = pickle_flow(flow, met)
+    bundle = bundle_for(met.modules)
+    if bundle is not None and refresh(bundle.units):
+        body = pickle_flow(flow, met)
+        bundle = bundle_for(met.modules)
+    return body, bundle
+
+
+def _imported(met: pickling.Met, bundle: Bundle | None) -> set[str]:
+    return imported_by(met.modules, bundle.units if bundle is not None else {})
+
+
+def _content(body: bytes, bundle: Bundle | None) -> str:
+    return hashlib.sha256(body + (bundle.sha256.encode() if bundle is not None else b"")).hexdigest()
+
+
+def pickle_flow(flow: FlowDefinition, met: pickling.Met) -> bytes:
     """Pickle a flow without its surroundings.
 
     Parameters
     ----------
     flow : FlowDefinition
         The flow.
-    modules : set of str, optional
-        Gets the names of the modules that it refers to.
+    met : Met
+        Receives what it refers to.
 
     Raises
     ------
@@ -107,19 +147,22 @@ def pickle_flow(flow: FlowDefinition, modules: set[str] | None = None) -> bytes:
         Names the task or constant that cannot travel.
     """
     bare = copy.copy(flow)
-    for name in _SURROUNDINGS:
+    for name in SURROUNDINGS:
         if name in bare.__dict__:
             bare.__dict__[name] = None
-    return pickling.dumps(bare, f"flow {flow.name!r}", modules=modules)
+    met.tracked.clear()
+    return identified(pickling.dumps(bare, f"flow {flow.name!r}", met=met), met.tracked)
 
 
 def content_of(flow: FlowDefinition) -> str:
     """Return what ``Captured.content`` would be."""
-    return hashlib.sha256(pickle_flow(flow)).hexdigest()
+    met = pickling.Met()
+    body = pickle_flow(flow, met)
+    return _content(body, bundle_for(met.modules))
 
 
 def manifest_of(
-    flow: FlowDefinition, graph: Graph | None, values: Mapping[str, Any] | None, content: str
+    flow: FlowDefinition, graph: Graph | None, values: Mapping[str, Any] | None, content: str, bundle: Bundle | None
 ) -> dict[str, Any]:
     """Return what a flow's object says about it to readers that do not unpickle.
 
@@ -132,7 +175,9 @@ def manifest_of(
     values : mapping or None
         Parameter values of the example.
     content : str
-        sha256 of the pickled flow.
+        sha256 of the pickled flow and its bundle.
+    bundle : Bundle or None
+        The first-party code that it reaches.
     """
     environment = getattr(flow, "environment", None)
     return {
@@ -140,6 +185,7 @@ def manifest_of(
         "origin": flow.qualified_name,
         "doc": (flow.__doc__ or "").strip().partition("\n")[0],
         "content": content,
+        "code": code_facts(bundle),
         "parameters": parameters.describe(flow),
         "tasks": _tasks(flow, graph),
         "example": None if values is None else parameters.to_json(values),
@@ -192,15 +238,26 @@ def open_flow(data: bytes, where: str, seal: Seal = UNSEALED) -> Envelope:
     return envelope
 
 
-def load_flow(envelope: Envelope) -> FlowDefinition:
+def load_flow(envelope: Envelope, bundle: Bundle | None) -> FlowDefinition:
     """Unpickle the flow of a checked object.
+
+    Parameters
+    ----------
+    envelope : Envelope
+        The object.
+    bundle : Bundle or None
+        The code that its manifest names.
 
     Raises
     ------
     IncompatibleObject, MissingModule
         If its code cannot run here.
     """
-    return cast(FlowDefinition, envelope.unpickle(envelope.part("flow")))
+    check_versions(envelope.header, envelope.where)
+    with active(bundle):
+        flow = cast(FlowDefinition, envelope.unpickle(envelope.part("flow")))
+    flow.bundle = bundle
+    return flow
 
 
 def load_example(envelope: Envelope) -> dict[str, Any] | None:

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from headrace import errors, parameters
+from headrace.code.bundle import open_bundle
+from headrace.code.space import active
 from headrace.core.flow import unstable
 from headrace.errors import FlowError, HeadraceError
 from headrace.storage import sources
 from headrace.storage.capture import Captured, load_example, open_flow
-from headrace.storage.files import read_url
 
 #: seconds after which a flow's imports count as stuck.
 DEADLINE = 120.0
@@ -72,8 +73,10 @@ def check_in_fresh_interpreter(flows: Sequence[Captured]) -> None:
 
 def _frames(flows: Iterable[Captured]) -> Iterable[bytes]:
     for flow in flows:
-        yield json.dumps([flow.location, len(flow.data)]).encode() + b"\n"
+        code = flow.bundle.data if flow.bundle is not None else b""
+        yield json.dumps([flow.location, len(flow.data), len(code)]).encode() + b"\n"
         yield flow.data
+        yield code
 
 
 def _environment() -> dict[str, str]:
@@ -92,7 +95,7 @@ def _rebuilt(verdict: dict[str, Any]) -> HeadraceError:
     return cls(verdict["message"], **verdict["facts"])  # type: ignore[no-any-return]
 
 
-def check_one(location: str, data: bytes) -> dict[str, Any] | None:
+def check_one(location: str, data: bytes, code: bytes) -> dict[str, Any] | None:
     """Check one flow, in this process.
 
     Parameters
@@ -101,6 +104,8 @@ def check_one(location: str, data: bytes) -> dict[str, Any] | None:
         For messages.
     data : bytes
         Its object.
+    code : bytes
+        Its bundle; empty if it has none.
 
     Returns
     -------
@@ -111,13 +116,15 @@ def check_one(location: str, data: bytes) -> dict[str, Any] | None:
     try:
         envelope = open_flow(data, location)
         name = envelope.header["name"]
-        flow = sources.load(envelope, read_url)
-        parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
-        if sources.kind_of(envelope.header) != sources.PICKLE:
-            return None  # its graph was compared when it was loaded
-        example = load_example(envelope)
-        if example is not None:
-            _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])
+        named = sources.code_of(envelope.header)
+        bundle = open_bundle(code, **named, where=location) if named is not None else None
+        flow = sources.load(envelope, bundle)
+        with active(bundle):
+            parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
+            # The graph of a flow whose code lies elsewhere was compared when it was loaded.
+            example = load_example(envelope) if sources.kind_of(envelope.header) == sources.PICKLE else None
+            if example is not None:
+                _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])
     except HeadraceError as error:
         facts = {key: value for key, value in error.facts.items() if isinstance(value, (str, int))}
         return {"error": type(error).__name__, "message": _named(name, str(error)), "facts": facts}
@@ -147,8 +154,8 @@ def answer(source: BinaryIO) -> list[dict[str, Any] | None]:
     """
     verdicts = []
     while line := source.readline():
-        location, length = json.loads(line)
-        verdicts.append(check_one(location, source.read(length)))
+        location, length, length_of_code = json.loads(line)
+        verdicts.append(check_one(location, source.read(length), source.read(length_of_code)))
     return verdicts
 
 

@@ -10,10 +10,11 @@ import os
 from collections.abc import Mapping
 from typing import Any, Self
 
+from headrace.code.bundle import Bundle, open_bundle
 from headrace.core.flow import FlowDefinition
 from headrace.errors import AlreadyExists, EnvelopeError, NotFound
 from headrace.storage import sources
-from headrace.storage.capture import Captured, open_flow
+from headrace.storage.capture import Captured, code_key, open_flow
 from headrace.storage.catalog import Catalog
 from headrace.storage.check import check_in_fresh_interpreter
 from headrace.storage.costs import StoredCosts
@@ -69,6 +70,7 @@ class StoredFlows(Catalog):
         self.url = spec.url
         self.name = spec.name
         self._staged: dict[str, tuple[Captured, bool]] = {}
+        self._bundles: dict[str, Bundle] = {}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -131,7 +133,8 @@ class StoredFlows(Catalog):
         target, source : str
             As for `add_flow`.
         """
-        return sources.source_of(target, source, self._read_url).load(self._read_url)
+        found = sources.source_of(target, source, self._read_url)
+        return found.load(found.bundle(self._read_url))
 
     def build(self, *, check: bool = True) -> Self:
         """Check that each staged flow loads in a fresh interpreter, upload them, and return this storage.
@@ -171,7 +174,7 @@ class StoredFlows(Catalog):
         return self._loaded(self._envelope(location))
 
     def _loaded(self, envelope: Envelope) -> FlowDefinition:
-        return sources.load(envelope, self._read_url, pickles=self.spec.pickle)
+        return sources.load(envelope, self._bundle(envelope), pickles=self.spec.pickle)
 
     def _read_url(self, url: str) -> bytes:
         """The bytes at any URL; where it is of this storage's protocol, with its options."""
@@ -211,6 +214,22 @@ class StoredFlows(Catalog):
             raise nothing_at(location, self.files) from error
         return open_flow(data, location, self.files.seal)
 
+    def _bundle(self, envelope: Envelope) -> Bundle | None:
+        """The first-party code that a flow came with."""
+        code = sources.code_of(envelope.header)
+        if code is None:
+            return None
+        if envelope.where in self._staged:
+            return self._staged[envelope.where][0].bundle
+        known = self._bundles.get(code["sha256"])
+        if sources.kind_of(envelope.header) == sources.SCRIPT:
+            return sources.fetched(envelope, self._read_url, known)
+        if known is None:
+            key = code_key(envelope.header["name"], code["sha256"])
+            known = open_bundle(self.files.read(key), code["sha256"], code["modules"], key)
+            self._bundles = {code["sha256"]: known}  # the next run is probably one of the same flow
+        return known
+
     # -- uploading -------------------------------------------------------------------------------------------
 
     def _origin_here(self, name: str) -> str | None:
@@ -242,12 +261,23 @@ class StoredFlows(Catalog):
         if seen.newest is not None:
             fits(seen.newest)
         location, data = captured.location, signed(captured.data, captured.location, self.files.seal)
+        bundle = captured.bundle if captured.holds_code else None
+        if bundle is not None:  # first, so that nobody finds the flow without it
+            self._upload_code(code_key(captured.name, bundle.sha256), bundle)
         taken = self.files.create_many({location: data})
         if taken:
             self._mend(location, data)
         versions.add(captured.name, captured.sha256, captured.origin, seen, fits)
         if taken and not self.files.exists(location):  # removed, with an older version, before it was named again
             self.files.replace(location, data)
+
+    def _upload_code(self, key: str, bundle: Bundle) -> None:
+        """The name is the digest, so what is there is the same, unless it is damaged."""
+        if self.files.create_many({key: bundle.data}):
+            try:
+                open_bundle(self.files.read(key), bundle.sha256, bundle.modules, key)
+            except (EnvelopeError, NotFound):
+                self.files.replace(key, bundle.data)
 
     def _mend(self, location: str, data: bytes) -> None:
         """The name stands for the content, so what is there is the same, unless it is damaged: then it is replaced.
