@@ -36,6 +36,9 @@ PACKAGE = {
                 super().__init__(f"{weight} is more than {most}")
                 self.weight = weight
 
+        class Stone(Exception):
+            pass
+
         CALLS = []
 
         @functools.lru_cache(maxsize=None)
@@ -65,7 +68,7 @@ FLOWS = """
     from helpers import VERSION, shift
     from mill import Grain
     from mill import grain as grains
-    from mill.grain import TooCoarse
+    from mill.grain import Stone, TooCoarse
 
     @dataclass
     class Own:
@@ -117,9 +120,13 @@ FLOWS = """
     def coarse(weight):
         raise TooCoarse(weight, 3)
 
+    @hr.task
+    def stone(weight):
+        raise Stone(weight)
+
     @hr.task(trigger="all_finished")
     def rescued(value):
-        return type(value) is TooCoarse and value.weight
+        return type(value) is Stone and value.args
 
     @hr.task(isolated=True)
     def apart(grain):
@@ -194,7 +201,7 @@ FLOWS = """
     def fails(): return coarse(5)
 
     @hr.flow
-    def rescues(): return rescued(coarse(5))
+    def rescues(): return rescued(stone(5))
 
     @hr.flow
     def isolates(): return take(apart(make("rye", 7)))

@@ -48,7 +48,7 @@ ROWS = {
     "own_class": ({}, True),
     "looked_at": ({}, 7),
     "lazy_imports": ({}, {"rye": "3", "wheat": "5"}),
-    "rescues": ({}, 5),
+    "rescues": ({}, (5,)),
     "isolates": ({}, 8),
     "grows": ({}, 6),
     "awaits": ({}, 7),
@@ -287,5 +287,7 @@ def test_a_notebook_is_edited_cell_by_cell(cluster, tmp_path, autoreload):
         environment.setenv("PYTHONPATH", arriving.ROOT)
         environment.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
         NotebookClient(notebook, timeout=60, kernel_name="python3", resources=place).execute()
-    printed = [output.text.strip() for cell in notebook.cells for output in cell.outputs if "text" in output]
+    printed = [
+        output.text.strip() for cell in notebook.cells for output in cell.outputs if output.get("name") == "stdout"
+    ]
     assert printed == ["[0, 2, 4]", "[0, 10, 20]", "[10, 11, 12]"]
