@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
 
@@ -89,6 +91,17 @@ def test_objects_and_exceptions_of_the_project_reach_the_driver(projects, places
     assert projects[1].get_run(run.run_id).result() == run.result()
     error = places[place].execute(projects[1], "fails").error
     assert (type(error).__name__, error.weight, str(error)) == ("TooCoarse", 5, "5 is more than 3")
+
+
+def test_a_result_of_the_project_is_read_by_a_process_that_never_ran_it(projects, dask):
+    run = dask.execute(projects[1], "returns")
+    code = f"""
+import headrace as hr
+found = hr.Storage({projects[1].url!r}).get_run({run.run_id!r}).result()
+print(type(found).__module__, found.weight)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "mill.grain 7", done.stderr
 
 
 def test_two_versions_take_turns(projects, dask):

@@ -40,6 +40,10 @@ class Bundle:
     data: bytes
     modules: tuple[str, ...]
 
+    def facts(self) -> dict[str, Any]:
+        """Return what headers and records name it by, as JSON data."""
+        return {"sha256": self.sha256, "modules": list(self.modules)}
+
     @cached_property
     def units(self) -> dict[str, Unit]:
         """What it holds, by root."""

@@ -166,6 +166,8 @@ class FlowRunner:
             "versions": versions(),
             "digest": digest,
         }
+        if self.flow.bundle is not None:
+            facts["code"] = self.flow.bundle.facts()
         return PreparedRun(facts, plan, data, self._record, self.flow.policy, getattr(self.flow, "bundle", None))
 
     def _draw(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:

@@ -65,11 +65,6 @@ class Captured:
         return location_of(self.name, self.sha256)
 
 
-def code_facts(bundle: Bundle | None) -> dict[str, Any] | None:
-    """Return a bundle as headers and records name it."""
-    return None if bundle is None else {"sha256": bundle.sha256, "modules": list(bundle.modules)}
-
-
 def code_key(name: str, sha256: str) -> str:
     """Return the key of a bundle that a flow of this name refers to."""
     return f"flows/{name}/code/{sha256}.zip"
@@ -185,7 +180,7 @@ def manifest_of(
         "origin": flow.qualified_name,
         "doc": (flow.__doc__ or "").strip().partition("\n")[0],
         "content": content,
-        "code": code_facts(bundle),
+        "code": None if bundle is None else bundle.facts(),
         "parameters": parameters.describe(flow),
         "tasks": _tasks(flow, graph),
         "example": None if values is None else parameters.to_json(values),

@@ -354,7 +354,7 @@ def _captured_by_name(
         graph, values = None, None  # a default that has no JSON form: nothing can be compared later
     known = manifest_of(flow, graph, values, "", None)
     content = _digest_of(known)
-    where = source.data() if bundle is None else {**source.data(), "code": capture.code_facts(bundle)}
+    where = source.data() if bundle is None else {**source.data(), "code": bundle.facts()}
     header = {**known, "content": content, "imports": {}, "source": where}
     data = pack(capture.KIND, header, b"")
     return Captured(flow.name, flow.qualified_name, content, data, digest_of(data), bundle, holds_code=False)
