@@ -54,8 +54,8 @@ bench: $(VENV)/test.stamp  ## the hot path next to raw Dask
 bench-micro: $(VENV)/test.stamp  ## CPU time and bytes of the parts, without a cluster
 	$(BIN)/python -m pytest benchmarks/micro.py
 
-bench-all: $(VENV)/test.stamp  ## all benchmarks, on a machine with nothing else to do; half an hour
-	for each in hot_path coarse metg million data simulate; do $(BIN)/python -m benchmarks.$$each || exit 1; done
+bench-all: $(VENV)/test.stamp  ## all benchmarks, on a machine with nothing else to do; three quarters of an hour
+	for each in hot_path coarse metg million data simulate storage; do $(BIN)/python -m benchmarks.$$each || exit 1; done
 	$(BIN)/python -m pytest benchmarks/micro.py
 
 clean:  ## remove what the targets above made

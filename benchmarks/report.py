@@ -107,8 +107,12 @@ Quantities = dict[tuple[str, str], Quantity]  # by name of what was measured, an
 def _of_shape(shape: dict[str, Any]) -> dict[str, Quantity]:
     """By unit: what a benchmark's own file says of one graph. Times only next to raw Dask's: machines differ."""
     found: dict[str, Quantity] = {}
-    if {"raw", "headrace"} <= shape.get("seconds", {}).keys():
+    taken = shape.get("seconds", {})
+    if {"raw", "headrace"} <= taken.keys():
         found["times as quick as raw Dask"] = Quantity(ratio(shape), more=True)
+    for way in sorted(taken.keys() & {"headrace", "headrace batch"}) if "fsspec" in taken else []:
+        ratio_to_plain = median(taken["fsspec"]) / median(taken[way])
+        found[f"times as quick as plain fsspec, {way}"] = Quantity(ratio_to_plain, more=True)
     for key, unit in {"moved": "MiB moved between workers", "peak": "MiB at most in workers"}.items():
         if key in shape:
             found[unit] = Quantity(median(shape[key]["headrace"]))

@@ -212,7 +212,7 @@ def s3_server() -> Iterator[Server]:
 
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
     ours = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
-    with _environment(ours), _started(command, r"Running on (http://127\.0\.0\.1:\d+)") as (endpoint, pid):
+    with _environment(ours), started(command, r"Running on (http://127\.0\.0\.1:\d+)") as (endpoint, pid):
         options = {"key": "test-access-key", "secret": "test-secret-key", "endpoint_url": endpoint}
         client = boto3.client(
             "s3",
@@ -237,7 +237,7 @@ def gs_server() -> Iterator[Server]:
         port = probe.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}"
     command = [_fake_gcs(), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port)]
-    with _started(command, r"server started at (\S+)") as (_, pid):
+    with started(command, r"server started at (\S+)") as (_, pid):
         options = {"endpoint_url": endpoint, "token": "anon", "project": "test"}
 
         def new_url() -> str:
@@ -256,7 +256,7 @@ def abfs_server() -> Iterator[Server]:
 
     command = [azurite, "--blobHost", "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence", "--silent"]
     command += ["--skipApiVersionCheck", "--disableTelemetry"]
-    with _started(command, r"successfully listens on (http://127\.0\.0\.1:\d+)") as (endpoint, pid):
+    with started(command, r"successfully listens on (http://127\.0\.0\.1:\d+)") as (endpoint, pid):
         # The account that azurite knows, as its documentation tells everybody.
         key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
         connection = (
@@ -309,10 +309,10 @@ def sftp_server() -> Iterator[Server]:
         served = Path(folder) / "served"
         served.mkdir()
         command = [sys.executable, "-c", _SFTP, str(served)]
-        with _started(command, r"listening on (\d+ \S+ \S+)") as (said, pid):
+        with started(command, r"listening on (\d+ \S+ \S+)") as (said, pid):
             port, *key = said.split()
             known_hosts = Path(folder) / "known_hosts"
-            known_hosts.write_text(f"[127.0.0.1]:{port} {' '.join(key)}\n")
+            known_hosts.write_text(f"[127.0.0.1]:* {' '.join(key)}\n")
             options = {"username": "tester", "password": "test-password", "known_hosts": str(known_hosts)}
             base = f"sftp://127.0.0.1:{port}"
             yield Server(
@@ -328,7 +328,7 @@ def sftp_server() -> Iterator[Server]:
 def http_server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="headrace-test-") as folder:
         command = [sys.executable, "-u", "-m", "http.server", "--bind", "127.0.0.1", "--directory", folder, "0"]
-        with _started(command, r"\((http://127\.0\.0\.1:\d+)/\)") as (endpoint, pid):
+        with started(command, r"\((http://127\.0\.0\.1:\d+)/\)") as (endpoint, pid):
             yield Server(
                 new_url=lambda: f"{endpoint}/{_new_name()}/store",
                 look=lambda url: LookAtFolder(Path(folder) / url.removeprefix(f"{endpoint}/")),
@@ -362,7 +362,7 @@ def _bucket_and_root(url: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _started(command: list[str], ready: str) -> Iterator[tuple[str, int]]:
+def started(command: list[str], ready: str) -> Iterator[tuple[str, int]]:
     """Start a server that says where it listens, and kill it at the end."""
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert server.stdout is not None

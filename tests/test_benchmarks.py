@@ -2,11 +2,18 @@
 
 import copy
 import json
+import socket
+import socketserver
+import sys
+import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 
-from benchmarks import coarse, data, harness, hot_path, make_montage, metg, million, montage, report, work
+from benchmarks import coarse, data, harness, hot_path, make_montage, metg, million, montage, report, storage, work
 from benchmarks.shapes import shapes
+from tests.servers import started
 
 
 @pytest.fixture(scope="module")
@@ -147,3 +154,67 @@ def test_the_data_shapes_answer_what_numpy_answers():
         parameters = shape.parameters | {"size": 80}
         small_shape = work.moving(shape.name, shape.flow, **parameters)
         assert small_shape.flow.run(**parameters).result() == small_shape.expected()
+
+
+def test_a_delay_is_added_and_nothing_is_throttled():
+    """Each answer comes so much later, also when many are on their way, in as many pieces as they like."""
+    late, times = 0.25, 40
+    with (
+        echo() as port,
+        delayed(port, late) as front,
+        socket.create_connection(("127.0.0.1", front)) as client,
+        client.makefile("rb") as answers,
+    ):
+        for _ in range(2):  # the connection stays open
+            start = time.perf_counter()
+            client.sendall(b"one\n")
+            assert answers.readline() == b"one\n"
+            assert time.perf_counter() - start >= late
+        start = time.perf_counter()
+        for number in range(times):
+            client.sendall(b"%d\n" % number)
+            time.sleep(0.001)  # so that they are pieces of their own
+        assert [answers.readline() for _ in range(times)] == [b"%d\n" % number for number in range(times)]
+        assert late <= time.perf_counter() - start < times * late / 4
+        client.shutdown(socket.SHUT_WR)
+        assert answers.read() == b""  # the end is passed on, too
+
+
+@contextmanager
+def delayed(port, seconds):
+    command = [sys.executable, "-m", "benchmarks.delay", str(port), "--seconds", str(seconds)]
+    with started(command, r"127\.0\.0\.1:(\d+)") as (front, _):
+        yield int(front)
+
+
+@contextmanager
+def echo():
+    """A server that says what it is told."""
+
+    class Echo(socketserver.StreamRequestHandler):
+        def handle(self):
+            for line in self.rfile:
+                self.wfile.write(line)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_address[1]
+        server.shutdown()
+        thread.join()
+
+
+def test_objects_are_put_and_got_in_all_ways(tmp_path):
+    shapes = small(storage, tmp_path)
+    assert [shape["name"] for shape in shapes] == [
+        f"{where}: {verb} {what}"
+        for where in ("folder", "S3", "S3 + 30 ms")
+        for what in ("30 x 1 KB", "2 MB")
+        for verb in ("put", "get")
+    ]
+    for shape in shapes:
+        assert list(shape["seconds"]) == [way for way in storage.WAYS if shape["tasks"] > 1 or "batch" not in way]
+        if "30 ms" in shape["name"]:
+            for way, times in shape["seconds"].items():
+                rounds = 1 if "batch" in way else shape["tasks"]
+                assert min(times) >= rounds * storage.DELAY, way

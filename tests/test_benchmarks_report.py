@@ -63,6 +63,14 @@ WORSE = {
             "deep: 8 µs of the driver per task run before, 11 now",
         ],
     ),
+    "storage": (
+        shape("S3: get", seconds={"fsspec": [60.0], "headrace": [30.0], "headrace batch": [3.0], "obstore": [28.0]}),
+        shape("S3: get", seconds={"fsspec": [60.0], "headrace": [60.0], "headrace batch": [6.0], "obstore": [28.0]}),
+        [
+            "S3: get: 2 times as quick as plain fsspec, headrace before, 1 now",
+            "S3: get: 20 times as quick as plain fsspec, headrace batch before, 10 now",
+        ],
+    ),
     "micro": (
         micro(2e-5, 50),
         micro(4e-5, 100),

@@ -1,10 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import functools
+import logging
+import os
 import pickle
+import socket
+import sqlite3
 import sys
 import threading
 import types
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -27,7 +34,7 @@ def path_of(obj, what="the thing"):
     error = caught.value
     assert error.path in str(error)
     assert "_thread.lock" in str(error)
-    assert "create it inside the task" in str(error)
+    assert "inside the task" in str(error)
     assert pickle.loads(pickle.dumps(error)).path == error.path
     return error.path
 
@@ -40,6 +47,46 @@ def local_task():
         return client
 
     return load
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (threading.Lock, r"@hr.flow\(max_running=...\)"),
+        (lambda: Holder(threading.Event()), r"@hr.flow\(max_running=...\)"),
+        (lambda: open(os.devnull, "wb"), "pass its path, and open it inside the task"),  # noqa: SIM115
+        (lambda: (number for number in range(3)), "pass a list, or call what makes it"),
+        (lambda: threading.Thread(target=print), "threads, pools and event loops"),
+        (threading.local, "threads, pools and event loops"),
+        (lambda: ThreadPoolExecutor(1), "threads, pools and event loops"),
+        (asyncio.new_event_loop, "threads, pools and event loops"),
+        (socket.socket, "connect inside the task, or make it an @hr.resource"),
+        (lambda: sqlite3.connect(":memory:"), "connect inside the task, or make it an @hr.resource"),
+        (sys._getframe, "pass their text"),
+        (lambda: logging.StreamHandler(sys.stdout), "call logging.getLogger"),
+        (zlib.compressobj, "create it inside the task that uses it"),
+    ],
+)
+def test_advice_fits_what_it_is(make, told):
+    obj = make()
+    try:
+        with pytest.raises(NotPicklable, match=told):
+            pickling.dumps({"it": obj}, "the thing")
+    finally:
+        getattr(obj, "close", getattr(obj, "shutdown", lambda: None))()
+
+
+def test_advice_is_for_the_outermost_thing_that_is_known():
+    class Client(Holder):
+        pass
+
+    Client.__module__ = "distributed.client"
+    for known, told in ((Client(LOCK), "hr.get_client"), (Holder(LOCK), "max_running")):
+        with pytest.raises(NotPicklable, match=told):
+            pickling.dumps([known], "the thing")
+    Client.__module__ = "distributed_else"  # whose name only begins alike
+    with pytest.raises(NotPicklable, match="max_running"):
+        pickling.dumps([Client(LOCK)], "the thing")
 
 
 def test_round_trip():

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from headrace.errors import DamagedObject, FlowError, ForeignObject, NotPicklable
+from headrace.errors import DamagedObject, FlowError, ForeignObject, NotPicklable, UntrustedObject
+from headrace.storage.signing import VARIABLE
 from headrace.targets import Target
 
 
@@ -100,3 +101,34 @@ def test_what_cannot_be_meant(given, told):
     with pytest.raises(FlowError, match=told) as caught:
         Target(**given)
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_with_a_key_pickles_are_signed_for_their_place(tmp_path, monkeypatch):
+    target, url, other = Target("any"), str(tmp_path / "x"), str(tmp_path / "y")
+    target.write(other, 1)
+    monkeypatch.setenv(VARIABLE, "a key of 16 bytes or more")
+    target.write(url, 2)
+    assert target.read(url) == (2,)
+    with pytest.raises(UntrustedObject, match="not signed"):
+        target.read(other)
+    (tmp_path / "y").write_bytes((tmp_path / "x").read_bytes())
+    with pytest.raises(UntrustedObject, match="another place"):
+        target.read(other)
+    monkeypatch.setenv(VARIABLE, "another key of 16 bytes or more")
+    with pytest.raises(UntrustedObject, match="another key"):
+        target.read(url)
+
+
+def test_with_a_key_a_forged_value_is_no_value_that_was_there_before(tmp_path, monkeypatch):
+    target, url = Target("any"), str(tmp_path / "x")
+    target.write(url, 1)
+    monkeypatch.setenv(VARIABLE, "a key of 16 bytes or more")
+    with pytest.raises(UntrustedObject):
+        target.write(url, 2)
+
+
+def test_json_is_not_signed(tmp_path, monkeypatch):
+    target, url = Target("any"), str(tmp_path / "x.json")
+    target.write(url, 1)
+    monkeypatch.setenv(VARIABLE, "a key of 16 bytes or more")
+    assert target.read(url) == (1,)

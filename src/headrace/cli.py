@@ -7,17 +7,22 @@ go to standard error.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace import cli_runs as shown
+from headrace import cli_storages as storages
 from headrace import cli_support as support
 from headrace._version import __version__
-from headrace.errors import EnvelopeError, MissingPackage, NotFound, StorageError
+from headrace.errors import LeftOut, MissingPackage, NotFound, StorageError
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
@@ -30,7 +35,31 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-TargetText = Annotated[str, typer.Argument(metavar="URL_OR_FILE#FLOW", show_default=False)]
+TargetText = Annotated[
+    str, typer.Argument(metavar="URL_OR_FILE#FLOW", show_default=False, autocompletion=storages.complete_target)
+]
+StoredText = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL#FLOW[@VERSION]",
+        show_default=False,
+        autocompletion=storages.complete_target,
+        help="VERSION: a number (etl@3), a label (etl@prod), or the beginning of a digest (etl@ab12cd).",
+    ),
+]
+UrlOrFlow = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL[#FLOW]",
+        show_default=False,
+        autocompletion=storages.complete_target,
+        help="A folder, or any fsspec URL: s3://bucket/flows",
+    ),
+]
+Expect = Annotated[
+    str | None,
+    typer.Option(metavar="VERSION", help="Fail unless the label points at this version now; 'none': at none."),
+]
 Url = Annotated[
     str, typer.Argument(metavar="URL", show_default=False, help="A folder, or any fsspec URL: s3://bucket/flows")
 ]
@@ -50,7 +79,16 @@ StorageOptions = Annotated[
 
 def main() -> None:
     """Run the command line."""
+    warnings.showwarning = functools.partial(_warn, warnings.showwarning)
     app(prog_name="headrace")
+
+
+def _warn(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
+    """What a listing left out is news for people, not for programmers."""
+    if issubclass(category, LeftOut):
+        support.remark(str(message))
+    else:
+        otherwise(message, category, *where)
 
 
 def _show_version(wanted: bool) -> None:
@@ -88,11 +126,11 @@ def demo(
     store = support.private_storage()
     location = store.add_flow(flow)
     with support.up(support.environment_of("local", workers)) as environment:
-        run = support.run_shown(environment, store, location, values)
-        code = support.exit_code(run)
+        run = shown.run_shown(environment, store, location, values)
+        code = shown.exit_code(run)
         if code == 0:
             found = run.result()
-            support.print_facts(
+            shown.print_facts(
                 {
                     "best model": found["best"],
                     "accuracy": f"{found['accuracy']:.1%} of images that no fit has seen",
@@ -161,14 +199,14 @@ def run(
         own = support.own_environment(store.manifest(location))
     with support.up(support.environment_of(on, workers, own)) as environment:
         try:
-            done = support.run_shown(environment, store, location, values, strings=True)
+            done = shown.run_shown(environment, store, location, values, strings=True)
         except KeyboardInterrupt as error:
             if (ended := getattr(error, "run", None)) is not None:
-                support.print_facts({"run": ended.run_id, "record": support.record_of(store, ended)})
+                shown.print_facts({"run": ended.run_id, "record": shown.record_of(store, ended)})
             raise
-        code = support.exit_code(done)
-        result = {"result": support.short_result(done)} if code == 0 else {}
-        support.print_facts({**result, "run": done.run_id, "record": support.record_of(store, done)})
+        code = shown.exit_code(done)
+        result = {"result": shown.short_result(done)} if code == 0 else {}
+        shown.print_facts({**result, "run": done.run_id, "record": shown.record_of(store, done)})
     raise typer.Exit(code)
 
 
@@ -199,9 +237,9 @@ def execute() -> None:
     values = parameters.from_json(support.variable(names.PARAMETERS_VARIABLE) or {})
     run_id = os.environ.get(names.RUN_ID_VARIABLE) or None
     with support.up(support.environment_of(None, None, own)) as environment:
-        done = support.run_shown(environment, store, location, values, run_id=run_id)
+        done = shown.run_shown(environment, store, location, values, run_id=run_id)
     typer.echo(f"{done.run_id} {done.state}")
-    raise typer.Exit(support.exit_code(done))
+    raise typer.Exit(shown.exit_code(done))
 
 
 # -- storing and looking -----------------------------------------------------------------------------------------
@@ -246,50 +284,45 @@ def add(
     location = support.store_flow(store, flow, replace=replace, example=drawn, source=source)
     typer.echo(location)
     manifest = store.manifest(location)
+    name = manifest["name"]
     needed = [row["name"] for row in manifest["parameters"] if row["required"]]
-    at = support.quoted(f"{url}#{manifest['name']}")
-    line = " ".join(["headrace run", at, *(f"-p {name}=…" for name in needed)])
-    support.remark(f"stored in {store.url}; run it with\n  {line}")
+    line = " ".join(["headrace run", support.quoted(f"{url}#{name}"), *(f"-p {each}=…" for each in needed)])
+    support.remark(f"stored in {store.url} as version {store[name].number}; run it with\n  {line}")
 
 
 @app.command()
 def ls(
-    url: Url,
+    url: UrlOrFlow,
     runs: Annotated[bool, typer.Option("--runs", help="List runs instead, newest first.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many runs to list.")] = 20,
     storage_option: StorageOptions = None,
 ) -> None:
-    """List the flows in a storage, or its runs."""
-    from headrace.report.stored import print_flows
-
-    store = support.storage_of(url, storage_option, must_exist=True)
+    """List the flows in a storage (URL), the versions of one of them (URL#FLOW), or runs."""
+    place, _, flow = url.partition("#")
+    store = support.storage_of(place, storage_option, must_exist=True)
     if runs:
-        _list_runs(store, limit)
-        return
-    flows = [(name, store.versions(name)[-1].time, store.manifest(at)) for name, at in store.flows.items()]
-    if flows:
-        print_flows(support.console(), flows)
+        storages.list_runs(store, limit, flow or None)
+    elif flow:
+        storages.list_versions(store, flow)
     else:
-        support.remark(f"no flows in {store.url} yet; headrace add FILE.py:FLOW {support.quoted(url)} stores one")
+        storages.list_flows(store, url)
 
 
-def _list_runs(store: Storage, limit: int) -> None:
-    from headrace.report.stored import parse_moment, print_runs
-
-    records = store.runs()
-    rows = []
-    for record in records[:limit]:
-        try:
-            elapsed = (record.outcome or {}).get("elapsed")
-            rows.append((record.run_id, record.flow or "?", record.state, parse_moment(record.start), elapsed))
-        except (EnvelopeError, NotFound) as error:  # one that is damaged, or was just deleted, hides no others
-            support.remark(f"left out run {record.run_id}: {error}")
-    if rows:
-        print_runs(support.console(), rows)
-    elif not records:
-        support.remark(f"no runs in {store.url} yet")
-    if len(records) > limit:
-        support.remark(f"… and {len(records) - limit:,} older; --limit shows more")
+@app.command()
+def sign(
+    url: Url,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Sign also what has no signature: you vouch for who could write there.")
+    ] = False,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Sign what lies in a storage with the first key in HEADRACE_SIGNING_KEY."""
+    done = support.storage_of(url, storage_option, must_exist=True).sign_again(unsigned=unsigned)
+    for error in done.refused.values():
+        support.remark(f"left alone: {error}")
+    support.remark(f"signed {done.signed:,} objects; {done.kept:,} were signed with this key already")
+    if done.refused:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -311,7 +344,8 @@ def show(
         print_manifest(support.console(), load_flow(found).serialize(), "")
     else:
         store, location = support.stored_flow(found, storage_option)
-        print_manifest(support.console(), store.manifest(location), f"{store.url}/{location}")
+        where, version = f"{store.url}/{location}", storages.version_line(store, location)
+        print_manifest(support.console(), store.manifest(location), where, version)
 
 
 def _show_run(store: Storage, run_id: str) -> None:
@@ -327,9 +361,71 @@ def _show_run(store: Storage, run_id: str) -> None:
         "parameters": json.dumps(record.parameters, ensure_ascii=False),
         "ran on": json.dumps(record.environment, ensure_ascii=False),
     }
-    support.print_facts(facts if outcome is not None else {**facts, "state": record.state})
+    shown.print_facts(facts if outcome is not None else {**facts, "state": record.state})
     if outcome is not None:
         print_outcome(support.console(), summaries_of(outcome), state_of(outcome["state"]), outcome["elapsed"])
-        support.print_errors(
+        shown.print_errors(
             [(row["node"] or "the run", row["type"], row["message"], row["traceback"]) for row in outcome["errors"]]
         )
+
+
+# -- versions ----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def tag(
+    target: StoredText,
+    label: Annotated[str, typer.Argument(metavar="LABEL", show_default=False, help="E.g. prod.")],
+    expect: Expect = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Let a label point at a version of a flow: headrace tag s3://bucket/flows#etl@3 prod. Without @, at the newest."""
+    found = storages.target_in(target)
+    storages.tag(support.storage_of(found.place, storage_option, must_exist=True), found.flow, label, expect)
+
+
+@app.command()
+def untag(
+    target: StoredText,
+    label: Annotated[str, typer.Argument(metavar="LABEL", show_default=False)],
+    expect: Expect = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Take a label of a flow away."""
+    found = storages.target_in(target)
+    storages.untag(support.storage_of(found.place, storage_option, must_exist=True), found.flow, label, expect)
+
+
+@app.command()
+def rm(
+    target: StoredText,
+    runs: Annotated[bool, typer.Option("--runs", help="Remove the records of its runs, too.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if a label points at it, or a run of it has not ended.")
+    ] = False,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Remove a version of a flow (URL#FLOW@3), or a flow with all its versions (URL#FLOW)."""
+    found = storages.target_in(target)
+    store = support.storage_of(found.place, storage_option, must_exist=True)
+    storages.remove(store, found.flow, runs=runs, force=force)
+
+
+@app.command()
+def cp(
+    source: UrlOrFlow,
+    url: Url,
+    runs: Annotated[bool, typer.Option("--runs", help="Copy their runs that have ended, too.")] = False,
+    storage_option: StorageOptions = None,
+    to_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="As --storage-option, for the storage that is copied to."),
+    ] = None,
+) -> None:
+    """Copy flows to another storage: all (URL), one with its versions and labels (URL#FLOW), or a version (URL#FLOW@3).
+
+    What was copied before is not copied again.
+    """
+    place, _, flow = source.partition("#")
+    store = support.storage_of(place, storage_option, must_exist=True)
+    storages.copy(store, support.storage_of(url, to_option), flow or None, runs=runs)

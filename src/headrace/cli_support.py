@@ -1,4 +1,4 @@
-"""What the commands share: errors as paragraphs, ``KEY=VALUE`` texts, and a run as a terminal shows it."""
+"""What the commands share: errors as paragraphs, ``KEY=VALUE`` texts, storages and environments as typed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import json
 import logging
 import os
 import re
-import reprlib
 import shlex
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,26 +21,18 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from headrace.errors import AlreadyExists, HeadraceError, NotFound, SetupError, StorageError
+from headrace.errors import AlreadyExists, HeadraceError, NotFound, PreflightWarning, SetupError, StorageError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from headrace.environments.base import Environment
-    from headrace.execution.flowrun import FlowRun
     from headrace.flows import Flow
     from headrace.loading import Target
     from headrace.store import Storage
 
 #: Seconds within which a scheduler that is said to be there must answer.
 DEADLINE = 10.0
-#: How many failures are shown with their traceback, and how many lines of each.
-MOST_ERRORS, MOST_LINES = 3, 24
-#: Bytes up to which a result is brought here to be shown, and characters of it.
-SMALL, SHORT = 1 << 16, 500
-_SHORT = reprlib.Repr()
-_SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 20
-_SHORT.maxstring, _SHORT.maxother = 200, SHORT
 
 _HERE = str(Path(__file__).parent)
 #: typer brings its own click, or uses click's; either way this is the base of errors in what was typed.
@@ -269,7 +261,9 @@ def store_flow(
     """
     try:
         location = store.add_flow(flow, replace=replace, example=example, source=source)
-        store.build()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PreflightWarning)  # told below, with the rest
+            store.build()
     except AlreadyExists as error:
         if "origin" not in error.facts:
             raise
@@ -277,6 +271,8 @@ def store_flow(
             f"the name {error.facts['flow']!r} belongs in {store.url} to the flow of {error.facts['origin']}, and this "
             f"one is of {error.facts['asked']}; give it another name, or take the name over with headrace add --replace"
         ) from error
+    for finding in store.findings:
+        remark(f"{finding.level}: {finding}")
     return location
 
 
@@ -380,130 +376,3 @@ def _ended_by_signals() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-# -- runs --------------------------------------------------------------------------------------------------------
-
-
-def run_shown(
-    environment: Environment,
-    store: Storage,
-    location: str,
-    values: Mapping[str, Any],
-    *,
-    strings: bool = False,
-    run_id: str | None = None,
-) -> FlowRun:
-    """Run a flow with live progress, the outcome, and what failed.
-
-    Parameters
-    ----------
-    environment : Environment
-        Where.
-    store : Storage
-        Where the flow lies.
-    location : str
-        Which flow.
-    values : mapping
-        Parameters.
-    strings : bool, default False
-        Whether they are texts.
-    run_id : str, optional
-        Default: made from the time.
-    """
-    from headrace import parameters
-    from headrace.core.state import State
-    from headrace.report.console import ConsoleObserver
-    from headrace.report.ending import early_end
-
-    # Told before a cluster is brought up in vain.
-    parameters.validate(store.load(location), values, strings=strings)
-    with err_console().status(f"bringing up {environment!r} …", spinner="dots"):
-        environment.setup(store)
-    with ConsoleObserver() as observer:
-        try:
-            run = environment.execute(store, location, values, observers=[observer], strings=strings, run_id=run_id)
-        except KeyboardInterrupt as error:
-            ended: FlowRun | None = getattr(error, "run", None)
-            for line in early_end(ended.summaries()) if ended is not None else ():
-                remark(line)
-            raise
-    if run.state is State.TIMED_OUT:
-        for line in (str(run.error), *early_end(run.summaries())):
-            remark(line)
-    failures = run.failures()
-    print_errors([(label, it.type_name, it.message, it.traceback) for label, it in failures.items()])
-    if sys.stderr.isatty():
-        remark("")  # between how it went and what came of it
-    return run
-
-
-def exit_code(run: FlowRun) -> int:
-    """Return 0 only for a run that succeeded."""
-    from headrace.core.state import State
-
-    return 0 if run.state is State.SUCCESS else 1
-
-
-def print_errors(errors: Sequence[tuple[str, str, str, str]]) -> None:
-    """Print errors of task runs with their tracebacks: of one task, each type of error once.
-
-    Parameters
-    ----------
-    errors : sequence of (label, type, message, traceback)
-        In the order of the flow.
-    """
-    from rich.text import Text
-
-    alike: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
-    for label, kind, message, trace in errors:
-        alike.setdefault((label.partition("[")[0], kind), []).append((label, message, trace))
-    out = err_console()
-    for place, ((_, kind), found) in enumerate(alike.items()):
-        if place == MOST_ERRORS:
-            out.print(Text(f"\n… and {len(alike) - place:,} more kinds of errors", style="dim"))
-            break
-        label, message, trace = found[0]
-        more = f" and {len(found) - 1:,} more like it" if len(found) > 1 else ""
-        told = f"{kind}: {message}" if message else kind
-        out.print(Text.assemble("\n", (label, "bold"), f"{more} failed with ", (told, "red")), soft_wrap=True)
-        for line in _shortened(trace):
-            out.print(Text(f"  {line}", style="dim"), soft_wrap=True)
-
-
-def _shortened(trace: str) -> list[str]:
-    lines = trace.rstrip().splitlines()
-    if len(lines) <= MOST_LINES:
-        return lines
-    return [*lines[:4], f"  … {len(lines) - MOST_LINES:,} lines …", *lines[4 - MOST_LINES :]]
-
-
-def print_facts(facts: Mapping[str, str]) -> None:
-    """Print names and values, one below the other, to standard output."""
-    from rich.text import Text
-
-    out, width = console(), max(map(len, facts))
-    for name, value in facts.items():
-        out.print(Text.assemble((f"{name:<{width}}  ", "dim"), value), soft_wrap=True)
-
-
-def short_result(run: FlowRun) -> str:
-    """Return what the flow returned as a short text, without bringing a large value here for it."""
-    from headrace.errors import ValueReleased
-
-    try:
-        found = run.result_if_small(SMALL)
-    except ValueReleased as error:
-        return f"not kept: {error}"
-    if found is None:
-        return f"larger than {SMALL // 1024} kB, so it was not brought here; let the last task write it somewhere"
-    text = _SHORT.repr(found[0])
-    text = text if len(text) <= SHORT else f"{text[: SHORT - 1]}…"
-    return f"\n{text}" if "\n" in text else text
-
-
-def record_of(store: Storage, run: FlowRun) -> str:
-    """Tell where the record of a run lies."""
-    if store.url.startswith("memory:"):
-        return "not kept; --storage URL keeps the flow and the run"
-    return f"{store.url}/runs/{run.run_id}"

@@ -46,6 +46,9 @@ survives a pickle, and the standard class is a base where one fits::
     │   └── ValueReleased                     a value was asked for that is no longer kept
     ├── NotInTask(RuntimeError)               hr.context() where no task is being executed
     └── IllegalMove(AssertionError)           a bug of headrace itself; please report it
+
+Two warnings: ``LeftOut(RuntimeWarning)``, of what a listing left out because it is not good, and
+``PreflightWarning(UserWarning)``, of a build that found what may go wrong elsewhere.
 """
 
 from __future__ import annotations
@@ -248,3 +251,11 @@ class NotInTask(HeadraceError, RuntimeError):
 
 class IllegalMove(HeadraceError, AssertionError):
     """A state machine was asked for a move that its table does not hold."""
+
+
+class LeftOut(RuntimeWarning):
+    """A listing left something out that lies in the storage and is not good, so that it hides no others."""
+
+
+class PreflightWarning(UserWarning):
+    """A flow was stored, and something in it may go wrong elsewhere, or costs much."""

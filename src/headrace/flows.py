@@ -170,7 +170,7 @@ class Flow(FlowDefinition):
                 f"{{{name!r}: ...}})"
             )
         storage = self.storage or _passing_storage()
-        location = storage.add_flow(self, replace=True)
+        location = storage.stage(self, replace=True)
         return environment or self.environment or LocalEnvironment(), storage.with_live(self, location), location
 
     def bind(self, **parameters: Any) -> Bound:

@@ -20,6 +20,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, TypeVar
 
+from headrace.advice import advice_for
 from headrace.code.imports import imported_by_code
 from headrace.code.references import find, reduce_cached, reference_to
 from headrace.core.flow import FlowDefinition
@@ -220,14 +221,15 @@ def explain(obj: Any, what: str, error: Exception) -> NotPicklable:
     error : Exception
         What cloudpickle raised for the whole.
     """
-    steps, culprit, cause = _find(obj, error)
+    steps, passed, cause = _find(obj, error)
+    culprit = passed[-1]
     steps = _from_task_on([what, *steps])
     path = " → ".join(steps)
     told = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     kind = f"{type(culprit).__module__}.{type(culprit).__qualname__}".removeprefix("builtins.")
     return NotPicklable(
         f"cannot pickle {what}: {path} is of type {kind}, which cannot travel to a storage or a worker "
-        f"({told}); create it inside the task that uses it, or pass what is needed to create it",
+        f"({told}); {advice_for(passed)}",
         path=path,
     )
 
@@ -238,12 +240,13 @@ def _from_task_on(steps: list[str]) -> list[str]:
     return steps[starts[-1] :] if starts else steps
 
 
-def _find(obj: Any, error: Exception) -> tuple[list[str], Any, Exception]:
-    """The way to the smallest part that fails, that part, and its own error."""
+def _find(obj: Any, error: Exception) -> tuple[list[str], list[Any], Exception]:
+    """The way to the smallest part that fails, what is passed on it up to that part, and its own error."""
     steps: list[str] = []
+    passed = [obj]
     seen = {id(obj)}
     while len(steps) < _MAX_DEPTH:
-        for label, part in _bounded_parts(obj):
+        for label, part in parts_of(obj):
             if id(part) in seen:
                 continue
             failure = _failure(part)
@@ -251,10 +254,11 @@ def _find(obj: Any, error: Exception) -> tuple[list[str], Any, Exception]:
                 steps.append(label)
                 seen.add(id(part))
                 obj, error = part, failure
+                passed.append(part)
                 break
         else:
             break
-    return steps, obj, error
+    return steps, passed, error
 
 
 def _failure(obj: Any) -> Exception | None:
@@ -267,7 +271,14 @@ def _failure(obj: Any) -> Exception | None:
     return None
 
 
-def _bounded_parts(obj: Any) -> Iterator[Part]:
+def parts_of(obj: Any) -> Iterator[Part]:
+    """Yield the parts of an object that its pickle holds, each with words that say where it is; of many, the first.
+
+    Parameters
+    ----------
+    obj : object
+        Anything.
+    """
     try:
         for position, part in enumerate(_parts(obj)):
             if position >= _MAX_PARTS:

@@ -18,6 +18,7 @@ from headrace.core.flow import FlowDefinition
 from headrace.core.secret import Secret, secret_json
 from headrace.errors import RunError, StorageError
 from headrace.storage.costs import StoredCosts
+from headrace.storage.files import Files, private_memory
 from headrace.storage.flows import StoredFlows
 from headrace.storage.runs import RunRecord, new_run_id
 from headrace.stored import StoredFlow
@@ -40,18 +41,21 @@ class Storage(StoredFlows):
     Parameters
     ----------
     url : str or path
-        A folder, or any fsspec URL: ``s3://bucket/flows``, ``gs://…``, ``abfs://…``, ``memory://…``.
+        A folder, or any fsspec URL: ``s3://bucket/flows``, ``gs://…``, ``abfs://…``, ``sftp://…``, ``memory://…``. What
+        is read only, as ``https://…``, gives flows at full locations; records of their runs end with this process.
     storage_options : mapping, optional
         Passed to the fsspec file system, e.g. ``{"endpoint_url": …}``. Secrets among them stay in this process.
     name : str, optional
         Default: derived from the URL.
     pickle : bool, default True
-        Whether pickles are written and read. Without them, nobody who can write to the storage can run code of their
-        own where its flows run, and flows need ``source="module"`` or ``source="script"``.
+        Whether pickles are written and read. Without them, flows need ``source="module"`` or ``source="script"``. Who
+        can write to the storage can still name scripts of their own, unless there is a signing key.
     signing_keys : str, bytes, path, callable, or a list of them, optional
         Keys of which the first signs all that is written, and without a signature by one of which nothing is used: the
         key itself, the path of a file, ``"env:NAME"``, or a function or its ``"module:name"``. Default: what the
         variable ``HEADRACE_SIGNING_KEY`` holds, if it is set; an empty list: none. They never leave this process.
+    deadline : float, default 15
+        Seconds within which the store must answer; an object of many megabytes gets one more for each.
 
     Examples
     --------
@@ -89,13 +93,21 @@ class Storage(StoredFlows):
         from headrace.execution.runner import FlowRunner  # only who runs flows waits for what that needs
 
         envelope = self._envelope(location)
+        if envelope.where in self._staged:  # who runs what is staged may never build it
+            self._preflight.stand_down()
         flow = self._live.get(location)
         if flow is None:
             flow = self._loaded(envelope)
         else:
             flow.bundle = self._bundle(envelope)
-        drawn = _drawn(envelope.header)
-        return FlowRunner(flow, envelope.where, self._begin_run, drawn=drawn, pickles=self.spec.pickle)
+        return FlowRunner(
+            flow,
+            envelope.where,
+            self._begin_run,
+            drawn=_drawn(envelope.header),
+            pickles=self.spec.pickle,
+            signing=self.spec.seal.references,
+        )
 
     def with_live(self, flow: FlowDefinition, location: str) -> Storage:
         """Return this storage for one run that the flow object itself starts: that object is drawn, not its copy.
@@ -115,6 +127,8 @@ class Storage(StoredFlows):
 
     def _begin_run(self, facts: dict[str, Any]) -> RunRecord:
         run_id = facts.pop("run_id") or new_run_id()
+        if not self.files.writable:  # the run is recorded, too, but nobody else sees it
+            return RunRecord.create(Files("memory://run", filesystem=private_memory()), run_id, facts)
         costs = StoredCosts(self.hints, facts["flow"])  # read while the rest of the run begins
         return self.create_run(run_id, facts, costs)
 
@@ -137,6 +151,11 @@ class Storage(StoredFlows):
             raise StorageError(
                 f"a flow in {self.url} cannot be run by another process, because memory is not shared; "
                 "store it in a folder or a bucket"
+            )
+        if not self.files.writable:
+            raise StorageError(
+                f"a flow in {self.url} cannot be run by another process, because what became of it cannot be written "
+                "there; run it here, get_runner(...), or copy it to a folder or a bucket"
             )
         if location in self._staged:
             raise StorageError(f"{location} is not uploaded to {self.url} yet; call storage.build() first")
@@ -201,6 +220,11 @@ class EnvRunner:
             found[RUN_ID_VARIABLE] = run_id
         return found
 
+    def _shipped(self) -> dict[str, str]:
+        """The credentials of the storage, if they may travel: a child's environment stays on this machine."""
+        spec = self.storage.spec
+        return {STORAGE_OPTIONS_VARIABLE: json.dumps(spec.plain_secrets())} if spec.ship_credentials else {}
+
     def run(
         self,
         env: Mapping[str, str] | None = None,
@@ -236,7 +260,7 @@ class EnvRunner:
         run_id = new_run_id()
         said = subprocess.run(
             [sys.executable, "-m", "headrace", "execute"],
-            env={**os.environ, **self.variables(parameters, environment, run_id), **dict(env or {})},
+            env={**os.environ, **self._shipped(), **self.variables(parameters, environment, run_id), **dict(env or {})},
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace.core.flow import FlowDefinition
-from headrace.execution.runner import FlowRunner
 from headrace.report.html import stored_flow_html
 from headrace.storage.flows import StoredFlows
 from headrace.storage.resolving import Found
 from headrace.storage.runs import RunRecord
 from headrace.storage.versions import Version
+
+if TYPE_CHECKING:
+    from headrace.execution.runner import FlowRunner
 
 
 class StoredFlow:

@@ -1,8 +1,8 @@
 """Targets: where tasks keep values that outlive runs, like the files that `make` makes.
 
 A task with a target whose object is there is not executed: its value is read instead. The object is whole or absent,
-so a writer that is killed leaves nothing behind that could be taken for a value. Pickles are signed and checked with
-the keys that the task's own process finds in ``HEADRACE_SIGNING_KEY``.
+so a writer that is killed leaves nothing behind that could be taken for a value. Pickles are signed and checked where
+the task runs, with the keys that its process finds where the run's storage has them, or in ``HEADRACE_SIGNING_KEY``.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 
 from headrace import pickling
 from headrace.errors import AlreadyExists, FlowError, NodeUsedAsValue, NotFound
-from headrace.storage.confidential import without_secrets
+from headrace.storage.confidential import has_password, without_secrets
 from headrace.storage.envelope import open_envelope, pack
 from headrace.storage.files import Files
+from headrace.storage.flows import StoredFlows
 from headrace.storage.plain import plain_bytes, refusal
-from headrace.storage.signing import Seal
+from headrace.storage.signing import Seal, sources_of
 
 KIND = "value"
 
@@ -35,12 +36,15 @@ class Target:
     url : str or callable
         A path or fsspec URL. Names in braces are filled in: the task's arguments, the parameters of the run, and
         ``run_id``, ``flow_name``, ``task_name``, ``index``. Or a function that takes such names by keyword, or all of
-        them as ``**names``, and returns the URL.
+        them as ``**names``, and returns the URL. With a ``storage``, a key within it.
     format : {"pickle", "json"}, optional
         Default: JSON where the URL ends with ``.json``, else a pickle.
     storage_options : mapping, optional
         Given to the fsspec file system. Credentials do not belong here, because tasks travel: let the workers find
-        them where the provider's own tools do.
+        them where the provider's own tools do, or give a ``storage``.
+    storage : Storage, optional
+        Where values lie in place of a URL: it is reached on the workers by its URL and options, with the credentials
+        that its own ``credentials`` or ``ship_credentials`` bring there.
 
     Raises
     ------
@@ -55,6 +59,8 @@ class Target:
 
     #: whether values may be pickles
     pickles = True
+    #: where the keys are that sign pickles; empty: in the variable; None: they need not be signed
+    signing: tuple[str, ...] | None = None
 
     def __init__(
         self,
@@ -62,6 +68,7 @@ class Target:
         *,
         format: str | None = None,  # noqa: A002 - the word that people know
         storage_options: Mapping[str, Any] | None = None,
+        storage: StoredFlows | None = None,
     ) -> None:
         if not callable(url) and not (isinstance(url, str) and url):
             raise FlowError(f"a target needs a URL or a function that returns one, got {url!r}")
@@ -70,12 +77,23 @@ class Target:
         omitted = without_secrets(storage_options or {})[1]
         if omitted:
             raise FlowError(
-                f"the target {url!r} cannot hold {', '.join(omitted)}, because tasks travel and are stored; let the "
-                "workers find credentials in their own environment"
+                f"a target cannot hold {', '.join(omitted)}, because tasks travel and are stored; let the workers find "
+                "credentials in their own environment, or give storage=, a Storage with credentials='module:function'"
             )
+        if isinstance(url, str) and has_password(url):
+            raise FlowError(
+                "the URL of a target holds a password or a token, and URLs are shown and stored; leave it out"
+            )
+        if storage is not None and storage_options:
+            raise FlowError(f"the target {url!r} has a storage and storage_options; give the options to the storage")
         self.url = url
         self.format = format
         self.storage_options = dict(storage_options or {})
+        self._spec = None if storage is None else storage.spec
+        self._opened: Files | None = None  # of the storage, in this process
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_opened": None}
 
     def __repr__(self) -> str:
         return f"Target({self.url!r})"
@@ -129,7 +147,7 @@ class Target:
                 raise FlowError(
                     f"what lies at {url} is no JSON ({error}); remove it, or choose another target"
                 ) from None
-        return (open_envelope(data, _signed_as(files, key), KIND, Seal(None)).unpickle(),)
+        return (open_envelope(data, _signed_as(files, key), KIND, self._seal()).unpickle(),)
 
     def write(self, url: str, value: Any) -> Any:
         """Keep a value, and return it; the one that is there if another writer was first, so that all agree.
@@ -150,7 +168,7 @@ class Target:
 
     def _dump(self, url: str, value: Any, where: str) -> bytes:
         if not self._is_json(url):
-            return pack(KIND, {}, pickling.dumps(value, f"the value for {url}"), seal=Seal(None), where=where)
+            return pack(KIND, {}, pickling.dumps(value, f"the value for {url}"), seal=self._seal(), where=where)
         try:
             return plain_bytes(value)
         except (TypeError, ValueError) as error:
@@ -173,18 +191,49 @@ class Target:
             same._check_pickles(self.url)
         return same
 
+    def signed(self, signing: tuple[str, ...]) -> Target:
+        """Return the same target for a run whose storage has signing keys: its pickles must be signed, too.
+
+        Parameters
+        ----------
+        signing : tuple of str
+            Where the keys are; empty: in the variable of the process that runs the task.
+        """
+        same = copy.copy(self)
+        same.signing = signing
+        return same
+
+    def _seal(self) -> Seal:
+        """What signs and checks values: the keys of the target's own storage, else those of the run's."""
+        if self._spec is not None and self._spec.seal.active:
+            return self._spec.seal
+        # Without a run that has keys, too, a process that has some signs and checks.
+        return Seal(None) if self.signing is None else Seal(sources_of(self.signing) or None, lacking=True)
+
     def _check_pickles(self, url: str) -> None:
         if not self.pickles and not self._is_json(url):
             raise refusal(f"a value kept at {url} would be", "keep it as JSON: Target(..., format='json')")
 
     def _place(self, url: str) -> tuple[Files, str]:
+        if self._spec is not None:
+            if "://" in url or url.partition("/")[0] in _TAKEN:
+                raise FlowError(
+                    f"{self!r} names {url!r}, but its values lie in {self._spec.url}: give a key within it, which does "
+                    f"not begin with {', '.join(_TAKEN)}"
+                )
+            self._opened = self._opened or self._spec.open()
+            return self._opened, url
         folder, _, name = url.rpartition("/")
         options = tuple(sorted(self.storage_options.items()))
         return _files(folder or ("/" if url.startswith("/") else "."), pickle.dumps(options)), name
 
 
+#: What lies in a storage besides.
+_TAKEN = ("flows", "runs", "cache")
+
+
 def _signed_as(files: Files, key: str) -> str:
-    """What the signature of a value is for; its keys are those of the process in which the task runs."""
+    """What the signature of a value is for."""
     return f"{files.url}/{key}"
 
 

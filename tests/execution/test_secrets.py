@@ -11,9 +11,11 @@ from urllib.parse import quote
 import pytest
 
 import headrace as hr
+from headrace import redaction
 from headrace.errors import SecretNotFound
 from headrace.execution import secrets
 from headrace.execution.failure import capture, restore
+from headrace.redaction import redact
 
 VALUE = "sentinel-9d'\"\\\n ü1"
 
@@ -21,6 +23,7 @@ VALUE = "sentinel-9d'\"\\\n ü1"
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch, tmp_path):
     monkeypatch.setattr(secrets, "_KNOWN", secrets._Known())
+    monkeypatch.setattr(redaction, "_KNOWN", redaction._Known())
     monkeypatch.setattr(secrets, "_providers", list)
     monkeypatch.setenv("HEADRACE_SECRETS", str(tmp_path))
 
@@ -102,21 +105,21 @@ def test_providers_are_entry_points(tmp_path):
     "form", [str, repr, json.dumps, lambda value: quote(value, safe=""), lambda value: f"<{value}|{value}>"]
 )
 def test_forms_that_are_struck_out(form, monkeypatch):
-    assert "sentinel" in secrets.redact(form(VALUE))
+    assert "sentinel" in redact(form(VALUE))
     secrets.remember(VALUE)
-    assert "sentinel" not in secrets.redact(form(VALUE))
-    assert "***" in secrets.redact(form(VALUE))
+    assert "sentinel" not in redact(form(VALUE))
+    assert "***" in redact(form(VALUE))
 
 
 def test_a_secret_within_a_secret_leaves_nothing_over():
     secrets.remember("pass")
     secrets.remember("password-1")
-    assert secrets.redact("password-1 pass") == "*** ***"
+    assert redact("password-1 pass") == "*** ***"
 
 
 def test_short_ones_are_left_alone():
     secrets.remember("abc")
-    assert secrets.redact("abc abcd") == "abc abcd"
+    assert redact("abc abcd") == "abc abcd"
     assert not secrets.reveals("abc")
 
 

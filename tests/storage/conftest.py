@@ -1,16 +1,18 @@
-"""The three media on which the storage tests run unchanged."""
+"""The media on which the storage tests run unchanged."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-MEDIA = ("file", "memory", "s3")
+from tests.servers import CLOUDS, Server
+
+MEDIA = ("file", "memory", "s3", "gs", *(("abfs", "sftp") if CLOUDS else ()))
 
 
 @dataclass
@@ -21,11 +23,10 @@ class Medium:
 
 
 @pytest.fixture(params=MEDIA)
-def medium(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Medium]:
+def medium(request: pytest.FixtureRequest, tmp_path: Path, server_of: Callable[[str], Server]) -> Medium:
     if request.param == "file":
-        yield Medium("file", f"file://{tmp_path / 'store'}")
-    elif request.param == "memory":
-        yield Medium("memory", f"memory://store-{uuid.uuid4().hex}")
-    else:
-        server = request.getfixturevalue("s3")
-        yield Medium("s3", f"{server.new_bucket()}/deep/store", server.storage_options)
+        return Medium("file", f"file://{tmp_path / 'store'}")
+    if request.param == "memory":
+        return Medium("memory", f"memory://store-{uuid.uuid4().hex}")
+    server = server_of(request.param)
+    return Medium(request.param, server.new_url(), dict(server.storage_options))

@@ -19,6 +19,8 @@ from headrace.errors import (
     TruncatedObject,
 )
 from headrace.storage.envelope import FORMAT, check_versions, open_envelope, pack
+from headrace.storage.records import from_bytes, to_bytes
+from headrace.storage.signing import UNSEALED
 
 _SEEN: list[str] = []
 
@@ -175,6 +177,14 @@ def test_a_later_major_version_of_cloudpickle_is_refused_before_it_would_be_unpi
 def test_names_that_a_later_headrace_may_add_are_kept():
     data = pack("thing", {"later": {"deep": [1]}}, b"")
     assert open_envelope(data, "x/y", "thing").header["later"] == {"deep": [1]}
+
+
+def test_text_that_is_no_unicode():
+    header = {"doc": "half a pair: \ud83d"}
+    assert open_envelope(pack("thing", header, b""), "x", "thing").header["doc"] == header["doc"]
+    data = to_bytes(header, "x", UNSEALED)
+    assert data.isascii()
+    assert from_bytes(data, "x", UNSEALED) == header
 
 
 def test_an_unknown_python_is_refused():

@@ -159,7 +159,7 @@ def test_with_a_key_every_changed_flow_is_refused(no_unpickling):
     for name, changed in mutants(SIGNED, ROUNDS):
         for where in (FLOW.location, where_it_fits(changed)):
             with pytest.raises(EnvelopeError) as caught:
-                load_flow(open_flow(changed, where, SEAL), None)
+                load_flow(open_flow(changed, where, SEAL))
             assert str(caught.value).isprintable()
             assert len(str(caught.value)) < 600
             told[name, type(caught.value).__name__] += 1
@@ -171,7 +171,7 @@ def test_with_a_key_every_changed_flow_is_refused(no_unpickling):
 def test_without_a_key_every_changed_flow_is_refused_in_its_place(no_unpickling):
     for _, changed in mutants(FLOW.data, ROUNDS):
         with pytest.raises(EnvelopeError):
-            load_flow(open_flow(changed, FLOW.location), None)
+            load_flow(open_flow(changed, FLOW.location))
 
 
 def test_without_a_key_what_was_made_to_fit_opens_or_is_refused_and_nothing_else(no_unpickling):

@@ -9,14 +9,23 @@ import pytest
 
 import headrace as hr
 from headrace import pickling
-from headrace.errors import DamagedObject, EnvelopeError, NotPicklable, RunError, SigningKeyError, UntrustedObject
+from headrace.errors import (
+    DamagedObject,
+    EnvelopeError,
+    LeftOut,
+    NotPicklable,
+    RunError,
+    SigningKeyError,
+    UntrustedObject,
+)
 from headrace.storage.capture import load_flow, open_flow
 from headrace.storage.costs import StoredCosts
-from headrace.storage.envelope import open_envelope, pack, signed
+from headrace.storage.envelope import open_envelope, pack
 from headrace.storage.files import Files, private_memory
 from headrace.storage.records import create_record, read_record
 from headrace.storage.runs import RunRecord
 from headrace.storage.signing import UNSEALED, VARIABLE, Seal, key_id, sources_of
+from tests.cli_kit import process
 
 ONE, OTHER = "one-" + "k" * 28, "other-" + "k" * 26
 
@@ -232,33 +241,110 @@ def test_a_forged_hint_is_not_there(full):
 
 
 def test_rotation(full, url):
-    old = full
-    both = hr.Storage(url, signing_keys=[OTHER, ONE])
-    for key in both.files.list():
-        assert use(both, key)
-    new = hr.Storage(url, signing_keys=OTHER)
-    location = both.resolve("etl")
-    with pytest.raises(UntrustedObject, match="another key"):
-        new.load(location)
-    both.add_flow(etl)
-    both.build()  # what is stored again is signed again, at the same place
-    assert new.load(location).name == "etl"
-    with pytest.raises(UntrustedObject):
-        old.load(location)
-    run = both.get_runner("etl").run()
+    both, new = hr.Storage(url, signing_keys=[OTHER, ONE]), hr.Storage(url, signing_keys=OTHER)
+    before = {key: use(both, key) for key in keys_of(both)}  # the old key is accepted …
+    run = both.get_runner("etl").run()  # … and the new one signs
     assert new.get_run(run.run_id).state == "Success"
+    with pytest.raises(UntrustedObject, match="another key"):
+        new.load("etl")
+    done = both.sign_again()
+    assert done.refused == {}
+    assert done.signed >= len(before) - 1  # the run may have written the hint again
+    assert both.sign_again().signed == 0
+    for key in before:  # without the old key
+        assert use(new, key)
+        with pytest.raises(UntrustedObject):
+            use(full, key)
+    assert new.get_runner("etl").run().result() == 6
 
 
-def test_storing_a_flow_again_signs_what_was_unsigned(url):
-    keyless = filled(url, ())
-    location = keyless.resolve("etl")
-    storage = hr.Storage(url, signing_keys=ONE)
-    with pytest.raises(UntrustedObject):
-        storage.load(location)
-    data = keyless.files.read(location)
-    storage.files.replace(location, signed(data, location, storage.files.seal))
-    assert storage.load(location).name == "etl"
-    assert _unsigned(storage.files.read(location)) == data
+def test_signing_what_was_there_before_there_was_a_key(full):
+    for key in keys_of(full):
+        full.files.replace(key, _unsigned(full.files.read(key)))
+    done = full.sign_again()
+    assert done.signed == 0
+    assert {error.reason for error in done.refused.values()} == {"unsigned"}
+    done = full.sign_again(unsigned=True)
+    assert (done.signed, done.refused) == (len(keys_of(full)), {})
+    assert full.get_runner("etl").run().result() == 6
+
+
+def test_signing_again_leaves_alone_what_was_changed(full):
+    location = full.resolve("etl")
+    data = full.files.read(location)
+    full.files.replace(location, data.replace(b'"doc": ""', b'"doc": "x"'))
+    run_key = next(key for key in full.files.list("runs") if key.endswith("run.json"))
+    forged = full.files.read(run_key).replace(b"etl", b"elt")
+    full.files.replace(run_key, forged)
+    assert set(full.sign_again(unsigned=True).refused) == {location, run_key}
+    assert full.files.read(run_key) == forged
+
+
+def test_signing_needs_a_key(url):
+    with pytest.raises(SigningKeyError, match=VARIABLE):
+        hr.Storage(url).sign_again()
+
+
+def test_storing_a_damaged_flow_again_mends_and_signs_it(full):
+    location = full.resolve("etl")
+    data = full.files.read(location)
+    full.files.replace(location, _unsigned(data))
+    full.add_flow(etl)
+    full.build()
+    assert full.files.read(location) == data
+
+
+# -- junk of those who have no key ---------------------------------------------------------------------------
+
+
+def junk(full):
+    """What an attacker would like to be believed, beside what is genuine."""
+    sha256 = full.resolve("other").rpartition("/")[2].removesuffix(".flow")
+    record = b'{"sha256": "%s", "origin": "x:y", "time": "29990101T000000.000000Z"}' % sha256.encode()
+    full.files.create("flows/other/versions/00000099", record)
+    full.files.create("flows/evil/versions/00000001", record)
+    full.files.create("flows/etl/labels/prod/00000001", b'{"version": 1}')
+    full.files.create("flows/etl/labels/test", b"\x00")
+    full.files.create("runs/29990101T000000-00000000/run.json", b'{"run_id": "x", "flow": "etl"}')
+    full.files.create("runs/29990101T000000-00000001/outcome", b"\x00")
+
+
+def test_junk_hides_nothing_that_is_genuine_and_is_told(full):
+    full.tag("etl", "good", 1)
+    junk(full)
+    with pytest.warns(LeftOut, match="left out.*not signed") as told:
+        assert set(full.flows) == {"etl"}
+    assert {"'other'", "'evil'"} <= set(re.findall(r"'\w+'", " ".join(str(one.message) for one in told)))
+    with pytest.warns(LeftOut, match="prod.*not signed"):
+        assert full.labels("etl") == {"good": 1}
+    assert full.load("etl").name == "etl"
+    assert full.get_runner("etl@good").run().result() == 6
+    with pytest.raises(UntrustedObject, match="00000099"):
+        full.load("other")
+    assert full.load("other@1").name == "other"
+    assert {run.state for run in full.runs() if not run.run_id.startswith("2999")} == {"Success"}
+
+
+def test_the_commands_leave_junk_out_with_a_word(full, url, tmp_path):
+    def headrace(*args):
+        return process(*args, cwd=tmp_path, **{VARIABLE: ONE})
+
+    junk(full)
+    flows = headrace("ls", url)
+    assert flows.code == 0
+    assert "etl" in flows.out
+    assert "\nflow 'other' is left out: " in flows.err
+    assert "Warning" not in flows.err
+    runs = headrace("ls", url, "--runs")
+    assert runs.code == 0
+    assert "Success" in runs.out
+    assert "left out run 29990101T000000-00000000" in runs.err
+    shown = headrace("show", f"{url}#other")
+    assert shown.code == 2
+    assert "not signed" in shown.err
+    signed = headrace("sign", url)
+    assert signed.code == 1
+    assert "left alone: " in signed.err
 
 
 def test_the_same_content_has_the_same_location_whoever_signs_it(url, tmp_path):
@@ -284,7 +370,7 @@ def test_any_changed_byte_of_a_flow_is_refused(stored, change, no_unpickling):
             changed = bytearray(whole)
             changed[position] ^= change
             with pytest.raises(EnvelopeError):
-                load_flow(open_flow(bytes(changed), location, known), None)
+                load_flow(open_flow(bytes(changed), location, known))
 
 
 def test_any_changed_byte_with_digests_and_name_made_to_fit_is_refused_with_a_key(stored, no_unpickling):
@@ -305,9 +391,9 @@ def test_any_changed_byte_with_digests_and_name_made_to_fit_is_refused_with_a_ke
             unchanged += 1
             continue
         with pytest.raises(UntrustedObject):
-            load_flow(open_flow(forged, f"flows/etl/{digest}.flow", seal(ONE)), None)
+            load_flow(open_flow(forged, f"flows/etl/{digest}.flow", seal(ONE)))
         with pytest.raises(UntrustedObject):
-            load_flow(open_flow(forged, location, seal(ONE)), None)
+            load_flow(open_flow(forged, location, seal(ONE)))
     assert unchanged <= 64  # digits of the payload's digest, which was made to fit again
 
 
@@ -326,7 +412,7 @@ def test_cut_off_anywhere(stored, no_unpickling):
     for length in range(len(data)):
         for known in (seal(ONE), UNSEALED):
             with pytest.raises(EnvelopeError):
-                load_flow(open_flow(data[:length], location, known), None)
+                load_flow(open_flow(data[:length], location, known))
 
 
 def test_any_changed_byte_of_a_record_is_refused():
@@ -466,6 +552,44 @@ def test_a_storage_without_keys_stays_without(url, monkeypatch):
     monkeypatch.setenv(VARIABLE, ONE)
     assert not hr.Storage.deserialize(data).files.seal.active
     assert hr.Storage(url).files.seal.active
+
+
+# -- values at targets ---------------------------------------------------------------------------------------
+
+
+@hr.task(target="{where}/value")
+def made(where, n):
+    return {n}
+
+
+@hr.flow
+def keeps(where: str, n: int = 1):
+    return made(where, n)
+
+
+def kept_with(keys, tmp_path) -> tuple[hr.FlowRun, bytes]:
+    """A run of a flow that keeps a value, on workers of its own, and what lies at the target then."""
+    storage = hr.Storage(tmp_path / "store", signing_keys=keys)
+    storage.add_flow(keeps, example={"where": "x"})
+    with hr.DaskEnvironment("local", n_workers=1, threads_per_worker=1) as environment:
+        run = environment.execute(storage.build(), storage.resolve("keeps"), {"where": str(tmp_path)})
+    path = tmp_path / "value"
+    return run, path.read_bytes() if path.exists() else b""
+
+
+def test_workers_find_the_key_where_the_storage_has_it(tmp_path):
+    path = tmp_path / "key"
+    path.write_text(ONE)
+    run, data = kept_with(path, tmp_path)
+    assert run.state.label == "Success"
+    assert f"hmac-sha256:{key_id(ONE.encode())}:".encode() in data
+
+
+def test_workers_that_do_not_find_the_key_keep_nothing(tmp_path):
+    run, data = kept_with(ONE, tmp_path)
+    assert isinstance(run.error, SigningKeyError)
+    assert VARIABLE in str(run.error)
+    assert data == b""
 
 
 # -- the envelope --------------------------------------------------------------------------------------------

@@ -258,7 +258,8 @@ class TestFile:
         [
             ("no-script", "names no script"),
             ("flow.py:", "names no script"),
-            ("https://host/flow.py?sig=abc.py:etl", "goes on with a query"),
+            ("https://host/flow.py?sig=abc.py:etl", "holds a password or a token"),
+            ("https://host/flow.py?version=1.py:etl", "goes on with a query"),
             ("https://me:pw@host/flow.py:etl", "holds a password"),
             ("missing.py:etl", "no such object"),
         ],

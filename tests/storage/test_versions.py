@@ -16,6 +16,7 @@ from headrace.errors import (
     FlowError,
     NoSuchFlow,
     NotFound,
+    PickleRefused,
     UntrustedObject,
 )
 from headrace.storage.files import Files, private_memory
@@ -146,6 +147,17 @@ class TestNumbers:
         with pytest.warns(RuntimeWarning, match="flow 'bad'"):
             assert list(stored) == ["good"]
 
+    def test_a_record_that_is_not_good_hides_no_other_version(self):
+        stored = memory()
+        build(stored, 1, 2, 3)
+        stored.files.replace("flows/etl/versions/00000002", b"{")
+        with pytest.warns(RuntimeWarning, match="version 2 of flow 'etl' is left out"):
+            assert [version.number for version in stored.versions("etl")] == [1, 3]
+        for change in (lambda: stored.remove("etl@1"), lambda: stored.copy_to(memory())):
+            with pytest.raises(DamagedObject, match="flows/etl/versions/00000002"):  # it may name what would be lost
+                change()
+        assert stored.load("etl@1").name == "etl"
+
 
 class TestTexts:
     def test_all_ways_to_name_a_version(self, stored):
@@ -215,7 +227,7 @@ class TestTexts:
         assert stored.resolve("etl") == location
         assert stored.resolve(f"etl@{digest(location)[:8]}") == location
         assert stored.resolve("etl@1") != location
-        with pytest.raises(NoSuchFlow, match=r"not uploaded.*build\(\)"):
+        with pytest.raises(NoSuchFlow, match=r"staged here and not uploaded yet.*build\(\)"):
             stored.tag("etl", "prod")
 
     def test_names_with_an_at_sign_cannot_be(self):
@@ -291,6 +303,14 @@ class TestLabels:
             stored.untag("etl", "staging")
         stored.tag("etl", "staging", 2, expect=None)
         assert stored.labels("etl")["staging"] == 2
+
+    def test_the_version_may_stand_behind_the_name(self):
+        stored = memory()
+        build(stored, 1, 2)
+        stored.tag("etl@1", "prod")
+        stored.tag(f"{stored.url}#etl", "canary")
+        assert stored.labels("etl") == {"canary": 2, "prod": 1}
+        assert stored.files.children("flows") == ["etl"]
 
     def test_a_move_to_where_it_is_leaves_no_trace(self):
         stored = memory()
@@ -398,7 +418,7 @@ class TestRemove:
         stored.tag("etl", "prod")
         stored.files.create("flows/etl/costs.json", b"{}")
         stored.files.create(f"flows/etl/code/{'0' * 64}.zip", b"")
-        with pytest.raises(Conflict, match=r"flow 'etl' .*label 'prod' points at it.*force=True"):
+        with pytest.raises(Conflict, match=r"flow 'etl' .*label 'prod' points at it.*--force"):
             stored.remove("etl")
         assert len(stored.remove("etl", force=True)) == 2
         assert stored.files.list("flows/etl") == []
@@ -454,6 +474,15 @@ class TestRemove:
         assert [run.run_id for run in stored.runs()] == ["r4", "r3"]  # one that goes on stays
         assert stored.files.list("runs/r1") == []
 
+    def test_a_damaged_run_is_nobodys(self):
+        stored = memory()
+        [location] = build(stored, 1)
+        run_of(stored, "r1", location, ended=True)
+        stored.files.replace("runs/r1/run.json", b"{")
+        assert [run.run_id for run in stored.runs(5, flow="etl")] == ["r1"]  # it may be one
+        stored.remove("etl", runs=True)
+        assert [run.run_id for run in stored.runs()] == ["r1"]
+
     def test_code_goes_with_the_last_version_that_names_it(self, monkeypatch):
         from headrace.storage import capture
 
@@ -493,6 +522,7 @@ class TestRemove:
             return seen
 
         monkeypatch.setattr(Files, "delete", delete)
+        monkeypatch.setattr(Files, "delete_many", lambda self, keys: [self.delete(key) for key in keys])
         stored.remove("etl@1")
         stored.remove("etl", force=True)
         assert {text for seen in looks for text in seen} == {"etl", "etl@2", "etl@3"}
@@ -575,6 +605,32 @@ class TestCopy:
             stored.copy_to(other)
         assert other.files.list() == before
 
+    def test_what_was_removed_there_does_not_come_back(self, other):
+        stored = memory()
+        build(stored, 1, 2, 3)
+        stored.copy_to(other)
+        other.remove("etl@2")
+        build(stored, 4)
+        assert stored.copy_to(other).versions == {"etl": [4]}
+        assert [version.number for version in other.versions("etl")] == [1, 3, 4]
+
+    def test_a_storage_without_pickles_gets_none(self, tmp_path):
+        stored = memory()
+        build(stored, 1)
+        other = StoredFlows(tmp_path, pickle=False)
+        with pytest.raises(PickleRefused, match=r"flow 'etl' at .* is a pickle"):
+            stored.copy_to(other)
+        stored.add_flow("tests.environments.flows:doubled", source="module")
+        stored.build(check=False)
+        name = next(name for name in stored.flows if name != "etl")
+        for run_id, result in (("r1", None), ("r2", b"pickled")):
+            record = stored.create_run(run_id, {"flow": name, "location": stored.flows[name]})
+            record.finish({"state": "Success"}, result)
+            if result is None:
+                assert stored.copy_to(other, name, runs=True).runs == 1
+        with pytest.raises(PickleRefused, match="the result at runs/r2/outcome is a pickle"):
+            stored.copy_to(other, name, runs=True)
+
     def test_labels_that_moved_there_stay(self, other):
         stored = memory()
         build(stored, 1, 2)
@@ -615,7 +671,13 @@ class TestCopy:
                 written.append(key)
             return original(self, key, data)
 
+        def create_many(self, objects):
+            for key, data in objects.items():
+                self.create(key, data)
+            return set()
+
         monkeypatch.setattr(Files, "create", create)
+        monkeypatch.setattr(Files, "create_many", create_many)
         while fail_after < 11:
             with pytest.raises(KeyboardInterrupt):
                 stored.copy_to(other)
@@ -673,7 +735,7 @@ class TestCopy:
     def test_what_is_staged_or_missing_is_told(self, other):
         stored = memory()
         stored.add_flow(make_flow())
-        with pytest.raises(NoSuchFlow, match=r"not uploaded .*build\(\)"):
+        with pytest.raises(NoSuchFlow, match=r"not uploaded yet.*build\(\)"):
             stored.copy_to(other, "etl")
         with pytest.raises(NoSuchFlow, match="no flow 'elt'"):
             stored.copy_to(other, "elt")

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 # What merely looks like an import, in a text say, names a module that is not there, or one that travels for nothing.
 _IMPORT = re.compile(
     r"(?:^|[;:])[ \t]*(?:"
-    r"from[ \t]+(?P<base>\.*[ \t]*[\w.]*)[ \t]+import[ \t]*(?P<names>\([^)]*\)|[^\n;#(]*(?:\\\n[^\n;#(]*)*)"
-    r"|import[ \t]+(?P<modules>[^\n;#]*(?:\\\n[^\n;#]*)*))",
+    r"from[ \t]+(?P<base>\.*[ \t]*[\w.]*)[ \t]+import[ \t]*(?P<names>\([^)]*\)|[^\n;(]*)"
+    r"|import[ \t]+(?P<modules>[^\n;]*))",
     re.MULTILINE,
 )
 _CALLED = re.compile(r"""(?:import_module|__import__)\(\s*[rub]*["'](?P<name>[\w.]+)["']""")
-_COMMENT = re.compile(r"#[^\n]*")
+_NOISE = re.compile(r"#[^\n]*|\\\n")
 _IMPORT_NAME = dis.opmap["IMPORT_NAME"]
 _WORD = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 
@@ -36,7 +36,7 @@ def imported(source: bytes, package: str) -> frozenset[str]:
     frozenset of str
         Absolute names. ``from a import b`` gives both ``a`` and ``a.b``, because ``b`` may be a module.
     """
-    text = source.decode("utf-8", errors="replace")
+    text = _NOISE.sub("", source.decode("utf-8", errors="replace"))
     found: set[str] = set()
     for match in _IMPORT.finditer(text):
         if match["modules"] is not None:
@@ -47,7 +47,7 @@ def imported(source: bytes, package: str) -> frozenset[str]:
         base = absolute(name, len(dotted) - len(name), package)
         if base is not None:
             found.add(base)
-            found.update(f"{base}.{word}" for word in _first_words(_COMMENT.sub("", match["names"]).strip("() \t\n")))
+            found.update(f"{base}.{word}" for word in _first_words(match["names"].strip("() \t\n")))
     for match in _CALLED.finditer(text):
         name = match["name"].lstrip(".")
         base = absolute(name, len(match["name"]) - len(name), package)
@@ -58,7 +58,7 @@ def imported(source: bytes, package: str) -> frozenset[str]:
 
 def _first_words(text: str) -> Iterator[str]:
     """Of ``a.b as c, d``: ``a.b`` and ``d``."""
-    for piece in text.replace("\\\n", " ").split(","):
+    for piece in text.split(","):
         match = _WORD.match(piece.strip())
         if match is not None:
             yield match[0]

@@ -172,6 +172,8 @@ class Plan:
         Which nodes decide how the run ends. Default: those that are returned, and those that no other waits for.
     pickles : bool
         Whether tasks may keep their values as pickles, beyond the run.
+    signing : tuple of str, optional
+        Where workers find the keys that sign such values; empty: in their own variable. None: they may have none.
     numbers : dict of int to int
         By ``id`` of a task, its number; known where the plan was made.
     """
@@ -184,6 +186,7 @@ class Plan:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     deciding: tuple[int, ...] | None = None
     pickles: bool = True
+    signing: tuple[str, ...] | None = None
     numbers: dict[int, int] = field(default_factory=dict, repr=False, compare=False)
 
     def policy(self, node: int) -> Policy:
@@ -199,6 +202,7 @@ class Plan:
         tasks = [task.without_hooks() for task in self.tasks]
         more = {
             "deciding": self.deciding, "flow": self.flow, "parameters": self.parameters, "pickles": self.pickles,
+            "signing": self.signing,
         }  # fmt: skip
         return _from_rows, (tasks, [row_of(node) for node in self.nodes], self.result, more)
 

@@ -14,6 +14,7 @@ from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.clusters import check_answers, is_address, maker_of
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
+from headrace.storage.confidential import secret_paths
 from headrace.store import Storage
 
 #: Seconds within which a scheduler must answer and the first worker be there.
@@ -241,21 +242,33 @@ class DaskEnvironment(Environment):
             "deadline": self.deadline,
             "options": self.options,
         }
-        try:
-            same = json.loads(json.dumps(data)) == data
-        except TypeError:
-            same = False
-        if not same:
+        if secrets := list(secret_paths(self.options)):
             raise SetupError(
-                f"the options of {self!r} cannot be written down as JSON without loss: {self.options!r}; give plain "
+                f"the options of {self!r} cannot be written down, because {', '.join(secrets)} looks like a secret; "
+                "leave it to where the cluster is made, such as a Kubernetes secret or Dask's configuration"
+            )
+        lost = [name for name, value in {**data, **self.options}.items() if name != "options" and not _is_json(value)]
+        if lost:
+            raise SetupError(  # their names only: what cannot be written may hold credentials
+                f"the options of {self!r} cannot be written down as JSON without loss: {', '.join(lost)}; give plain "
                 "numbers, strings, lists and dicts with string keys"
             )
         return data
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Environment.deserialize, (self.serialize(),)
 
     @classmethod
     def _from_data(cls, data: dict[str, Any]) -> Self:
         options = data.pop("options", {})
         return super()._from_data({**data, **options})
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return bool(json.loads(json.dumps(value)) == value)
+    except (TypeError, ValueError):
+        return False
 
 
 def _root(error: BaseException) -> str:

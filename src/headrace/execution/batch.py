@@ -35,6 +35,7 @@ from headrace.execution.interrupt import Control
 from headrace.execution.loaded import LoadedNode, LoadedPlan
 from headrace.execution.sound import SOUND
 from headrace.execution.values import PASSING, Values
+from headrace.redaction import redact
 
 #: Stands for the width of a node of which a batch takes single children only.
 ANY = 1 << 62
@@ -373,7 +374,7 @@ class Execution:
             return
         if isinstance(error, Signal):  # it skipped itself, or was cancelled: neither is an error
             value = _stand_in(self.plan.plan, number, state)
-            failure = Failure(f"hr.{type(error).__name__}", secrets.redact(error.message)) if error.message else None
+            failure = Failure(f"hr.{type(error).__name__}", redact(error.message)) if error.message else None
         else:
             failure, value = capture(error)
         self.values[number][child] = value

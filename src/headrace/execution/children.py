@@ -22,7 +22,7 @@ from contextlib import suppress
 from time import perf_counter
 from typing import Any
 
-from headrace import pickling
+from headrace import entrusted, pickling
 from headrace.code.bundle import Bundle
 from headrace.core.signals import Cancelled, Crashed
 from headrace.core.task import Task
@@ -234,9 +234,8 @@ class Children:
             child, fresh = self._take()
             attempt.runs_in(child)
             function = self._functions[number] if number not in child.known else None
-            request = Request(
-                number, function, arguments, context, levels() if fresh else {}, known(), self._code if fresh else None
-            )
+            told, code = (levels(), self._code) if fresh else ({}, None)
+            request = Request(number, function, arguments, context, told, known(), entrusted.all_here(), code)
             try:
                 answer = child.ask(pickle.dumps(request), timeout)
             except Late:

@@ -19,7 +19,8 @@ from headrace.core.signals import Signal
 from headrace.core.strips import locate
 from headrace.core.task import Task
 from headrace.errors import NotInTask
-from headrace.execution.secrets import confiding, redact
+from headrace.execution.secrets import confiding
+from headrace.redaction import redact
 
 #: What fetches the arguments of a task run and calls the function.
 Call = Callable[[Any, int], Any]

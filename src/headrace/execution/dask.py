@@ -31,9 +31,11 @@ from headrace.core.plan import Plan
 from headrace.core.policy import Placement
 from headrace.core.ready import Backlog
 from headrace.core.task import Task
+from headrace.entrusted import needed_by
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.arrival import CodePlugin, plugin_name
 from headrace.execution.base import Executor, Wanted
+from headrace.execution.confided import CredentialsPlugin, check_encrypted
 from headrace.execution.demand import BACKLOG
 from headrace.execution.dynamic import Packer
 from headrace.execution.failure import capture
@@ -106,6 +108,9 @@ class DaskExecutor(Executor):
             scheduler = self.client.scheduler_info(n_workers=0)
             self._prepare_scheduler(scheduler.get("id"))
             self._nthreads = dict(self.client.nthreads())
+            if parcel := needed_by(plan):
+                check_encrypted(self.client)
+                self._bring(CredentialsPlugin(topic(run_id), parcel))
             self._bring_code()
             sha256 = self.code.sha256 if self.code is not None else None
             self._bring(PlanPlugin(run_id, plan, settings(len(self._nthreads)), sha256))
@@ -154,7 +159,7 @@ class DaskExecutor(Executor):
         if not known:
             self._bring(CodePlugin(self.code))
 
-    def _bring(self, plugin: PlanPlugin | CodePlugin) -> None:
+    def _bring(self, plugin: PlanPlugin | CodePlugin | CredentialsPlugin) -> None:
         """Bring the plan to the workers; again, if one died meanwhile, for nobody knows then which others have it."""
         self._registered = True
         end = time.monotonic() + SILENCE

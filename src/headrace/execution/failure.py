@@ -21,7 +21,7 @@ import tblib
 
 from headrace.core.events import Failure
 from headrace.errors import TaskFailed
-from headrace.execution.secrets import exposes, redact
+from headrace.redaction import exposes, redact
 
 _HERE = os.path.dirname(os.path.abspath(__file__))
 

@@ -16,11 +16,11 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-from headrace import pickling
+from headrace import entrusted, pickling
 from headrace.code.bundle import Bundle
 from headrace.code.space import space_of
 from headrace.core.secret import look_up_by
@@ -61,6 +61,8 @@ class Request(NamedTuple):
         The levels that loggers have, by name, where they are to be set.
     secrets : tuple of str
         Texts that its parent knows as secrets.
+    credentials : dict
+        Of storages, that its parent was sent; see ``headrace.entrusted``.
     code : Bundle or None
         The first-party code of the tasks, once: a child is of one plan.
     """
@@ -71,6 +73,7 @@ class Request(NamedTuple):
     context: bytes
     levels: dict[str, int]
     secrets: tuple[str, ...]
+    credentials: dict[str, Mapping[str, Any]]
     code: Bundle | None = None
 
 
@@ -168,6 +171,7 @@ class _Child:
                 logging.getLogger(name).setLevel(level)
             for secret in asked.secrets:
                 remember(secret)
+            entrusted.bring("parent", asked.credentials)
             if asked.code is not None:
                 space_of(asked.code).enter()
             if asked.function is not None:

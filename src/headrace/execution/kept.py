@@ -101,6 +101,8 @@ def check_targets(plan: Plan) -> None:
 
 def _target(given: Any, plan: Plan) -> Target:
     target = given if isinstance(given, Target) else Target(given)
+    if plan.signing is not None:
+        target = target.signed(plan.signing)
     return target if plan.pickles else target.without_pickles()
 
 

@@ -22,7 +22,7 @@ from traceback import format_exception
 from typing import Any
 
 from headrace.execution.context import POST
-from headrace.execution.secrets import redact
+from headrace.redaction import redact
 
 #: Lines, and characters, between two sendings of one process, of which there are some ten a second. A scheduler
 #: passes on some ten megabytes a second with ease; what a person reads is a ten-thousandth of that.

@@ -60,6 +60,8 @@ class FlowRunner:
         Parameters, as JSON data, for which the flow was drawn when it was stored, and the digest of that graph.
     pickles : bool, default True
         Whether tasks may keep values as pickles.
+    signing : tuple of str, optional
+        Where workers find the keys for those; see `Plan`.
     """
 
     def __init__(
@@ -70,9 +72,10 @@ class FlowRunner:
         *,
         drawn: tuple[dict[str, Any], str] | None = None,
         pickles: bool = True,
+        signing: tuple[str, ...] | None = None,
     ) -> None:
         self.flow = flow
-        self.pickles = pickles
+        self.pickles, self.signing = pickles, signing
         self.drawn = drawn
         self.location = location
         self._record = record
@@ -156,7 +159,8 @@ class FlowRunner:
         with _uncollected():
             graph, digest = self._draw(values, as_json)
             plan = make_plan(graph)
-            plan.flow, plan.parameters, plan.pickles = self.flow.name, Parameters(values), self.pickles
+            plan.flow, plan.parameters = self.flow.name, Parameters(values)
+            plan.pickles, plan.signing = self.pickles, self.signing
             check_targets(plan)
             plan, data = _packed(plan)
         facts = {

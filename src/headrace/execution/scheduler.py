@@ -24,6 +24,7 @@ from dask.utils import parse_timedelta
 from distributed import Scheduler, SchedulerPlugin
 
 from headrace.core.ready import Backlog
+from headrace.execution.confided import name_for
 from headrace.execution.demand import BACKLOG, Demand
 
 #: What every key of a batch has in it.
@@ -143,7 +144,8 @@ async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
     dask_scheduler : distributed.Scheduler
         Filled in by Dask.
     """
-    await _remove(dask_scheduler, name)
+    for plugin in (name, name_for(name)):
+        await _remove(dask_scheduler, plugin)
     runs = dask_scheduler.plugins.get(RunsPlugin.name)
     if runs is not None:
         async with runs.claiming:

@@ -1,14 +1,12 @@
-"""Secrets where tasks run: looked up by name, remembered in memory, and struck out of every text that leaves.
+"""Secrets where tasks run: looked up by name, remembered in memory, and kept from what tasks return.
 
-What was looked up in a process is known to it from then on, and nothing that it says shall hold it: ``redact`` goes
-over texts (messages, tracebacks, logs), ``exposes`` over bytes (pickled exceptions), ``reveals`` over what a task
-returned. A text of less than ``SHORTEST`` characters is not looked for, because it may stand anywhere by chance.
+What was looked up in a process is known to it from then on, and nothing that it says shall hold it: ``redaction``
+strikes it out of texts and finds it in bytes, ``reveals`` goes over what a task returned.
 """
 
 from __future__ import annotations
 
 import functools
-import json
 import os
 import threading
 import time
@@ -17,12 +15,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path, PurePath
 from typing import Any, Protocol
-from urllib.parse import quote
 
 from headrace.core.bound import Bound
 from headrace.core.secret import Secret, look_up_by
 from headrace.core.slots import parts
 from headrace.errors import SecretNotFound, SecretReturned
+from headrace.redaction import SHORTEST, know
 
 __all__ = ["Secret"]
 
@@ -30,12 +28,8 @@ __all__ = ["Secret"]
 FOLDER_VARIABLE, FOLDER = "HEADRACE_SECRETS", "/run/secrets"
 #: Entry points of this group are functions that take a name and return a text, or None.
 GROUP = "headrace.secrets"
-#: Texts shorter than this are in no danger of being told apart from others, so they are not struck out.
-SHORTEST = 4
 #: A text of at least so many characters is found inside of others that a task returns, a shorter one only alone.
 UNMISTAKABLE = 8
-#: What stands in the place of a secret.
-MASK = "***"
 #: Seconds for which a provider's answer is used again: it may cost a request.
 FRESH = 60.0
 #: How deep into what a task returned is looked.
@@ -62,21 +56,19 @@ def confiding(in_whom: Confidant) -> Iterator[None]:
 
 
 class _Known:
-    """The secrets that this process knows."""
+    """The secrets that tasks of this process have looked up."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.values: tuple[str, ...] = ()
-        self.forms: tuple[str, ...] = ()  # as they may stand in texts, the longest first
         self.answers: dict[str, tuple[float, str]] = {}  # of providers, with the time
 
     def add(self, value: str) -> None:
         if len(value) < SHORTEST or value in self.values:
             return
         with self.lock:
-            forms = {value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe="")}
             self.values = (*self.values, value)
-            self.forms = tuple(sorted({*self.forms, *forms}, key=len, reverse=True))
+        know(value)
 
 
 _KNOWN = _Known()
@@ -91,7 +83,7 @@ def remember(value: str) -> None:
 
 
 def known() -> tuple[str, ...]:
-    """The secrets that this process knows, for a child process."""
+    """The secrets that tasks of this process have looked up, for a child process."""
     return _KNOWN.values
 
 
@@ -172,25 +164,6 @@ def _providers() -> list[tuple[str, Callable[[str], object]]]:
     from importlib.metadata import entry_points
 
     return [(point.name, point.load()) for point in entry_points(group=GROUP)]
-
-
-def redact(text: str) -> str:
-    """Return a text with ``***`` in the place of each secret that this process knows.
-
-    Parameters
-    ----------
-    text : str
-        About to leave the process, or to be shown.
-    """
-    for form in _KNOWN.forms:
-        if form in text:
-            text = text.replace(form, MASK)
-    return text
-
-
-def exposes(data: bytes) -> bool:
-    """Whether bytes hold a secret that this process knows."""
-    return any(form.encode("utf-8", "surrogatepass") in data for form in _KNOWN.forms)
 
 
 def reveals(value: Any, depth: int = DEEPEST) -> bool:

@@ -19,8 +19,8 @@ from distributed.protocol.serialize import dask_deserialize, dask_serialize, pic
 from headrace.code.space import Space
 from headrace.errors import NotPicklable
 from headrace.execution.constants import Constant, Packed, pack, size_of_packed, unpack
-from headrace.execution.secrets import redact
 from headrace.execution.values import Values
+from headrace.redaction import redact
 
 #: Seconds that whoever asks for values waits for their code to be free.
 PATIENCE = 5.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.policy import Policy
@@ -26,20 +26,40 @@ _STATES = {state.label: state for state in State}
 _USUAL = {field.name: field.default for field in fields(Policy)}
 
 
-def print_flows(console: Console, flows: Sequence[tuple[str, datetime | None, Mapping[str, Any]]]) -> None:
+def print_flows(
+    console: Console, flows: Sequence[tuple[str, int, Sequence[str], datetime, Mapping[str, Any] | None]]
+) -> None:
     """Print flows as a table.
 
     Parameters
     ----------
     console : rich.console.Console
         Where to print.
-    flows : sequence of (name, time, manifest)
-        The newest version of each, and when it was stored.
+    flows : sequence of (name, number, labels, time, manifest)
+        The newest version of each: its number, the labels that point at it, when it was stored, and what it says.
     """
-    table = _table("Flow", "Stored", "Parameters", "")
-    for name, time, manifest in flows:
-        parameters = ", ".join(_signature(parameter) for parameter in manifest["parameters"])
-        _add(table, name, moment(time), parameters, _dim(manifest.get("doc") or ""))
+    table = _table("Flow", "Version", "Labels", "Age", "Parameters", "")
+    for name, number, labels, time, manifest in flows:
+        told = manifest or {"parameters": []}
+        parameters = ", ".join(_signature(parameter) for parameter in told["parameters"])
+        doc = _dim(told.get("doc") or "")
+        _add(table, name, str(number), ", ".join(labels), _kept_whole(age(time)), parameters, doc)
+    console.print(table)
+
+
+def print_versions(console: Console, versions: Sequence[tuple[int, Sequence[str], datetime, str, str]]) -> None:
+    """Print the versions of a flow as a table.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to print.
+    versions : sequence of (number, labels, time, digest, origin)
+        As they shall stand there.
+    """
+    table = _table("Version", "Labels", "Stored", "Age", "Digest", "From")
+    for number, labels, time, digest, origin in versions:
+        _add(table, str(number), ", ".join(labels), moment(time), _kept_whole(age(time)), digest, _dim(origin))
     console.print(table)
 
 
@@ -62,7 +82,7 @@ def print_runs(console: Console, runs: Sequence[tuple[str, str, str, datetime | 
     console.print(table)
 
 
-def print_manifest(console: Console, manifest: Mapping[str, Any], where: str) -> None:
+def print_manifest(console: Console, manifest: Mapping[str, Any], where: str, version: str = "") -> None:
     """Print what a flow says about itself: parameters, tasks, and its graph as a tree.
 
     Parameters
@@ -73,12 +93,16 @@ def print_manifest(console: Console, manifest: Mapping[str, Any], where: str) ->
         Of the flow.
     where : str
         Where it lies.
+    version : str, optional
+        Which version that is.
     """
     from rich.text import Text
 
     console.print(Text.assemble((manifest["name"], "bold"), ("  from ", "dim"), manifest["origin"]))
     if manifest.get("doc"):
         console.print(Text(manifest["doc"]))
+    if version:
+        console.print(Text(version))
     if where:
         console.print(Text(where, style="dim"), soft_wrap=True)
     if manifest.get("source"):
@@ -167,6 +191,21 @@ def moment(time: datetime | None) -> str:
     return "" if time is None else f"{time.astimezone():%Y-%m-%d %H:%M:%S}"
 
 
+def age(time: datetime) -> str:
+    """Return how long ago something was, roughly: ``40 s``, ``3 min``, ``5 h``, ``12 d``.
+
+    Parameters
+    ----------
+    time : datetime
+        With its zone.
+    """
+    seconds = max(0, int((datetime.now(UTC) - time).total_seconds()))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size:,} {unit}"
+    return f"{seconds} s"
+
+
 def parse_moment(text: str) -> datetime | None:
     """Return the time that a record holds, or None if there is none in it.
 
@@ -228,6 +267,12 @@ def _heading(text: str, remark: str = "") -> Any:
     from rich.text import Text
 
     return Text.assemble("\n", (text, "bold"), (f"  {remark}" if remark else "", "dim"))
+
+
+def _kept_whole(text: str) -> Any:
+    from rich.text import Text
+
+    return Text(text, no_wrap=True)
 
 
 def _dim(text: str) -> Any:

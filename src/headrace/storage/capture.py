@@ -96,11 +96,13 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
     graph = draw_twice(flow, values)[0] if values is not None else None
     example_body = None
     if values is not None:
+        before = len(met.modules)
         example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}", met=met)
-        bundle = bundle_for(met.modules)
+        bundle = bundle_for(met.modules) if len(met.modules) > before else bundle
     content = _content(body, bundle)
     header = {
-        **manifest_of(flow, graph, values, content, bundle),
+        **manifest_of(flow, graph, values, content),
+        "code": None if bundle is None else bundle.facts(),
         "imports": packages_of(_imported(met, bundle)),
     }
     parts = {"flow": body} if example_body is None else {"flow": body, "example": example_body}
@@ -126,14 +128,14 @@ def _content(body: bytes, bundle: Bundle | None) -> str:
     return hashlib.sha256(body + (bundle.sha256.encode() if bundle is not None else b"")).hexdigest()
 
 
-def pickle_flow(flow: FlowDefinition, met: pickling.Met) -> bytes:
+def pickle_flow(flow: FlowDefinition, met: pickling.Met | None = None) -> bytes:
     """Pickle a flow without its surroundings.
 
     Parameters
     ----------
     flow : FlowDefinition
         The flow.
-    met : Met
+    met : Met, optional
         Receives what it refers to.
 
     Raises
@@ -145,6 +147,7 @@ def pickle_flow(flow: FlowDefinition, met: pickling.Met) -> bytes:
     for name in SURROUNDINGS:
         if name in bare.__dict__:
             bare.__dict__[name] = None
+    met = met if met is not None else pickling.Met()
     met.tracked.clear()
     return identified(pickling.dumps(bare, f"flow {flow.name!r}", met=met), met.tracked)
 
@@ -157,7 +160,7 @@ def content_of(flow: FlowDefinition) -> str:
 
 
 def manifest_of(
-    flow: FlowDefinition, graph: Graph | None, values: Mapping[str, Any] | None, content: str, bundle: Bundle | None
+    flow: FlowDefinition, graph: Graph | None, values: Mapping[str, Any] | None, content: str
 ) -> dict[str, Any]:
     """Return what a flow's object says about it to readers that do not unpickle.
 
@@ -171,8 +174,6 @@ def manifest_of(
         Parameter values of the example.
     content : str
         sha256 of the pickled flow and its bundle.
-    bundle : Bundle or None
-        The first-party code that it reaches.
     """
     environment = getattr(flow, "environment", None)
     return {
@@ -180,7 +181,6 @@ def manifest_of(
         "origin": flow.qualified_name,
         "doc": (flow.__doc__ or "").strip().partition("\n")[0],
         "content": content,
-        "code": None if bundle is None else bundle.facts(),
         "parameters": parameters.describe(flow),
         "tasks": _tasks(flow, graph),
         "example": None if values is None else parameters.to_json(values),
@@ -233,14 +233,14 @@ def open_flow(data: bytes, where: str, seal: Seal = UNSEALED) -> Envelope:
     return envelope
 
 
-def load_flow(envelope: Envelope, bundle: Bundle | None) -> FlowDefinition:
+def load_flow(envelope: Envelope, bundle: Bundle | None = None) -> FlowDefinition:
     """Unpickle the flow of a checked object.
 
     Parameters
     ----------
     envelope : Envelope
         The object.
-    bundle : Bundle or None
+    bundle : Bundle, optional
         The code that its manifest names.
 
     Raises

@@ -88,7 +88,7 @@ class Catalog:
     def _uploaded(self, text: str) -> Found:
         found = self._find(text)
         if found.location in self._waiting():
-            raise NoSuchFlow(f"{found.location} is not uploaded to {self.url} yet; call storage.build() first")
+            raise NoSuchFlow(f"flow {found.name!r} is staged here and not uploaded yet; call storage.build() first")
         return found
 
     # -- versions --------------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class Catalog:
         name : str
             Of the flow. What was never stored has no versions.
         """
-        versions = Versions(self.files).of(name)
+        versions = Versions(self.files).of(name, strict=False)
         labels = Labels(self.files).current(name) if versions else {}
         return [_labelled(version, labels) for version in versions]
 
@@ -127,7 +127,8 @@ class Catalog:
         name : str
             Of the flow.
         """
-        return {label: change.version for label, change in sorted(Labels(self.files).current(name).items())}  # type: ignore[misc]
+        changes = sorted(Labels(self.files).current(name).items())
+        return {label: change.version for label, change in changes if change.version is not None}
 
     def label_history(self, name: str, label: str | None = None) -> list[LabelChange]:
         """Return all moves of a flow's labels, oldest first.
@@ -176,7 +177,7 @@ class Catalog:
             If the label points elsewhere than expected, or somebody else moves it at the same time; says who.
         """
         target = self._version(name, version)
-        Labels(self.files).move(name, label, target, self._expected(name, expect))
+        Labels(self.files).move(target.flow, label, target, self._expected(target.flow, expect))
         return target
 
     def untag(self, name: str, label: str, *, expect: int | str | Anything | None = ANYTHING) -> None:

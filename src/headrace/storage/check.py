@@ -1,98 +1,37 @@
-"""Whether flows load and draw in a fresh interpreter: ``python -m headrace.storage.check``.
+"""Whether flows load and draw in a fresh interpreter: what runs there, ``python -m headrace.storage.check``.
 
-The parent writes, for each flow, one line with location and length, then the object's bytes; the child
-answers with one JSON list. One child checks all flows of a build: starting Python costs more than the checks.
+The parent (``storage.preflight``) writes, for each flow, one line with location and lengths, then the bytes of the
+object and of its bundle; the child answers with one JSON object, when there is nothing more to read. It is started
+before there is something to check, so it first loads the modules that it is given, which every flow needs, and then
+waits.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import json
 import os
-import subprocess
+import select
 import sys
-import tempfile
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+import threading
+import time
 from typing import Any, BinaryIO
 
-from headrace import errors, parameters
+from headrace import parameters
 from headrace.code.bundle import open_bundle
 from headrace.code.space import active
 from headrace.core.flow import unstable
-from headrace.errors import FlowError, HeadraceError
+from headrace.errors import HeadraceError
 from headrace.storage import sources
-from headrace.storage.capture import Captured, load_example, open_flow
+from headrace.storage.capture import load_example, open_flow
+from headrace.storage.envelope import versions
+from headrace.storage.packages import findings_about
 
-#: seconds after which a flow's imports count as stuck.
-DEADLINE = 120.0
-
-
-def check_in_fresh_interpreter(flows: Sequence[Captured]) -> None:
-    """Load each flow in a new process, and draw it there if it was drawn here.
-
-    Parameters
-    ----------
-    flows : sequence of Captured
-        Which flows.
-
-    Raises
-    ------
-    MissingModule, UnstableFlow, FlowError
-        The first flow's error, if one does not load, or draws another graph than here.
-    """
-    if not flows:
-        return
-    names = ", ".join(repr(flow.name) for flow in flows)
-    with tempfile.TemporaryFile() as output:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "headrace.storage.check"],
-                input=b"".join(_frames(flows)),
-                stdout=output,
-                stderr=subprocess.PIPE,
-                env=_environment(),
-                timeout=DEADLINE,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise FlowError(
-                f"flow {names} did not load in a fresh interpreter within {DEADLINE:.0f} s; look for code at "
-                "the top of its modules that waits, and move it into tasks"
-            ) from None
-        output.seek(0)
-        answer = output.read()
-    if done.returncode != 0:
-        tail = done.stderr.decode(errors="replace").strip()[-2000:]
-        raise FlowError(
-            f"flow {names}: the fresh interpreter that was to load it ended with code {done.returncode}: {tail}"
-        )
-    for verdict in json.loads(answer):
-        if verdict is not None:
-            raise _rebuilt(verdict)
-
-
-def _frames(flows: Iterable[Captured]) -> Iterable[bytes]:
-    for flow in flows:
-        code = flow.bundle.data if flow.bundle is not None else b""
-        yield json.dumps([flow.location, len(flow.data), len(code)]).encode() + b"\n"
-        yield flow.data
-        yield code
-
-
-def _environment() -> dict[str, str]:
-    # Another hash seed makes flows that loop over sets of texts draw another order. This package must be
-    # found even where it was put on the path by hand; last, so that it hides nothing.
-    environment = dict(os.environ)
-    environment["PYTHONHASHSEED"] = "2" if environment.get("PYTHONHASHSEED") == "1" else "1"
-    root = str(Path(__file__).parents[2])
-    before = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = f"{before}{os.pathsep}{root}" if before else root
-    return environment
-
-
-def _rebuilt(verdict: dict[str, Any]) -> HeadraceError:
-    cls = getattr(errors, verdict["error"])
-    return cls(verdict["message"], **verdict["facts"])  # type: ignore[no-any-return]
+#: Seconds after which a child that is given nothing to check ends; a build that comes later starts another.
+IDLE = 30.0
+#: Seconds between looks at whether the parent is still there: a child that hangs in an import must not outlive it.
+LOOK = 0.5
 
 
 def check_one(location: str, data: bytes, code: bytes) -> dict[str, Any] | None:
@@ -121,8 +60,9 @@ def check_one(location: str, data: bytes, code: bytes) -> dict[str, Any] | None:
         flow = sources.load(envelope, bundle)
         with active(bundle):
             parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
-            # The graph of a flow whose code lies elsewhere was compared when it was loaded.
-            example = load_example(envelope) if sources.kind_of(envelope.header) == sources.PICKLE else None
+            if sources.kind_of(envelope.header) != sources.PICKLE:
+                return None  # its graph was compared when it was loaded
+            example = load_example(envelope)
             if example is not None:
                 _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])
     except HeadraceError as error:
@@ -144,7 +84,7 @@ def _named(name: str, message: str) -> str:
     return message if repr(name) in message else f"flow {name!r}: {message}"
 
 
-def answer(source: BinaryIO) -> list[dict[str, Any] | None]:
+def answer(source: BinaryIO) -> dict[str, Any]:
     """Check all flows that a stream holds.
 
     Parameters
@@ -152,20 +92,46 @@ def answer(source: BinaryIO) -> list[dict[str, Any] | None]:
     source : binary file
         As the parent writes it.
     """
-    verdicts = []
+    verdicts, before = [], set(map(_top, sys.modules))
     while line := source.readline():
         location, length, length_of_code = json.loads(line)
         verdicts.append(check_one(location, source.read(length), source.read(length_of_code)))
-    return verdicts
+    loaded = [module for name, module in list(sys.modules.items()) if _top(name) not in before]
+    return {"verdicts": verdicts, "findings": [dataclasses.asdict(each) for each in findings_about(loaded)]}
 
 
 def main() -> None:
     """Answer on standard output, where nothing that the flows print may get in between."""
     channel = os.dup(1)
     os.dup2(2, 1)
-    verdicts = answer(sys.stdin.buffer)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    _warm_up(sys.argv[1:])
+    if not select.select([sys.stdin], [], [], IDLE)[0]:
+        return
+    found = answer(sys.stdin.buffer)
     with open(channel, "w", encoding="utf-8") as output:
-        json.dump(verdicts, output)
+        json.dump(found, output)
+
+
+def _top(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def _warm_up(modules: list[str]) -> None:
+    """Do what is done once in a process, and would else be done while somebody waits."""
+    import cloudpickle  # noqa: F401
+    from pydantic import TypeAdapter
+
+    for name in modules:
+        importlib.import_module(name)
+    TypeAdapter(int)
+    versions()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK)
+    os._exit(1)
 
 
 if __name__ == "__main__":

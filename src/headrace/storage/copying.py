@@ -17,9 +17,11 @@ from headrace.storage.capture import open_flow
 from headrace.storage.envelope import open_envelope, signed
 from headrace.storage.files import Files
 from headrace.storage.labels import Labels
-from headrace.storage.records import from_bytes, to_bytes
+from headrace.storage.plain import refusal
+from headrace.storage.resigning import opened
 from headrace.storage.runs import KIND as OUTCOME
 from headrace.storage.runs import RunRecord, runs_of
+from headrace.storage.sources import PICKLE, kind_of
 from headrace.storage.versions import Version, Versions
 
 #: how many objects are held in memory at the same time.
@@ -69,16 +71,18 @@ def copy_flow(source: Files, target: Files, name: str, copied: Copied) -> None:
     Conflict
         If the other storage has another history of that flow. Nothing of it is copied then.
     """
-    ours, theirs = Versions(source).of(name), {version.number: version for version in Versions(target).of(name)}
+    there = Versions(target)
+    ours, theirs = Versions(source).of(name), {version.number: version for version in there.of(name)}
     for version in ours:
         other = theirs.get(version.number)
         if other is not None and other.sha256 != version.sha256:
             raise _another_history(name, source, target, version, other)
-    missing = [version for version in ours if version.number not in theirs]
+    known = {*theirs, *there.removed(name)}  # what was removed there does not come back
+    missing = [version for version in ours if version.number not in known]
     _copy_objects(source, target, name, missing, copied)
-    for version in missing:
-        if Versions(target).copy(name, version):
-            copied.versions.setdefault(name, []).append(version.number)
+    added = there.take_over(name, missing)
+    if added:
+        copied.versions[name] = added
     kept = Labels(target).copy(name, Labels(source))
     if kept:
         copied.labels_kept[name] = kept
@@ -106,7 +110,7 @@ def copy_runs(source: Files, target: Files, name: str, copied: Copied) -> None:
             continue
         # The first object last: without it, the run is not listed.
         for keys in [*_batches(key for key in source.list(f"runs/{run.run_id}") if key != first), [first]]:
-            objects = {key: _checked_of_run(source, target, key, data) for key, data in _in_order(source, keys)}
+            objects = {key: _run_object(source, target, key, data) for key, data in _in_order(source, keys)}
             target.create_many(objects)
         copied.runs += 1
 
@@ -119,6 +123,8 @@ def _copy_objects(source: Files, target: Files, name: str, versions: Iterable[Ve
         code: set[str] = set()
         for location, data in flows.items():
             header = open_flow(data, location, source.seal).header
+            if kind_of(header) == PICKLE and not target.pickles:
+                raise refusal(f"flow {name!r} at {location} is", "store it with source='module' or source='script'")
             if header.get("code"):
                 code.add(f"flows/{name}/code/{header['code']['sha256']}.zip")
         _copy_code(source, target, code, copied)  # before the flows that name it
@@ -139,14 +145,13 @@ def _write(target: Files, objects: dict[str, bytes], copied: Copied) -> None:
     copied.size += sum(len(data) for key, data in objects.items() if key not in taken)
 
 
-def _checked_of_run(source: Files, target: Files, key: str, data: bytes) -> bytes:
+def _run_object(source: Files, target: Files, key: str, data: bytes) -> bytes:
     """An object of a run, intact, and signed as the other storage wants it."""
-    last = key.rpartition("/")[2]
-    if last == "run.json":
-        return to_bytes(from_bytes(data, key, source.seal), key, target.seal)
-    if last == OUTCOME:
-        open_envelope(data, key, OUTCOME, source.seal)
-        return signed(data, key, target.seal)
+    data = opened(key, data, source.seal, target.seal)
+    if key.endswith("/outcome") and not target.pickles:
+        header = open_envelope(data, key, OUTCOME).header
+        if header["has_result"] and header.get("result_format") != "json":
+            raise refusal(f"the result at {key} is", "copy without runs")
     return data
 
 

@@ -144,7 +144,7 @@ def pack(
     }
     # Not all indented: that is written by Python, not by C, and a run of thousands of nodes would wait for it.
     lines = [json.dumps({name: value}, ensure_ascii=False)[1:-1] for name, value in full.items()]
-    text = "{{\n {}\n}}".format(",\n ".join(lines)).encode()
+    text = "{{\n {}\n}}".format(",\n ".join(lines)).encode(errors="backslashreplace")  # as JSON writes it, too
     digest = hashlib.sha256(text).hexdigest()
     return b"%s%d\n%s%s\n%s" % (_MAGIC, FORMAT, _second_line(len(text), digest, seal, where), text, payload)
 

@@ -15,7 +15,9 @@ from pathlib import PurePosixPath
 from typing import Any, NoReturn
 
 from headrace.errors import AlreadyExists, HeadraceError, NotFound, NotPicklable, StorageError
-from headrace.storage.confidential import has_password, secret_texts
+from headrace.storage.concealed import Secrets
+from headrace.storage.confidential import has_password, merged, secret_texts
+from headrace.storage.credentials import Renewing, ask
 from headrace.storage.media import DEADLINE, PROTOCOLS, Keys, Medium, open_medium, private_memory
 from headrace.storage.media.medium import Place
 from headrace.storage.signing import UNSEALED, Seal
@@ -46,7 +48,8 @@ def normal_url(url: str | os.PathLike[str]) -> str:
         raise StorageError("a storage needs a URL, got an empty text; give e.g. 's3://bucket/flows' or 'flows'")
     if has_password(text):
         raise StorageError(
-            "the URL of the storage holds a password, and URLs get written down; give it in storage_options instead"
+            "the URL of the storage holds a password or a token, and URLs get written down; give it in storage_options "
+            "instead"
         )
     if "::" in text:
         raise StorageError(
@@ -80,6 +83,8 @@ class Files:
         Use this one instead of making one from the URL's protocol and the options.
     hint : str, optional
         Added to the message when access is denied.
+    credentials : str, optional
+        Name of a provider of further options; see `headrace.storage.credentials`.
     seal : Seal, optional
         What signs and checks objects; for whoever writes and reads them, not used here. Default: no keys.
     deadline : float, default 15
@@ -97,6 +102,7 @@ class Files:
         filesystem: Any = None,
         *,
         hint: str = "",
+        credentials: str = "",
         seal: Seal = UNSEALED,
         deadline: float = DEADLINE,
     ) -> None:
@@ -105,15 +111,28 @@ class Files:
         self._hint = f"; {hint}" if hint else ""
         self._deadline = deadline
         options = dict(storage_options or {})
-        self._secrets = tuple(secret_texts(options))
+        self._secrets = Secrets()
+
+        def opened(options: Mapping[str, Any]) -> Medium:
+            self._secrets.add(secret_texts(options))
+            return open_medium(Place(self.url, options, deadline, filesystem))
+
         with self._translated("open the storage"):
-            self._medium: Medium = open_medium(Place(self.url, options, deadline, filesystem))
+            if credentials and filesystem is None:
+                self._medium: Medium = Renewing(lambda: merged(options, ask(credentials)), opened)
+            else:
+                self._medium = opened(options)
 
     def __repr__(self) -> str:
         return f"<Files {self.url}>"
 
     def __reduce__(self) -> NoReturn:
         raise NotPicklable(f"{self!r} holds credentials, so it does not travel; pickle or serialize the storage")
+
+    @property
+    def writable(self) -> bool:
+        """Whether objects can be created there: not by HTTP, say."""
+        return self._medium.writable
 
     def read(self, key: str) -> bytes:
         """Return an object's bytes.
@@ -131,8 +150,8 @@ class Files:
         """Write a new object, exclusively.
 
         A store may do what it was asked and lose the answer. It is asked again then, and says that the object is
-        there: if it holds the same bytes, it counts as created here. So writers of which only one may win must write
-        different bytes.
+        there. Object stores keep a mark beside it that tells whose it is; elsewhere, over SFTP that is, it counts as
+        created here if it holds the same bytes. So writers of which only one may win must write different bytes.
 
         Raises
         ------
@@ -235,14 +254,16 @@ class Files:
         self, verb: str, asked: str, calls: Mapping[str, tuple[Any, ...]], expected: type[HeadraceError]
     ) -> dict[str, Any]:
         """Ask the medium many times; return what came of each, and raise the first error that was not expected."""
-        outcomes = self._medium.each(verb, [(self._place(key), *more) for key, more in calls.items()])
+        todo = [(self._place(key), *more) for key, more in calls.items()]
+        with self._translated(f"{asked} {len(todo)} objects"):
+            outcomes = self._medium.each(verb, todo)
         found: dict[str, Any] = {}
         for key, outcome in zip(calls, outcomes, strict=True):
             found[key] = outcome
             if isinstance(outcome, Exception):
                 found[key] = self._translate(outcome, f"{asked} {key!r}")
                 if not isinstance(found[key], expected) or names_no_bucket(outcome):
-                    raise found[key] from outcome
+                    self._raise(found[key], outcome)
         return found
 
     def _place(self, key: str) -> str:
@@ -259,11 +280,18 @@ class Files:
             translated = self._translate(error, asked)
             if translated is error:
                 raise
-            raise translated from error
+            self._raise(translated, error)
+
+    def _raise(self, translated: HeadraceError, error: Exception) -> NoReturn:
+        cause = self._secrets.cause(error)
+        try:
+            raise translated from cause
+        finally:
+            translated.__context__ = cause  # and not what Python puts there, which may hold a secret
 
     def _translate(self, error: Exception, asked: str) -> HeadraceError:
         return translate(
-            error, asked=asked, url=self.url, hint=self._hint, secrets=self._secrets, deadline=self._deadline
+            error, asked=asked, url=self.url, hint=self._hint, secrets=self._secrets.forms, deadline=self._deadline
         )
 
 

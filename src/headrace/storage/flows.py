@@ -7,19 +7,23 @@ named by its sha256, and each time it becomes current, a small record is added, 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 from headrace.code.bundle import Bundle, open_bundle
 from headrace.core.flow import FlowDefinition
-from headrace.errors import AlreadyExists, EnvelopeError, NotFound
+from headrace.errors import AlreadyExists, EnvelopeError, FlowError, NotFound
 from headrace.storage import sources
 from headrace.storage.capture import Captured, code_key, open_flow
 from headrace.storage.catalog import Catalog
-from headrace.storage.check import check_in_fresh_interpreter
+from headrace.storage.contents import large_parts, refuse_secrets
 from headrace.storage.costs import StoredCosts
+from headrace.storage.credentials import provider_name
 from headrace.storage.envelope import Envelope, signed
-from headrace.storage.files import Files, read_url
+from headrace.storage.files import DEADLINE, read_url
+from headrace.storage.findings import Finding, distinct, warn
+from headrace.storage.preflight import PATIENCE, Preflight
+from headrace.storage.resigning import SignedAgain, sign_again
 from headrace.storage.resolving import LOCATION, nothing_at
 from headrace.storage.runs import RunRecord, runs_of
 from headrace.storage.signing import KeySources, sources_of
@@ -39,13 +43,22 @@ class StoredFlows(Catalog):
     name : str, optional
         Default: derived from the URL.
     pickle : bool, default True
-        Whether pickles are written and read. Without them, nobody who can write to the storage can run code of their
-        own where its flows run, and flows need ``source="module"`` or ``source="script"``.
+        Whether pickles are written and read. Without them, flows need ``source="module"`` or ``source="script"``. Who
+        can write to the storage can still name scripts of their own, unless there is a signing key.
     filesystem : fsspec file system, optional
         Use this one instead of making one.
+    credentials : str or callable, optional
+        Who gives further storage options, secret ones, in whichever process needs them: a function without arguments,
+        by its name ``"package.module:function"``, or an entry point of the group ``headrace.credentials``. Called when
+        they are first needed, and again when access is denied.
+    ship_credentials : bool, default False
+        Whether the secrets among ``storage_options`` may go to the workers of a run that needs this storage, into their
+        memory and over encrypted connections only. Else, workers find credentials themselves.
     signing_keys : str, bytes, path, callable, or a list of them, optional
         Sign what is written, and refuse what is not signed; see `headrace.storage.signing.sources_of`. Default: the
         variable ``HEADRACE_SIGNING_KEY``; an empty list: no keys.
+    deadline : float, default 15
+        Seconds within which the store must answer; large objects get more.
     """
 
     def __init__(
@@ -56,21 +69,35 @@ class StoredFlows(Catalog):
         name: str | None = None,
         pickle: bool = True,
         filesystem: Any = None,
+        credentials: str | Callable[[], Mapping[str, Any]] | None = None,
+        ship_credentials: bool = False,
         signing_keys: KeySources | None = None,
+        deadline: float = DEADLINE,
     ) -> None:
-        keys = sources_of(signing_keys)
-        spec = StorageSpec(os.fspath(url), name or "", dict(storage_options or {}), pickle=pickle, signing_keys=keys)
+        spec = StorageSpec(
+            os.fspath(url),
+            name or "",
+            dict(storage_options or {}),
+            credentials=provider_name(credentials),
+            ship_credentials=ship_credentials,
+            pickle=pickle,
+            signing_keys=sources_of(signing_keys),
+            deadline=deadline,
+        )
         self._open(spec, filesystem)
 
     def _open(self, spec: StorageSpec, filesystem: Any = None) -> None:
         self.spec = spec
-        self.files = Files(spec.url, spec.storage_options, filesystem, hint=spec.hint, seal=spec.seal)
-        self.files.pickles = spec.pickle
+        self.files = spec.open(filesystem)
         self.hints = self.files  # where hints lie; `Flow.run` keeps them longer than the rest
         self.url = spec.url
         self.name = spec.name
         self._staged: dict[str, tuple[Captured, bool]] = {}
         self._bundles: dict[str, Bundle] = {}
+        self._noticed: dict[str, list[Finding]] = {}  # about what is staged
+        self._preflight = Preflight()
+        #: what the last `build` has noticed about its flows
+        self.findings: tuple[Finding, ...] = ()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -116,6 +143,32 @@ class StoredFlows(Catalog):
         NotPicklable, ParameterError, UnstableFlow
             If it cannot be stored, or does not always draw the same graph.
         """
+        location = self.stage(flow, replace=replace, example=example, source=source)
+        self._preflight.prepare(type(flow).__module__)
+        captured = self._staged[location][0]
+        try:
+            refuse_secrets(flow, captured)
+        except FlowError:
+            del self._staged[location]
+            raise
+        self._noticed[location] = large_parts(flow, captured)
+        return location
+
+    def stage(
+        self,
+        flow: FlowDefinition | str,
+        *,
+        replace: bool = False,
+        example: Mapping[str, Any] | None = None,
+        source: str | None = None,
+    ) -> str:
+        """Capture a flow that is executed at once, and maybe never uploaded.
+
+        Parameters
+        ----------
+        flow, replace, example, source
+            As for `add_flow`, which makes ready for `build` besides.
+        """
         kind = source or (sources.PICKLE if self.spec.pickle else sources.MODULE)
         captured = sources.captured(flow, kind, example, self._read_url, pickles=self.spec.pickle)
         if not replace:
@@ -136,13 +189,17 @@ class StoredFlows(Catalog):
         found = sources.source_of(target, source, self._read_url)
         return found.load(found.bundle(self._read_url))
 
-    def build(self, *, check: bool = True) -> Self:
+    def build(self, *, check: bool = True, deadline: float = PATIENCE) -> Self:
         """Check that each staged flow loads in a fresh interpreter, upload them, and return this storage.
+
+        What else was noticed is in ``findings``; of what may go wrong elsewhere, a ``PreflightWarning`` warns.
 
         Parameters
         ----------
         check : bool, default True
             Whether to check; who builds many flows, one by one, may have checked them elsewhere.
+        deadline : float, default 120.0
+            Seconds within which the flows must load.
 
         Raises
         ------
@@ -150,11 +207,13 @@ class StoredFlows(Catalog):
             If a flow does not load, or draws another graph there. Nothing is uploaded then.
         """
         staged = list(self._staged.items())
-        if check:
-            check_in_fresh_interpreter([captured for _, (captured, _) in staged])
+        found = self._preflight.check([captured for _, (captured, _) in staged], deadline) if check else []
+        noticed = [each for location, _ in staged for each in self._noticed.pop(location, ())]
+        self.findings = tuple(distinct(noticed + found))
         for location, (captured, replace) in staged:
             self._upload(captured, replace=replace)
             self._staged.pop(location, None)
+        warn(self.findings, stacklevel=2)
         return self
 
     def load(self, location: str) -> FlowDefinition:
@@ -291,6 +350,26 @@ class StoredFlows(Catalog):
             found = None
         if found is None or not seal.is_newest(found.signature):
             self.files.replace(location, data)
+
+    def sign_again(self, *, unsigned: bool = False) -> SignedAgain:
+        """Sign all that lies here with the first signing key: after a new one was put before the old one.
+
+        Parameters
+        ----------
+        unsigned : bool, default False
+            Whether to sign also what has no signature. Then you vouch for whoever could write here until now.
+
+        Returns
+        -------
+        SignedAgain
+            How many objects were signed, and those that are not trusted, which were left alone.
+
+        Raises
+        ------
+        SigningKeyError
+            If there is no key.
+        """
+        return sign_again(self.files, unsigned=unsigned)
 
     # -- as data ---------------------------------------------------------------------------------------------
 

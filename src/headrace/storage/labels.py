@@ -11,12 +11,13 @@ import difflib
 import getpass
 import re
 import socket
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from headrace.errors import AlreadyExists, Conflict, EnvelopeError, FlowError, NoSuchFlow
+from headrace.errors import AlreadyExists, Conflict, EnvelopeError, FlowError, LeftOut, NoSuchFlow
 from headrace.storage.capture import location_of
 from headrace.storage.envelope import versions as software
 from headrace.storage.files import Files
@@ -83,7 +84,10 @@ class Labels:
         return self.of_all([name])[name]
 
     def of_all(self, names: Sequence[str]) -> dict[str, dict[str, LabelChange]]:
-        """Return where each label of some flows points now, by flow and label: one listing for each, many at once."""
+        """Return where each label of some flows points now, by flow and label: one listing for each, many at once.
+
+        A label whose last record is not good is left out with a warning: it must not hide the others.
+        """
         newest: dict[tuple[str, str], str] = {}
         for name, listed in zip(names, all_at_once(self._listed, names), strict=True):
             newest.update(((name, label), key) for label, _, key in listed)  # in order, so the last one stays
@@ -91,7 +95,11 @@ class Labels:
         found: dict[str, dict[str, LabelChange]] = {name: {} for name in names}
         for (name, label), key in newest.items():
             if key in facts:  # else the flow was removed meanwhile
-                change = _change(name, label, key, facts[key])
+                try:
+                    change = _change(name, label, key, facts[key])
+                except EnvelopeError as error:
+                    warnings.warn(f"a label is left out: {error}", LeftOut, stacklevel=4)
+                    continue
                 if change.version is not None:
                     found[name][label] = change
         return found
@@ -224,7 +232,7 @@ class Labels:
         expected = "no version" if expect is None else f"version {expect}"
         return Conflict(
             f"label {label!r} of flow {name!r} in {self._files.url} was expected to point at {expected}, but {points}"
-            f"{who}; look at storage.labels({name!r}), and decide again",
+            f"{who}; decide again, knowing that",
             label=label,
             version=last.version if last is not None else None,
         )

@@ -84,7 +84,7 @@ def to_bytes(facts: Mapping[str, Any], where: str, seal: Seal) -> bytes:
     """
     if not facts or "signature" in facts:
         raise ValueError("a record holds facts, and none of them is called signature")
-    data = json.dumps(facts, indent=1, ensure_ascii=False).encode(errors="surrogatepass")
+    data = json.dumps(facts, indent=1, ensure_ascii=False).encode(errors="backslashreplace")  # as JSON writes it, too
     signature = seal.sign(where, hashlib.sha256(data).hexdigest())
     return data.removesuffix(b"\n}") + _BEFORE + signature.encode() + _AFTER if signature else data
 

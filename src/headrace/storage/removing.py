@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from headrace.errors import Conflict
+from headrace.errors import Conflict, EnvelopeError
 from headrace.storage.capture import open_flow
 from headrace.storage.files import Files
 from headrace.storage.labels import Labels
@@ -45,20 +45,26 @@ def check_unused(files: Files, name: str, removed: Iterable[Version], *, whole: 
     labels = sorted(label for label, change in Labels(files).current(name).items() if change.version in numbers)
     if labels:
         raise Conflict(
-            f"{begin}, because {_told('label', labels)} at it; move or untag them, or say force=True, which takes the "
-            "labels away",
+            f"{begin}, because {_told('label', labels)} at it; move or untag them, or force it "
+            "(force=True; --force), which takes the labels away",
             labels=labels,
         )
     locations = {version.location for version in removed}
-    going_on = [
-        run for run in runs_of(files, limit=NEWEST_RUNS, flow=name) if run.location in locations and run.outcome is None
-    ]
+    newest = runs_of(files, limit=NEWEST_RUNS)
+    going_on = [run for run in newest if _location(run) in locations and run.outcome is None]
     if going_on:
         raise Conflict(
             f"{begin}, because run {going_on[0].run_id} of it has not ended, or its driver died; wait for its end, or "
-            "say force=True",
+            "force it (force=True; --force)",
             run_id=going_on[0].run_id,
         )
+
+
+def _location(run: RunRecord) -> str | None:
+    try:
+        return run.location
+    except EnvelopeError:
+        return None  # a damaged record tells of no flow, and holds none
 
 
 def remove_versions(files: Files, name: str, removed: Iterable[Version]) -> None:
@@ -97,7 +103,9 @@ def remove_runs(files: Files, name: str, locations: Iterable[str] | None) -> Non
     """Remove the runs of a flow, or only those of some of its versions; those that have not ended stay."""
     wanted = None if locations is None else set(locations)
     for run in runs_of(files, flow=name):
-        if (wanted is None or run.location in wanted) and run.outcome is not None:
+        location = _location(run) or ""
+        is_meant = location.startswith(f"flows/{name}/") if wanted is None else location in wanted
+        if is_meant and run.outcome is not None:
             files.delete(RunRecord.key_of(run.run_id))  # without it, it is not listed any more
             files.delete_many(files.list(f"runs/{run.run_id}"))
 

@@ -113,14 +113,19 @@ class Seal:
         return bool(self._keys)
 
     @property
+    def references(self) -> tuple[str, ...] | None:
+        """Where other processes find the same keys; empty: in their variable; None: there are none."""
+        return tuple(references_of(self._sources) or ()) if self.active else None
+
+    @property
     def _keys(self) -> tuple[tuple[str, bytes], ...]:
         """(id, key), the one that signs first."""
         if self._found is None:
             keys = self._look_up()
             if self._lacking and not keys:
                 raise SigningKeyError(
-                    "the storage signs with a key that was not written down with it, and this process does not "
-                    f"have it: set {VARIABLE} here, or give it again, deserialize(..., signing_keys=...)"
+                    "what the storage holds is signed with a key that does not travel with it, and this process does "
+                    f"not have it: set {VARIABLE} here, or give it again, deserialize(..., signing_keys=...)"
                 )
             self._found = tuple((key_id(key), key) for key in keys)
         return self._found
@@ -280,8 +285,8 @@ def _checked(key: Any, place: str) -> bytes:
 
 def _unsigned(where: str) -> UntrustedObject:
     return UntrustedObject(
-        f"{where} is not signed, and this storage has a signing key, so nothing of it was used; if you know who wrote "
-        "it, have them write it again with the key; see docs/security.md",
+        f"{where} is not signed, and this storage has a signing key, so nothing of it was used; find out who "
+        "wrote it, and delete it, or, if all that is unsigned there is your own: headrace sign URL --unsigned",
         reason="unsigned",
     )
 
@@ -289,7 +294,7 @@ def _unsigned(where: str) -> UntrustedObject:
 def _other_key(where: str, found: str, known: list[str]) -> UntrustedObject:
     return UntrustedObject(
         f"{where} is signed by another key (id {found}) than those that are trusted here (id {', '.join(known)}), so "
-        "nothing of it was used; add that key to the end of the list if you trust it, or write the object again",
+        "nothing of it was used; if you trust that key, put it behind the first one, and: headrace sign URL",
         reason="other key",
         key_id=found,
     )

@@ -352,7 +352,7 @@ def _captured_by_name(
                 "pickle of them; give plain values, or parameters with annotations that make them of plain values"
             )
         graph, values = None, None  # a default that has no JSON form: nothing can be compared later
-    known = manifest_of(flow, graph, values, "", None)
+    known = manifest_of(flow, graph, values, "")
     content = _digest_of(known)
     where = source.data() if bundle is None else {**source.data(), "code": bundle.facts()}
     header = {**known, "content": content, "imports": {}, "source": where}
@@ -372,7 +372,7 @@ def contents_of(flow: FlowDefinition) -> set[str]:
     """Return what ``Captured.content`` would be: of its pickle, and of what is known of it without its code."""
     values = parameters.example_values(flow)
     graph = flow.draw(values) if values is not None else None
-    return {capture.content_of(flow), _digest_of(manifest_of(flow, graph, values, "", None))}
+    return {capture.content_of(flow), _digest_of(manifest_of(flow, graph, values, ""))}
 
 
 def _digest_again(flow: FlowDefinition, values: Mapping[str, Any]) -> str | None:

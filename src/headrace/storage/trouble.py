@@ -6,11 +6,18 @@ The packages are known by the names of their exceptions only, so that none of th
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from headrace.errors import AccessDenied, AlreadyExists, HeadraceError, NotFound, StorageError, Unreachable
 
 _NO_CREDENTIALS = {"NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError", "TokenRetrievalError"}
+_NO_CREDENTIALS_WORDS = ("anonymous caller", "must provide either a connection_string or account_name")
+_AWS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE,"
+_GOOGLE = "GOOGLE_APPLICATION_CREDENTIALS"
+_AZURE = "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or AZURE_STORAGE_CONNECTION_STRING,"
+_CREDENTIALS = {
+    "s3": _AWS, "s3a": _AWS, "gs": _GOOGLE, "gcs": _GOOGLE, "abfs": _AZURE, "abfss": _AZURE, "az": _AZURE,
+}  # fmt: skip
 _DENIED = _NO_CREDENTIALS | {
     "PermissionError", "UnauthorizedSSOTokenError", "ProfileNotFound", "ClientAuthenticationError", "RefreshError",
     "PermissionDenied", "SFTPPermissionDenied",
@@ -18,7 +25,7 @@ _DENIED = _NO_CREDENTIALS | {
 _DENIED_WORDS = (
     "accessdenied", "access denied", "forbidden", "invalidaccesskeyid", "signaturedoesnotmatch",
     "unauthorized", "expiredtoken", "invalidtoken", "authenticationfailed", "invalid credentials",
-    "authorizationpermissionmismatch", "(403)", "(401)",
+    "authorizationpermissionmismatch", "(403)", "(401)", *_NO_CREDENTIALS_WORDS,
 )  # fmt: skip
 _UNREACHABLE = {
     "ConnectionError", "TimeoutError", "FSTimeoutError", "gaierror", "EndpointConnectionError",
@@ -35,7 +42,7 @@ _MISSING = {"FileNotFoundError", "ResourceNotFoundError", "NotADirectoryError", 
 _PRESENT = {"FileExistsError", "ResourceExistsError"}
 _PRESENT_WORDS = ("(preconditionfailed)",)
 #: where the packages put the HTTP status of an answer.
-_STATUS = ("status_code", "code", "status")
+_STATUS = ("status_code", "status", "code")
 #: of a store that may answer a moment later; 409 is what S3 says to two conditional puts at once.
 _BUSY_STATUS = {408, 409, 425, 429, 500, 502, 503, 504}
 _BUSY_WORDS = ("ebusy", "serviceunavailable", "slowdown", "internalerror", "serverbusy", "conditionalrequestconflict")
@@ -71,7 +78,7 @@ def meaning(error: Exception) -> type[HeadraceError]:
         return StorageError
     if names & _DENIED or _status(error) in (401, 403) or any(word in words for word in _DENIED_WORDS):
         return AccessDenied
-    if names & _UNREACHABLE or _is_busy(error):
+    if names & _UNREACHABLE or is_busy(error):
         return Unreachable
     return StorageError
 
@@ -124,13 +131,10 @@ def _missing(error: Exception, asked: str, url: str, told: str) -> str:
 
 
 def _denied(error: Exception, url: str, told: str) -> str:
-    if _names(error) & _NO_CREDENTIALS or "anonymous caller" in _words(error):
-        return (
-            f"found no credentials for {url}; set those of the provider in the environment (for S3: "
-            "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; for Google: "
-            "GOOGLE_APPLICATION_CREDENTIALS), or give storage_options"
-        )
-    return f"{url} refuses access ({told}); check the credentials and their permissions"
+    if not (_names(error) & _NO_CREDENTIALS or any(word in _words(error) for word in _NO_CREDENTIALS_WORDS)):
+        return f"{url} refuses access ({told}); check the credentials and their permissions"
+    where = _CREDENTIALS.get(url.partition("://")[0], "those of the provider")
+    return f"found no credentials for {url}; set {where} in the environment, or give storage_options"
 
 
 def _unreachable(error: Exception, url: str, told: str, deadline: float) -> str:
@@ -142,7 +146,7 @@ def _unreachable(error: Exception, url: str, told: str, deadline: float) -> str:
             f"{url} does not answer, because nothing listens there ({told}); check the address and port, and "
             "storage_options"
         )
-    if _is_busy(error):
+    if is_busy(error):
         return f"{url} is too busy to answer, also when asked again ({told}); try again later"
     within = f" within {deadline:g} s" if deadline and isinstance(error, TimeoutError) else ""
     return f"{url} does not answer{within} ({told}); check the network, the address and storage_options, then try again"
@@ -161,10 +165,19 @@ def _words(error: BaseException) -> str:
 
 
 def _status(error: Exception) -> int | None:
-    return next((found for name in _STATUS if isinstance(found := getattr(error, name, None), int)), None)
+    """The HTTP status of the answer that an exception tells of."""
+    for link in chain(error):
+        found = next((code for name in _STATUS if isinstance(code := getattr(link, name, None), int)), None)
+        response = getattr(link, "response", None)
+        if found is None and isinstance(response, Mapping):  # botocore's
+            found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        if found is not None:
+            return found
+    return None
 
 
-def _is_busy(error: Exception) -> bool:
+def is_busy(error: Exception) -> bool:
+    """Whether a store answered that it cannot answer now."""
     if getattr(error, "errno", None) in (errno.EBUSY, errno.EREMOTEIO) or _status(error) in _BUSY_STATUS:
         return True
     words = _words(error)

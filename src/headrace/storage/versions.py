@@ -17,11 +17,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from headrace.errors import AlreadyExists, EnvelopeError, NoSuchFlow
+from headrace.errors import AlreadyExists, EnvelopeError, LeftOut, NoSuchFlow
 from headrace.storage.capture import location_of
 from headrace.storage.envelope import versions as software
 from headrace.storage.files import Files
-from headrace.storage.records import create_record, read_records
+from headrace.storage.records import create_record, read_records, to_bytes
 
 #: how many listings are asked for at the same time.
 AT_ONCE = 16
@@ -60,8 +60,13 @@ class Version:
     labels: tuple[str, ...] = ()
 
     @property
+    def flow(self) -> str:
+        """The flow's name."""
+        return self.location.split("/")[1]
+
+    @property
     def sha256(self) -> str:
-        """Of the flow's object."""
+        """Of the flow's object, which stands in its location."""
         return self.location.rpartition("/")[2].removesuffix(".flow")
 
 
@@ -109,10 +114,18 @@ class Versions:
         """Return the names below which anything of a flow lies; one that is being stored may have no version yet."""
         return self._files.children("flows")
 
-    def of(self, name: str) -> list[Version]:
-        """Return the versions of a flow, oldest first, without their labels."""
+    def of(self, name: str, *, strict: bool = True) -> list[Version]:
+        """Return the versions of a flow, oldest first, without their labels.
+
+        Parameters
+        ----------
+        name : str
+            Of the flow.
+        strict : bool, default True
+            Whether a record that is not good is an error. Else it is left out with a warning: for those who look only.
+        """
         listed = self._listed(name)
-        return self._read(name, {number: listed.kept[number] for number in sorted(listed.kept)})
+        return self._read(name, {number: listed.kept[number] for number in sorted(listed.kept)}, strict=strict)
 
     def newest(self, names: Iterable[str]) -> dict[str, Version]:
         """Return the newest versions of flows by name, of those that have any.
@@ -133,7 +146,7 @@ class Versions:
                 try:
                     found[name] = _version(name, number, key, facts[key])
                 except EnvelopeError as error:
-                    warnings.warn(f"flow {name!r} is left out: {error}", RuntimeWarning, stacklevel=4)
+                    warnings.warn(f"flow {name!r} is left out: {error}", LeftOut, stacklevel=4)
         return found
 
     def see(self, name: str) -> Seen:
@@ -207,21 +220,26 @@ class Versions:
             else:
                 return version
 
-    def copy(self, name: str, version: Version) -> bool:
-        """Write a version with its own number and time; return whether it was new here.
+    def take_over(self, name: str, versions: Sequence[Version]) -> list[int]:
+        """Write versions of another storage with their own numbers and times; return the numbers that were new here.
 
         Raises
         ------
         AlreadyExists
-            If another content has the number.
+            If another content has taken one of the numbers meanwhile.
         """
-        try:
-            create_record(self._files, _key(name, version.number), _facts(version))
-        except AlreadyExists:
-            if self.get(name, version.number).sha256 != version.sha256:
-                raise
-            return False
-        return True
+        by_key = {_key(name, version.number): version for version in versions}
+        taken = self._files.create_many(
+            {key: to_bytes(_facts(version), key, self._files.seal) for key, version in by_key.items()}
+        )
+        for key in sorted(taken):
+            if self.get(name, by_key[key].number).sha256 != by_key[key].sha256:
+                raise AlreadyExists(f"{key} in {self._files.url} was written by somebody else meanwhile; copy again")
+        return [version.number for key, version in by_key.items() if key not in taken]
+
+    def removed(self, name: str) -> frozenset[int]:
+        """Return the numbers of the versions that were removed."""
+        return self._listed(name).removed
 
     def mark_removed(self, name: str, numbers: Iterable[int]) -> None:
         """Remove versions in one moment each; their numbers stay taken."""
@@ -250,9 +268,20 @@ class Versions:
                 kept[int(match[1])] = f"{folder}/{match[0]}"
         return _Listed({number: key for number, key in kept.items() if number not in removed}, frozenset(removed))
 
-    def _read(self, name: str, keys: dict[int, str]) -> list[Version]:
+    def _read(self, name: str, keys: dict[int, str], *, strict: bool = True) -> list[Version]:
         facts = read_records(self._files, keys.values())
-        return [_version(name, number, key, facts[key]) for number, key in keys.items() if key in facts]
+        found = []
+        for number, key in keys.items():
+            if key in facts:  # else the flow was removed meanwhile
+                try:
+                    found.append(_version(name, number, key, facts[key]))
+                except EnvelopeError as error:
+                    if strict:
+                        raise
+                    warnings.warn(
+                        f"version {number} of flow {name!r} is left out: {error}", RuntimeWarning, stacklevel=4
+                    )
+        return found
 
 
 def all_at_once(function: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:

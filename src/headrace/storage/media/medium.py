@@ -48,6 +48,11 @@ class Place:
 class Medium(Protocol):
     """Objects by key, relative to one URL. Errors may be anyone's."""
 
+    @property
+    def writable(self) -> bool:
+        """Whether it takes more than reading."""
+        ...
+
     def read(self, key: str) -> bytes:
         """Return the bytes of an object."""
         ...
@@ -90,6 +95,8 @@ class Medium(Protocol):
 
 class OneByOne:
     """A medium that answers so quickly that nothing is won by asking it twice at a time."""
+
+    writable = True
 
     def each(self, verb: str, calls: Sequence[tuple[Any, ...]]) -> Outcomes:
         """Ask one verb many times."""

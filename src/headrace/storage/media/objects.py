@@ -9,9 +9,10 @@ pages of keys directly.
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from headrace._version import __version__
 from headrace.storage.media.medium import Keys, Place
 from headrace.storage.media.opening import filesystem_class, make_filesystem
 from headrace.storage.media.remote import Remote
@@ -19,6 +20,8 @@ from headrace.storage.media.remote import Remote
 #: bytes up to which an object is written by one request, which leaves nothing behind if it is cut off. Beyond, it goes
 #: in pieces, and a killed process leaves an unfinished upload, which only the bucket's life-cycle rules remove.
 PIECE = 2**30
+#: name of what is kept beside an object of which creation put it there
+_MARK = "writer"
 
 
 class ObjectStore(Remote):
@@ -26,6 +29,8 @@ class ObjectStore(Remote):
 
     #: for ``_pipe_file``
     writing: dict[str, Any] = {}  # noqa: RUF012 - never changed
+    #: the option of ``_pipe_file`` for what is to be kept beside an object
+    beside = "metadata"
     #: for ``_cat_file``
     reading: dict[str, Any] = {}  # noqa: RUF012
 
@@ -45,8 +50,16 @@ class ObjectStore(Remote):
     async def _read(self, key: str) -> bytes:
         return bytes(await self.filesystem._cat_file(self._at(key), **self.reading))
 
-    async def _create(self, key: str, data: bytes) -> None:
-        await self.filesystem._pipe_file(self._at(key), data, mode="create", **self.writing)
+    async def _create(self, key: str, data: bytes, mark: str) -> None:
+        options = {**self.writing, self.beside: {_MARK: mark}}
+        await self.filesystem._pipe_file(self._at(key), data, mode="create", **options)
+
+    async def _is_own(self, key: str, data: bytes, mark: str) -> bool:
+        return (await self._beside(key)).get(_MARK) == mark
+
+    async def _beside(self, key: str) -> Mapping[str, str]:
+        """What the store keeps beside an object, by name."""
+        raise NotImplementedError
 
     async def _replace(self, key: str, data: bytes) -> None:
         await self.filesystem._pipe_file(self._at(key), data, **self.writing)
@@ -68,6 +81,8 @@ class ObjectStore(Remote):
 class S3(ObjectStore):
     """Amazon S3 and what speaks its language, through s3fs."""
 
+    resends = True  # aiohttp does, if the request is a PUT
+    beside = "Metadata"
     writing = {"chunksize": PIECE}  # noqa: RUF012
     # Read in one piece, or s3fs asks for the size first: one round trip less.
     reading = {"max_concurrency": 1}  # noqa: RUF012
@@ -78,15 +93,23 @@ class S3(ObjectStore):
             "read_timeout": place.deadline,
             "retries": {"total_max_attempts": 1},
             "max_pool_connections": self.concurrency,
+            # Access logs tell who asked; and botocore composes its own for each request, a tenth of what that costs.
+            "user_agent": f"headrace/{__version__}",
         }
         config = {**ours, **(place.options.get("config_kwargs") or {})}
         options = {"use_listings_cache": False, **place.options, "config_kwargs": config}
         place = Place(place.url, options, place.deadline, place.filesystem)
         return make_filesystem(place, _quick_s3(filesystem_class(place, "'headrace[s3]'")))
 
+    async def _beside(self, key: str) -> Mapping[str, str]:
+        return dict((await self._head(key))["Metadata"])
+
     async def _size(self, key: str) -> int:
+        return int((await self._head(key))["ContentLength"])
+
+    async def _head(self, key: str) -> Any:
         bucket, name, _ = self.filesystem.split_path(self._at(key))
-        return int((await self.filesystem._call_s3("head_object", Bucket=bucket, Key=name))["ContentLength"])
+        return await self.filesystem._call_s3("head_object", Bucket=bucket, Key=name)
 
     async def _names(self, begin: str, *, deep: bool) -> AsyncIterator[Keys]:
         more: dict[str, str] = {} if deep else {"Delimiter": "/"}
@@ -129,6 +152,9 @@ class GCS(ObjectStore):
         filesystem_class(place, "'headrace[gcs]'")
         return make_filesystem(place, _quick_gcs(), ours)
 
+    async def _beside(self, key: str) -> Mapping[str, str]:
+        return dict((await self.filesystem._get_object(self._at(key))).get("metadata") or {})
+
     async def _size(self, key: str) -> int:
         return int((await self.filesystem._get_object(self._at(key)))["size"])
 
@@ -160,13 +186,27 @@ def _quick_gcs() -> Any:
 class Azure(ObjectStore):
     """Azure blobs, through adlfs."""
 
+    resends = True  # as for S3
+
     def _open(self, place: Place) -> Any:
         cls = filesystem_class(place, "'headrace[azure]'")
         return make_filesystem(place, _quick_azure(cls), {"use_listings_cache": False})
 
-    async def _size(self, key: str) -> int:
+    async def _create(self, key: str, data: bytes, mark: str) -> None:
+        # adlfs passes no marks on. What it says by default of each object, is said here, too.
+        async with self._blob(key) as blob:
+            await blob.upload_blob(data, overwrite=False, metadata={"is_directory": "false", _MARK: mark})
+
+    async def _beside(self, key: str) -> Mapping[str, str]:
+        async with self._blob(key) as blob:
+            return dict((await blob.get_blob_properties()).metadata or {})
+
+    def _blob(self, key: str) -> Any:
         container, name, _ = self.filesystem.split_path(self._at(key))
-        async with self.filesystem.service_client.get_blob_client(container, name) as blob:
+        return self.filesystem.service_client.get_blob_client(container, name)
+
+    async def _size(self, key: str) -> int:
+        async with self._blob(key) as blob:
             found = await blob.get_blob_properties()
         if _is_folder(found):
             raise FileNotFoundError(key)

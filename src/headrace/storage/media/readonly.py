@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -13,18 +15,19 @@ from headrace.storage.media.medium import Keys, Place
 from headrace.storage.media.opening import filesystem_class, make_filesystem
 from headrace.storage.media.remote import Remote
 
-_REMEDY = "write through a folder, s3, gs, abfs or sftp"
+_REMEDY = "to store something, use a folder, s3, gs, abfs or sftp"
 
 
 class ReadOnly(Remote):
     """Refuses what changes something."""
 
+    writable = False
     why = ""
 
     def _refuse(self, what: str) -> StorageError:
         return StorageError(f"cannot {what} in {self.url}: {self.why}")
 
-    async def _create(self, key: str, data: bytes) -> None:
+    async def _create(self, key: str, data: bytes, mark: str) -> None:
         raise self._refuse(f"create {key!r}")
 
     async def _replace(self, key: str, data: bytes) -> None:
@@ -37,9 +40,10 @@ class ReadOnly(Remote):
 class Http(ReadOnly):
     """A web server. What lies at a known location can be read."""
 
+    # Servers differ in what a PUT means, and a page of links is no list of what is there.
     why = (
-        "HTTP is read only here, and has no listings: servers differ in what a PUT means, and a page of links is no "
-        f"list of what is there. Give a flow's full location, flows/<name>/<sha256>.flow; {_REMEDY}"
+        "HTTP is read only, and has no listings; to run a flow, give its full location, "
+        f"flows/<name>/<sha256>.flow; {_REMEDY}"
     )
 
     def __init__(self, place: Place) -> None:
@@ -51,43 +55,59 @@ class Http(ReadOnly):
         return f"{self.url}/{quote(key)}"
 
     async def _read(self, key: str) -> bytes:
-        return bytes(await self.filesystem._cat_file(self._at(key)))
+        async with self._answer(key) as answer:
+            return bytes(await answer.read())
 
     async def _size(self, key: str) -> int:
-        # Not HEAD, which signed URLs and some servers refuse; and not fsspec's own look, to which any trouble is a
-        # missing object. The body is not read.
+        # Not HEAD, which signed URLs and some servers refuse. The body is not read.
+        async with self._answer(key) as answer:
+            return int(answer.headers.get("Content-Length", 0))
+
+    @asynccontextmanager
+    async def _answer(self, key: str) -> AsyncIterator[Any]:
+        # Not fsspec's own look, to which any trouble is a missing object.
         session = await self.filesystem.set_session()
         async with session.get(self.filesystem.encode_url(self._at(key)), **self.filesystem.kwargs) as answer:
             self.filesystem._raise_not_found_for_status(answer, self._at(key))
-            return int(answer.headers.get("Content-Length", 0))
+            if answer.url.path.endswith("/"):  # a folder: the server led us to its page of links
+                raise FileNotFoundError(key)
+            yield answer
 
     def _pages(self, key: str, *, deep: bool) -> AsyncIterator[Keys]:
         raise self._refuse(f"list {key!r}")
 
 
 class Other(ReadOnly):
-    """Any other file system of fsspec. Those that know no event loop are asked in threads, one at a time."""
+    """Any other file system of fsspec, asked in threads."""
 
     why = f"nobody promises that its objects are whole, and created by one writer only, so it is read only; {_REMEDY}"
 
     def __init__(self, place: Place) -> None:
         from fsspec.asyn import get_loop
 
-        filesystem = make_filesystem(place, None if place.filesystem is not None else filesystem_class(place))
-        self._is_async = bool(filesystem.async_impl)
-        super().__init__(filesystem.loop if self._is_async else get_loop(), place.url, place.deadline)
-        self.filesystem = filesystem
-        if not self._is_async:
+        cls = filesystem_class(place) if place.filesystem is None else type(place.filesystem)
+        super().__init__(get_loop(), place.url, place.deadline)
+        if not cls.async_impl:
             self.concurrency = 1  # few of them can be asked by two threads at once
-        self._root = str(filesystem._strip_protocol(place.url)).rstrip("/")
+        self._make = partial(make_filesystem, place, cls, {"skip_instance_cache": True})
+        self._made: Any = None
+        self._making = asyncio.Lock()
+        root = str(cls._strip_protocol(place.url))
+        self._root = root if root.endswith("/") or not root else f"{root}/"
 
     def _at(self, key: str) -> str:
-        return f"{self._root}/{key}" if self._root else key
+        return self._root + key
+
+    async def _filesystem(self) -> Any:
+        # Many connect when they are made. So they are made when they are needed, within the deadline.
+        async with self._making:
+            if self._made is None:
+                self._made = await _in_thread(self._make)
+            return self._made
 
     async def _ask(self, verb: str, *args: Any, **kwargs: Any) -> Any:
-        if self._is_async:
-            return await getattr(self.filesystem, f"_{verb}")(*args, **kwargs)
-        return await _in_thread(lambda: getattr(self.filesystem, verb)(*args, **kwargs))
+        filesystem = await self._filesystem()
+        return await _in_thread(lambda: getattr(filesystem, verb)(*args, **kwargs))
 
     async def _read(self, key: str) -> bytes:
         return bytes(await self._ask("cat_file", self._at(key)))
@@ -99,12 +119,10 @@ class Other(ReadOnly):
         return int(found.get("size") or 0)
 
     async def _pages(self, key: str, *, deep: bool) -> AsyncIterator[Keys]:
-        folder = self._at(key) if key else self._root
         if deep:
-            skip = len(self._root) + 1 if self._root else 0
-            yield [path[skip:] for path in await self._ask("find", folder)]
+            yield [path[len(self._root) :] for path in await self._ask("find", self._at(key))]
         else:
-            found = await self._ask("ls", folder, detail=False)
+            found = await self._ask("ls", self._at(key), detail=False)
             yield [path.rstrip("/").rpartition("/")[2] for path in found]
 
 

@@ -7,8 +7,8 @@ A medium says in coroutines how it is asked once. Here is what they have in comm
 * **Retries.** What may pass by itself (a connection that breaks, a store that is busy, silence) is asked again, a few
   times, after pauses that grow and are not all the same. Silence is waited for twice: the first time it may be a
   connection that died while it was idle.
-* **Lost answers.** If a creation is asked again and the object is there now, the bytes that are there tell whether the
-  first request had done it.
+* **Lost answers.** If a creation is asked again and the object is there now, a mark that each creation leaves beside
+  its object tells whether the first request had done it; where there are no marks, the bytes do.
 * **Many at a time**, on the event loop of the back end, in one thread.
 """
 
@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import wait
@@ -51,8 +52,11 @@ class Remote:
         Seconds.
     """
 
+    writable = True
     #: requests that are under way at a time.
     concurrency = 64
+    #: whether what is below asks again by itself if a connection breaks
+    resends = False
 
     def __init__(self, loop: Any, url: str, deadline: float) -> None:
         self.url = url
@@ -65,8 +69,13 @@ class Remote:
     async def _read(self, key: str) -> bytes:
         raise NotImplementedError
 
-    async def _create(self, key: str, data: bytes) -> None:
+    async def _create(self, key: str, data: bytes, mark: str) -> None:
+        """Leave the mark beside the object, if the store keeps such."""
         raise NotImplementedError
+
+    async def _is_own(self, key: str, data: bytes, mark: str) -> bool:
+        """Whether it was the creation with this mark that put the object there, so far as one can tell."""
+        return await self._read(key) == data
 
     async def _replace(self, key: str, data: bytes) -> None:
         raise NotImplementedError
@@ -162,17 +171,22 @@ class Remote:
         return await self._surely(ask, size)
 
     async def _creating(self, key: str, data: bytes, *, size: int | None = None) -> None:
-        attempts = 0
+        mark, attempts = secrets.token_hex(8), 0
+        taken: Exception | None = None
 
         async def ask() -> None:
-            nonlocal attempts
+            nonlocal attempts, taken
             attempts += 1
-            try:
-                await self._create(key, data)
-            except Exception as error:
-                lost = attempts > 1 and meaning(error) is AlreadyExists
-                if not lost or await self._read(key) != data:
-                    raise
+            if taken is None:
+                try:
+                    await self._create(key, data, mark)
+                    return
+                except Exception as error:
+                    if meaning(error) is not AlreadyExists or (attempts == 1 and not self.resends):
+                        raise
+                    taken = error
+            if not await self._is_own(key, data, mark):
+                raise taken
 
         await self._surely(ask, len(data) if size is None else size)
 

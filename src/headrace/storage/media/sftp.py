@@ -1,8 +1,9 @@
-"""SFTP, through asyncssh: temporary file, then rename.
+"""SFTP, through asyncssh: a temporary file, then a hard link (create) or ``posix-rename`` (replace).
 
-The plain rename of the protocol does not replace what is there, so it creates exclusively; ``posix-rename``, an
-extension that OpenSSH's servers have, replaces atomically. The fsspec package for SFTP (sshfs) reaches the one only
-through a channel of its own, and checks no host keys; so asyncssh, on which it stands, is used directly.
+Both are extensions of OpenSSH that other servers have taken over. The plain rename of the protocol should not replace
+what is there, but some servers let it; so it creates only where there are no hard links, and after it was tried. The
+fsspec package for SFTP (sshfs) offers neither, and checks no host keys; so asyncssh, on which it stands, is used
+directly.
 
 Who a server is, is checked against the user's ``known_hosts``, unless ``storage_options`` say otherwise.
 """
@@ -13,7 +14,7 @@ import asyncio
 import posixpath
 import stat
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -22,10 +23,12 @@ from headrace.errors import StorageError
 from headrace.storage.media.local import TEMPORARY, temporary_beside
 from headrace.storage.media.medium import Keys, Place
 from headrace.storage.media.opening import missing_package
-from headrace.storage.media.remote import Remote
+from headrace.storage.media.remote import SHARE, Remote
 
 #: seconds between two questions whether an idle connection still lives.
 KEEPALIVE = 15
+#: options that any fsspec file system takes, and that mean nothing here.
+_OF_FSSPEC = {"skip_instance_cache", "use_listings_cache", "listings_expiry_time", "max_paths"}
 
 
 class Sftp(Remote):
@@ -47,9 +50,11 @@ class Sftp(Remote):
         parts = urlsplit(place.url)
         self._root = unquote(parts.path).rstrip("/")
         found = {"host": parts.hostname or "", "port": parts.port or (), "username": parts.username or ()}
-        self._options = {"keepalive_interval": KEEPALIVE, **found, **place.options}
+        options = {name: value for name, value in place.options.items() if name not in _OF_FSSPEC}
+        self._options = {"keepalive_interval": KEEPALIVE, **found, **options}
         self._connection: list[Any] = []  # at most one: (connection, SFTP client)
         self._connecting = asyncio.Lock()
+        self._rename_replaces: bool | None = None  # known once it was tried
         weakref.finalize(self, _abandon, self._loop, self._connection)
         self._ssh: Any = asyncssh
 
@@ -73,62 +78,102 @@ class Sftp(Remote):
         async with (await self._sftp()).open(self._at(key), "rb") as file:
             return bytes(await file.read())
 
-    async def _create(self, key: str, data: bytes) -> None:
+    async def _create(self, key: str, data: bytes, mark: str) -> None:
         sftp, path = await self._sftp(), self._at(key)
-        temporary = await self._write_temporary(sftp, path, data)
+
+        async def link(temporary: str) -> bool:
+            await self._write(sftp, temporary, data)
+            try:
+                await sftp.link(temporary, path)
+            except self._ssh.SFTPError as error:
+                # The protocol has no code for it: servers say "failure" for whatever reason.
+                if await sftp.lexists(path):
+                    raise FileExistsError(key) from error
+                if isinstance(error, self._ssh.SFTPConnectionLost):
+                    raise
+                await self._rename(sftp, temporary, path)
+                return False
+            return True
+
+        await self._with_temporary(sftp, path, link)
+
+    async def _rename(self, sftp: Any, temporary: str, path: str) -> None:
+        """Rename, on a server that has no hard links, unless it would replace what is there."""
+        if self._rename_replaces is None:
+            self._rename_replaces = await self._does_rename_replace(sftp, path)
+        if self._rename_replaces:
+            raise StorageError(
+                f"cannot create objects in {self.url}: its server has no hard links, and renames over what is there, "
+                "so two writers could both win; use an OpenSSH server, or another storage"
+            )
         try:
             await sftp.rename(temporary, path)
-        except BaseException as error:
-            self._remove_aside(sftp, temporary)
-            # The protocol has no code for it: the server says "failure" for whatever reason.
-            if isinstance(error, self._ssh.SFTPFailure) and await sftp.lexists(path):
-                raise FileExistsError(key) from error
+        except self._ssh.SFTPError as error:
+            if await sftp.lexists(path):
+                raise FileExistsError(path) from error
             raise
+
+    async def _does_rename_replace(self, sftp: Any, path: str) -> bool:
+        there = temporary_beside(path)
+
+        async def rename(temporary: str) -> bool:
+            await self._write(sftp, temporary, b"")
+            await self._write(sftp, there, b"")
+            try:
+                await sftp.rename(temporary, there)
+            except self._ssh.SFTPFailure:
+                return True
+            finally:
+                await self._remove(sftp, there)
+            return False
+
+        return not await self._with_temporary(sftp, path, rename)
 
     async def _replace(self, key: str, data: bytes) -> None:
         sftp, path = await self._sftp(), self._at(key)
-        temporary = await self._write_temporary(sftp, path, data)
-        try:
-            await sftp.posix_rename(temporary, path)
-        except BaseException as error:
-            self._remove_aside(sftp, temporary)
-            if isinstance(error, self._ssh.SFTPOpUnsupported):
+
+        async def rename(temporary: str) -> bool:
+            await self._write(sftp, temporary, data)
+            try:
+                await sftp.posix_rename(temporary, path)
+            except self._ssh.SFTPOpUnsupported as error:
                 raise StorageError(
                     f"cannot write {key!r} in place of an earlier object: the server of {self.url} has no "
                     "posix-rename, so readers could find half of it; use an OpenSSH server, or another storage"
                 ) from error
-            raise
+            return False
 
-    async def _write_temporary(self, sftp: Any, path: str, data: bytes) -> str:
-        temporary = temporary_beside(path)
+        await self._with_temporary(sftp, path, rename)
+
+    async def _with_temporary(self, sftp: Any, path: str, act: Callable[[str], Awaitable[bool]]) -> bool:
+        """Do something with a temporary file beside a path; what it returns tells whether the file is still there."""
+        temporary, left = temporary_beside(path), True
         try:
-            await self._write_new(sftp, temporary, data)
-        except self._ssh.SFTPNoSuchFile:
-            await sftp.makedirs(posixpath.dirname(path), exist_ok=True)
-            await self._write_new(sftp, temporary, data)
-        return temporary
+            left = await act(temporary)
+        except asyncio.CancelledError:  # whoever ran out of time does not wait for the tidying
+            left = False
+            task = asyncio.get_running_loop().create_task(self._remove(sftp, temporary))
+            _TIDYING.add(task)
+            task.add_done_callback(_TIDYING.discard)
+            raise
+        finally:
+            if left:
+                await self._remove(sftp, temporary)
+        return left
 
-    async def _write_new(self, sftp: Any, temporary: str, data: bytes) -> None:
+    async def _write(self, sftp: Any, temporary: str, data: bytes) -> None:
         try:
-            async with sftp.open(temporary, "xb") as file:
-                await file.write(data)
+            file = await sftp.open(temporary, "xb")
         except self._ssh.SFTPNoSuchFile:
-            raise
-        except BaseException:  # a full disk, say, or out of time: leave nothing behind
-            self._remove_aside(sftp, temporary)
-            raise
+            await sftp.makedirs(posixpath.dirname(temporary), exist_ok=True)
+            file = await sftp.open(temporary, "xb")
+        async with file:
+            await file.write(data)
 
-    def _remove_aside(self, sftp: Any, path: str) -> None:
-        """Remove a temporary file without waiting: whoever ran out of time is not held by it."""
-
-        async def remove() -> None:
-            with suppress(self._ssh.Error, OSError, TimeoutError):
-                async with asyncio.timeout(self.deadline):
-                    await sftp.remove(path)
-
-        task = asyncio.get_running_loop().create_task(remove())
-        _REMOVING.add(task)
-        task.add_done_callback(_REMOVING.discard)
+    async def _remove(self, sftp: Any, path: str) -> None:
+        with suppress(self._ssh.Error, OSError, TimeoutError):
+            async with asyncio.timeout(SHARE * self.deadline):
+                await sftp.remove(path)
 
     async def _size(self, key: str) -> int:
         found = await (await self._sftp()).stat(self._at(key))
@@ -170,7 +215,7 @@ class Sftp(Remote):
         return True
 
 
-_REMOVING: set[asyncio.Task[None]] = set()
+_TIDYING: set[asyncio.Task[None]] = set()
 
 
 def _abandon(loop: Any, connection: list[Any]) -> None:

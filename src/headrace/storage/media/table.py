@@ -41,7 +41,7 @@ _FOLDER = Row("local:LocalDisk", "temporary file, then a hard link", "temporary 
 _S3 = Row("objects:S3", "PUT with If-None-Match", "PUT", bucket=True)
 _GCS = Row("objects:GCS", "insert with ifGenerationMatch=0", "insert", bucket=True)
 _AZURE = Row("objects:Azure", "PUT with If-None-Match", "PUT", bucket=True)
-_SFTP = Row("sftp:Sftp", "temporary file, then rename", "temporary file, then posix-rename")
+_SFTP = Row("sftp:Sftp", "temporary file, then a hard link", "temporary file, then posix-rename")
 _HTTP = Row("readonly:Http", "", "", lists=False)
 _OTHER = Row("readonly:Other", "", "")
 

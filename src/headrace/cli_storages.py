@@ -1,0 +1,219 @@
+"""What the commands do that look at a storage and tidy it up: ``ls``, ``tag``, ``rm``, ``cp``; completion of names."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from headrace import cli_support as support
+from headrace.errors import EnvelopeError, HeadraceError, NotFound
+
+if TYPE_CHECKING:
+    from headrace.loading import Target
+    from headrace.storage.copying import Copied
+    from headrace.store import Storage
+
+
+def target_in(text: str) -> Target:
+    """Take apart what names a flow in a storage; it is an error if it names code, or no flow."""
+    from headrace.loading import parse_target
+
+    found = parse_target(text)
+    if found.is_code:
+        raise typer.BadParameter(
+            f"{text!r} names code, and a flow in a storage is wanted, such as s3://bucket/flows#etl"
+        )
+    if not found.flow:
+        raise typer.BadParameter(f"{text!r} does not say which flow is meant; give {text}#FLOW")
+    return found
+
+
+@contextmanager
+def _remarks() -> Iterator[None]:
+    """Show warnings of the library as remarks: what is damaged is left out of a list, and told."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", RuntimeWarning)
+        yield
+    for warning in told:
+        support.remark(str(warning.message))
+
+
+# -- looking -----------------------------------------------------------------------------------------------------
+
+
+def list_flows(store: Storage, url: str) -> None:
+    """Print the flows of a storage, as they are now."""
+    from headrace.report.stored import print_flows
+    from headrace.storage.versions import all_at_once
+
+    with _remarks():
+        flows = store.newest()
+    if not flows:
+        support.remark(f"no flows in {store.url} yet; headrace add FILE.py:FLOW {support.quoted(url)} stores one")
+        return
+
+    def manifest(location: str) -> dict[str, Any] | HeadraceError:
+        try:
+            return store.manifest(location)
+        except (EnvelopeError, NotFound) as error:  # one that is damaged, or was just removed, hides no others
+            return error
+
+    rows = []
+    manifests = all_at_once(manifest, [version.location for version in flows.values()])
+    for (name, version), told in zip(flows.items(), manifests, strict=True):
+        if isinstance(told, HeadraceError):
+            support.remark(f"flow {name!r} does not tell more: {told}")
+        rows.append((name, version.number, version.labels, version.time, told if isinstance(told, dict) else None))
+    print_flows(support.console(), rows)
+
+
+def list_versions(store: Storage, text: str) -> None:
+    """Print the versions of a flow, newest first."""
+    from headrace.report.stored import print_versions
+
+    with _remarks():
+        versions = store[text].versions
+    rows = [
+        (version.number, version.labels, version.time, version.sha256[:8], version.origin)
+        for version in reversed(versions)
+    ]
+    print_versions(support.console(), rows)
+
+
+def list_runs(store: Storage, limit: int, flow: str | None = None) -> None:
+    """Print the newest runs in a storage, or those of one flow."""
+    from headrace.report.stored import parse_moment, print_runs
+
+    records = store.runs(limit + 1, flow=flow)
+    rows = []
+    for record in records[:limit]:
+        try:
+            elapsed = (record.outcome or {}).get("elapsed")
+            rows.append((record.run_id, record.flow or "?", record.state, parse_moment(record.start), elapsed))
+        except (EnvelopeError, NotFound) as error:  # one that is damaged, or was just deleted, hides no others
+            support.remark(f"left out run {record.run_id}: {error}")
+    if rows:
+        print_runs(support.console(), rows)
+    elif not records:
+        support.remark(f"no runs{f' of {flow!r}' if flow else ''} in {store.url} yet")
+    if len(records) > limit:
+        support.remark("… and older ones; --limit shows more")
+
+
+def version_line(store: Storage, location: str) -> str:
+    """Tell which versions lie at a location, with their labels."""
+    from headrace.report.stored import age
+
+    name = location.split("/")[1]
+    versions = store.versions(name)
+    here = [version for version in versions if version.location == location]
+    told = []
+    for version in here:
+        labels = f" ({', '.join(version.labels)})" if version.labels else ""
+        told.append(f"version {version.number}{labels}, {age(version.time)} old")
+    if not here:
+        return ""
+    newest = "the newest" if versions[-1] in here else f"the newest is {versions[-1].number}"
+    return f"{'; '.join(told)}; {newest}"
+
+
+# -- changing ----------------------------------------------------------------------------------------------------
+
+
+def tag(store: Storage, text: str, label: str, expect: str | None) -> None:
+    """Let a label point at what a text names."""
+    from headrace.storage.labels import ANYTHING
+
+    name, _, which = text.partition("@")
+    before = store.labels(name).get(label)
+    version = store.tag(name, label, which or None, expect=ANYTHING if expect is None else _expected(expect))
+    was = f", before at version {before}" if before not in (None, version.number) else ""
+    support.remark(f"{label} points at version {version.number} of {name} in {store.url}{was}")
+
+
+def untag(store: Storage, name: str, label: str, expect: str | None) -> None:
+    """Take a label away."""
+    from headrace.storage.labels import ANYTHING
+
+    store.untag(name, label, expect=ANYTHING if expect is None else _expected(expect))
+    support.remark(f"{label} points at no version of {name} in {store.url} any more")
+
+
+def _expected(text: str) -> int | str | None:
+    if text == "none":
+        return None
+    return int(text) if text.isdecimal() else text
+
+
+def remove(store: Storage, text: str, *, runs: bool, force: bool) -> None:
+    """Remove a flow, or a version."""
+    removed = store.remove(text, runs=runs, force=force)
+    name = removed[0].flow
+    whose = "of" if "@" in text else "and with them flow"
+    support.remark(f"removed {_versions([version.number for version in removed])} {whose} {name} from {store.url}")
+
+
+def copy(store: Storage, target: Storage, text: str | None, *, runs: bool) -> None:
+    """Copy flows, and tell what was new there."""
+    with support.err_console().status(f"copying to {target.url} …", spinner="dots"):
+        copied = store.copy_to(target, text, runs=runs)
+    for name, numbers in copied.versions.items():
+        support.remark(f"{name}: {_versions(numbers)}")
+    for name, labels in copied.labels_kept.items():
+        support.remark(f"{name}: {', '.join(labels)} stay{'s' if len(labels) == 1 else ''} as in {target.url}")
+    support.remark(_sum(copied, target.url))
+
+
+def _sum(copied: Copied, url: str) -> str:
+    parts = [f"{_count(copied.objects, 'object')} ({copied.size:,} bytes)"] if copied.objects else []
+    if copied.runs:
+        parts.append(_count(copied.runs, "run"))
+    nothing = f"{url} had all of their content" if copied.versions else f"nothing is new for {url}"
+    told = f"copied {' and '.join(parts)} to {url}" if parts else nothing
+    left = f"; left out {_count(copied.runs_going_on, 'run')} without an end" if copied.runs_going_on else ""
+    return told + left
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _versions(numbers: Sequence[int]) -> str:
+    """``version 2``, or ``versions 1-3, 7``."""
+    parts: list[list[int]] = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    told = ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
+    return f"version{'' if len(numbers) == 1 else 's'} {told}"
+
+
+# -- completion --------------------------------------------------------------------------------------------------
+
+
+def complete_target(incomplete: str) -> list[str]:
+    """Return how ``URL#…`` may go on: names of flows, and behind ``@`` numbers and labels. Never an error.
+
+    Parameters
+    ----------
+    incomplete : str
+        As typed so far. Without ``#``, the shell completes files.
+    """
+    place, mark, text = incomplete.partition("#")
+    if not mark or place.endswith(".py"):
+        return []
+    try:
+        store = support.storage_of(place, None, must_exist=True)
+        name, at, _ = text.partition("@")
+        if not at:
+            return [word for each in store if (word := f"{place}#{each}").startswith(incomplete)]
+        which = [label for version in store.versions(name) for label in (*version.labels, str(version.number))]
+        return [word for each in which if (word := f"{place}#{name}@{each}").startswith(incomplete)]
+    except Exception:  # noqa: BLE001 - a shell that completes has no place for what went wrong; the command tells it
+        return []

@@ -1,0 +1,163 @@
+"""Packages that a flow imports and that an installer elsewhere would not give: edited, or not from a registry.
+
+Cheap, because it runs with each build: only what was loaded is looked at, and of that, only files that are newer than
+their package's list of files are read.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.parse import unquote, urlparse
+
+from headrace.storage.findings import NOTE, WARNING, Finding
+
+#: Installers write the list of files last, but not always within the same second.
+SLACK = 2.0
+_INFO = ".dist-info"
+
+
+@dataclass(frozen=True, slots=True)
+class _Installed:
+    """One package in a folder of packages."""
+
+    name: str
+    version: str
+    files: Mapping[str, str]  # path below the folder → sha256 as its list of files tells it
+    listed: float  # when
+    origin: Mapping[str, Any]  # direct_url.json; empty for what came from a registry
+
+
+def findings_about(modules: Iterable[ModuleType]) -> list[Finding]:
+    """Return what is worth telling about the packages of loaded modules.
+
+    Parameters
+    ----------
+    modules : iterable of ModuleType
+        Those that the flows import.
+    """
+    files = {file for module in modules if (file := getattr(module, "__file__", None)) and file.endswith(".py")}
+    by_folder: dict[Path, set[str]] = {}
+    for file in files:
+        folder = _folder_of_packages(file)
+        if folder is not None:
+            by_folder.setdefault(folder, set()).add(os.path.relpath(file, folder))
+    found = [finding for folder, names in by_folder.items() for finding in _in_folder(folder, names)]
+    return sorted(found + list(_editable(files)), key=lambda finding: finding.subject)
+
+
+def _folder_of_packages(file: str) -> Path | None:
+    path = Path(file)
+    for folder in path.parents:
+        if folder.name in ("site-packages", "dist-packages"):
+            return folder
+    return None
+
+
+def _in_folder(folder: Path, loaded: set[str]) -> Iterator[Finding]:
+    """About packages that lie in a folder like site-packages."""
+    tops = {name.partition(os.sep)[0] for name in loaded}
+    for info in sorted(folder.glob(f"*{_INFO}")):
+        record = info / "RECORD"
+        if not _lists(record, tops):
+            continue
+        package = _read(info, record)
+        mine = [name for name in loaded if name in package.files]
+        if not mine:
+            continue
+        edited = [name for name in sorted(mine) if _is_edited(folder / name, package.files[name], package.listed)]
+        if edited:
+            more = f" and {len(edited) - 1} more" if len(edited) > 1 else ""
+            yield Finding(
+                WARNING,
+                f"package {package.name} {package.version}",
+                f"{edited[0]}{more} was changed after it was installed, so it does something else here than elsewhere",
+                "install it anew, or put the change into a package of your own",
+            )
+        elif package.origin:
+            yield Finding(
+                NOTE,
+                f"package {package.name} {package.version}",
+                f"was installed from {_told(package.origin)}, not from a registry",
+                "see to it that the workers have the very same",
+            )
+
+
+def _lists(record: Path, tops: set[str]) -> bool:
+    """Whether a list of files has one of these at its top; without parsing it: there are hundreds of lists."""
+    try:
+        text = record.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(text.startswith((f"{top}/", f"{top},")) or f"\n{top}/" in text or f"\n{top}," in text for top in tops)
+
+
+def _read(info: Path, record: Path) -> _Installed:
+    name, _, version = info.name.removesuffix(_INFO).partition("-")
+    with record.open(encoding="utf-8", newline="", errors="replace") as file:
+        rows = [row for row in csv.reader(file) if len(row) >= 2]
+    hashes = {os.path.normpath(row[0]): row[1].removeprefix("sha256=") for row in rows if row[1].startswith("sha256=")}
+    return _Installed(name, version, hashes, record.stat().st_mtime, _origin(info))
+
+
+def _origin(info: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((info / "direct_url.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_edited(file: Path, sha256: str, listed: float) -> bool:
+    try:
+        if file.stat().st_mtime <= listed + SLACK:
+            return False
+        digest = hashlib.sha256(file.read_bytes()).digest()
+    except OSError:
+        return False
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != sha256
+
+
+def _told(origin: Mapping[str, Any]) -> str:
+    url, vcs = str(origin.get("url")), origin.get("vcs_info") or {}
+    if vcs:
+        return f"{url}, commit {str(vcs.get('commit_id'))[:12]}"
+    return f"the folder {_path(url)}" if "dir_info" in origin else url
+
+
+def _path(url: str) -> str:
+    return unquote(urlparse(url).path)
+
+
+def _editable(files: set[str]) -> Iterator[Finding]:
+    """About packages that are installed as a folder in which somebody works."""
+    outside = [file for file in files if _folder_of_packages(file) is None]
+    if not outside:
+        return
+    for name, version, folder in _editable_packages():
+        if name.lower() != "headrace" and any(Path(file).is_relative_to(folder) for file in outside):
+            yield Finding(
+                WARNING,
+                f"package {name} {version}",
+                f"is an editable install of {folder}: the flow runs what stands there at that time",
+                "install a version of it that does not change, here and where the workers run",
+            )
+
+
+def _editable_packages() -> Iterator[tuple[str, str, Path]]:
+    import sys
+
+    for entry in sys.path:
+        for file in Path(entry).glob(f"*{_INFO}/direct_url.json") if entry else ():
+            origin = _origin(file.parent)
+            if (origin.get("dir_info") or {}).get("editable"):
+                name, _, version = file.parent.name.removesuffix(_INFO).partition("-")
+                yield name, version, Path(_path(str(origin.get("url"))))

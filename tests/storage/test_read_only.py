@@ -1,0 +1,124 @@
+"""Media that can only be read: HTTP, and what else fsspec knows."""
+
+from __future__ import annotations
+
+import socket
+import time
+import zipfile
+
+import pytest
+
+import headrace as hr
+from headrace.errors import NotFound, StorageError, Unreachable
+from headrace.storage.files import Files
+
+
+@pytest.fixture
+def web(server_of):
+    """The URL of a place on a web server, and what writes there."""
+    server = server_of("http")
+    url = server.new_url()
+    return url, server.look(url)
+
+
+class TestHttp:
+    def test_reads_and_looks(self, web):
+        url, below = web
+        below.write("a/b c.bin", b"\x00one")
+        below.write("100% #1?.bin", b"odd")
+        below.write("empty", b"")
+        files = Files(url)
+        assert files.read("a/b c.bin") == b"\x00one"
+        assert files.read("100% #1?.bin") == b"odd"
+        assert files.read("empty") == b""
+        assert files.exists("a/b c.bin")
+        assert not files.exists("nope")
+        with pytest.raises(NotFound, match="nope"):
+            files.read("nope")
+        assert files.read_many(["a/b c.bin", "nope"]) == {"a/b c.bin": b"\x00one"}
+        assert files.exists_many(["a/b c.bin", "nope"]) == {"a/b c.bin"}
+
+    @pytest.mark.parametrize(
+        ("verb", "args", "what"),
+        [
+            ("create", ("a", b"1"), "create 'a'"),
+            ("replace", ("a", b"1"), "write 'a'"),
+            ("delete", ("a",), "delete 'a'"),
+            ("list", ("runs",), "list 'runs'"),
+            ("children", (), "list ''"),
+            ("create_many", ({"a": b"1"},), "create 'a'"),
+        ],
+    )
+    def test_refuses_the_rest_and_says_why(self, web, verb, args, what):
+        files = Files(web[0])
+        with pytest.raises(
+            StorageError, match=rf"cannot {what} in http://.*read only.*full location.*to store something, use"
+        ):
+            getattr(files, verb)(*args)
+        assert web[1].keys() == set()
+
+    def test_a_flow_at_its_full_location_runs(self, web, tmp_path):
+        @hr.task
+        def double(x):
+            return 2 * x
+
+        @hr.flow
+        def twice(n: int = 3):
+            return double(n)
+
+        folder = hr.Storage(tmp_path)
+        location = folder.add_flow(twice)
+        folder.build()
+        url, below = web
+        below.write(location, (tmp_path / location).read_bytes())
+        before = below.keys()
+
+        storage = hr.Storage(url)
+        assert storage.manifest(location)["name"] == "twice"
+        assert storage.get_runner(location).run(parameters={"n": 21}).result() == 42
+        with hr.LocalEnvironment() as environment:
+            environment.setup(storage)
+            assert environment.execute(storage, location, {"n": 4}).result() == 8
+        assert below.keys() == before
+        with pytest.raises(StorageError, match="has no listings"):
+            storage.resolve("twice")
+        with pytest.raises(StorageError, match="cannot be written there"):
+            storage.get_env_runner(location)
+
+
+class TestOthers:
+    def test_an_archive_can_be_read_and_listed_and_not_written(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "flows.zip", "w") as archive:
+            archive.writestr("flows/a/1", b"one")
+            archive.writestr("flows/b", b"two")
+        files = Files("zip://", {"fo": str(tmp_path / "flows.zip")})
+        assert not files.writable
+        assert files.list() == ["flows/a/1", "flows/b"]
+        assert files.list("flows/a") == ["flows/a/1"]
+        assert files.children("flows") == ["a", "b"]
+        assert files.read("flows/b") == b"two"
+        assert files.read_many(["flows/a/1", "flows/c"]) == {"flows/a/1": b"one"}
+        assert not files.exists("flows")
+        assert not files.exists("nope")
+        with pytest.raises(StorageError, match=r"cannot create 'x' .* nobody promises .* use a folder, s3"):
+            files.create("x", b"1")
+        with pytest.raises(StorageError, match="cannot write 'x'"):
+            files.replace("x", b"1")
+
+    def test_one_that_connects_when_it_is_made_has_its_deadline_too(self):
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            files = Files(f"ftp://127.0.0.1:{server.getsockname()[1]}/x", deadline=0.3)
+            begin = time.monotonic()
+            with pytest.raises(Unreachable, match=r"does not answer within 0\.3 s"):
+                files.read("a")
+            assert time.monotonic() - begin < 5
+
+    def test_a_file_system_of_the_user(self, tmp_path):
+        from fsspec.implementations.dirfs import DirFileSystem
+        from fsspec.implementations.local import LocalFileSystem
+
+        (tmp_path / "a").write_bytes(b"1")
+        files = Files("dir://", filesystem=DirFileSystem(str(tmp_path), LocalFileSystem()))
+        assert not files.writable
+        assert files.read("a") == b"1"
+        assert files.list() == ["a"]
