@@ -176,6 +176,17 @@ def test_run_by_url() -> None:
     assert len(Storage("store").runs()) == 2
 
 
+def test_add_tells_what_the_build_has_noticed() -> None:
+    Path("large_flow.py").write_text(
+        "import headrace as hr\n@hr.task\ndef look(table): return table[0]\n"
+        "with hr.Flow('large') as large:\n    look(list(range(600_000)))\n"
+    )
+    said = call("add", "large_flow.py:large", "store")
+    assert said.code == 0
+    assert "warning: flow 'large' → argument 1 of node 'look': is a list of" in said.err
+    assert "PreflightWarning" not in said.err
+
+
 def test_a_flow_runs_on_the_environment_that_it_carries() -> None:
     with open("some_flows.py", "a") as file:
         file.write("\netl.environment = hr.DaskEnvironment('local', n_workers=1, processes=False)\n")
@@ -293,17 +304,18 @@ def test_show_unpickles_nothing(folder: Path) -> None:
 
             class Trap:
                 def __reduce__(self):
-                    return open, ("sprung", "w")
+                    return spring, ()
 
-            TRAP = Trap()
+            def spring():
+                open("sprung", "w").close()
+                return Trap()
 
             @hr.task
-            def look(what=TRAP):
-                return TRAP
+            def look(what):
+                return what
 
-            @hr.flow
-            def trapped():
-                return look()
+            with hr.Flow("trapped") as trapped:
+                look(Trap())
         """)
     )
     assert call("add", "trap.py:trapped", "store").code == 0

@@ -90,8 +90,12 @@ class ShortBatches(Files):
 
 
 class Tells(Files):
+    def __init__(self, url: str, storage_options: Any) -> None:
+        super().__init__(url, storage_options)
+        self.told = storage_options
+
     def __repr__(self) -> str:
-        return f"<Files {self._secrets}>"
+        return f"<Files {self.told}>"
 
 
 FAULTS = [

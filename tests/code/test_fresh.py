@@ -4,6 +4,7 @@ import logging
 
 import pytest
 
+from headrace.code import space
 from headrace.code.fresh import refresh
 from headrace.code.loaded import is_current
 from headrace.code.units import reached
@@ -48,6 +49,16 @@ def test_an_edit_within_the_second_and_of_the_same_size(project, caplog):
     (told, _) = [record for record in caplog.records if "edited" in record.message]
     assert told.levelno == logging.WARNING
     assert "fresh_helpers, fresh_flow" in told.message
+
+
+def test_edits_leave_no_spaces_behind(project):
+    helpers(project, 0)
+    project.write("fresh_flow.py", FLOW)
+    flow = project.load("fresh_flow").whole
+    for factor in range(2 * space.KEPT):
+        helpers(project, factor)
+        assert flow.run().result() == factor
+    assert len(space._SPACES) <= space.KEPT
 
 
 def test_an_edit_before_the_first_run(project):

@@ -142,7 +142,8 @@ class Refusing:
     def __init__(self, said):
         self.said = said
 
-    def _strip_protocol(self, url):
+    @classmethod
+    def _strip_protocol(cls, url):
         return url.partition("://")[2]
 
     def __getattr__(self, verb):

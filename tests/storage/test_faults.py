@@ -16,6 +16,7 @@ from tests.servers import CLOUDS, Server
 
 STORES = ["s3", "gs", pytest.param("abfs", marks=pytest.mark.clouds)]
 REMOTE = [*STORES, pytest.param("sftp", marks=pytest.mark.clouds)]
+MORE_STATUSES = [pytest.param(status, marks=pytest.mark.clouds) for status in (429, 500)]
 #: the method of a request that writes
 WRITES = "PUT|POST"
 
@@ -69,7 +70,7 @@ def use_all_verbs(files: Files) -> None:
 
 class TestPassingTrouble:
     @of(STORES)
-    @pytest.mark.parametrize("fault", [503, 500, 429, proxies.RESET, proxies.LOSE, proxies.HALF], ids=str)
+    @pytest.mark.parametrize("fault", [503, proxies.RESET, proxies.LOSE, proxies.HALF, *MORE_STATUSES], ids=str)
     def test_each_third_request_fails(self, server: Server, proxy: Proxy, through: Files, fault: Any) -> None:
         proxy.choose = every(3, fault)
         use_all_verbs(through)

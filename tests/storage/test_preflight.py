@@ -198,6 +198,47 @@ print(stored._preflight._waiting._process.pid, flush=True)
         assert not alive(pid)
 
 
+class TestAwayFromHome:
+    def test_it_runs_in_an_empty_folder_that_is_removed(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "beside.txt").write_text("x")
+        source = """
+        import os
+        parent = os.getpid()
+        @task
+        def show(): return 1
+        def function():
+            if os.getpid() != parent: assert os.listdir(".") == []
+            return show()
+        """
+        stored = StoredFlows("memory://empty")
+        stored.add_flow(flow_of(source))
+        folder = stored._preflight._waiting._folder
+        assert os.path.isdir(folder)
+        stored.build()
+        assert not os.path.exists(folder)
+
+    def test_what_only_pythonpath_makes_importable_is_missing(self, tmp_path, monkeypatch):
+        (tmp_path / "pk_at_home.py").write_text("a = 1\n")
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+        monkeypatch.syspath_prepend(tmp_path)
+        source = """
+        import importlib
+        @task
+        def show(): return 1
+        def function():
+            importlib.import_module("_".join(["pk", "at", "home"]))  # which no search for imports finds
+            return show()
+        """
+        stored = StoredFlows("memory://home")
+        stored.add_flow(flow_of(source, "homely"))
+        with pytest.raises(FlowError, match=r"'homely' does not load in a fresh interpreter.*pk_at_home"):
+            stored.build()
+        sys.modules.pop("pk_at_home")
+        (tmp_path / "pk_at_home-1.dist-info").mkdir()  # then it is a folder of packages
+        stored.build()
+
+
 class TestContents:
     def test_large_constants_are_told_with_their_size_and_their_way(self):
         source = """
@@ -246,6 +287,24 @@ class TestContents:
         assert caught.value.path == "flow 'leaky' → task 'show' → global variable 'options' → ['client'] → ['secret']"
         assert "sentinel" not in str(caught.value)
         assert stored.flows == {}
+
+
+class TestSources:
+    def test_a_credential_in_a_source_that_travels_is_told(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(redaction, "_KNOWN", redaction._Known())
+        (tmp_path / "pk_with_key.py").write_text("KEY = 'sentinel-in-source'\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        stored = StoredFlows("memory://source", {"secret": "-".join(["sentinel", "in", "source"])})
+        source = """
+        @task
+        def show(): return len(pk_with_key.KEY)
+        def function(): return show()
+        """
+        stored.add_flow(flow_of(source, pk_with_key=importlib.import_module("pk_with_key")))
+        with pytest.warns(PreflightWarning, match=r"flow 'made' → pk_with_key.py: .* has the text of a secret") as told:
+            stored.build()
+        assert "sentinel" not in str(told[0].message)
+        sys.modules.pop("pk_with_key")
 
 
 def install(site, name, files, url=None, shift=0.0):

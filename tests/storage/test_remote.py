@@ -189,6 +189,13 @@ class TestDeadlines:
         assert files.read("a") == b"x" * 1500
         assert medium.asked == ["read", "size", "read"]
 
+    def test_objects_of_a_batch_share_the_line(self, files, medium, monkeypatch):
+        monkeypatch.setattr(remote, "SLOWEST", 1000)
+        objects = dict.fromkeys("abc", b"x" * 600)  # each by itself small enough to be there in time
+        medium.objects = dict(objects)
+        medium.script = [Scripted.SILENT] * 3
+        assert files.read_many(objects) == objects
+
     def test_a_listing_may_take_long_as_long_as_pages_come(self, medium):
         medium.deadline = 0.1
         medium.objects = {f"a/{number:04}": b"" for number in range(1000)}

@@ -13,6 +13,7 @@ import functools
 import hashlib
 import os
 import sys
+import time
 import types
 import weakref
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ class _Seen(NamedTuple):
     digest: str
 
 
+#: how many times a module was found, or made, to be another than it was before.
+_changes = 0
 _SEEN: weakref.WeakKeyDictionary[types.ModuleType, _Seen] = weakref.WeakKeyDictionary()
 #: functions and classes that are, or once were, ``module.name``; a reload leaves older ones in other hands.
 _NAMED: weakref.WeakKeyDictionary[Any, tuple[str, str]] = weakref.WeakKeyDictionary()
@@ -41,6 +44,16 @@ def named_as(obj: Any) -> tuple[str, str] | None:
         return _NAMED.get(obj)
     except TypeError:  # a class whose metaclass knows no hash
         return None
+
+
+def changes() -> int:
+    """Return a number that is another one when a module that was looked at here was loaded again since."""
+    return _changes
+
+
+def _changed() -> None:
+    global _changes
+    _changes += 1
 
 
 def is_current(module: types.ModuleType) -> bool:
@@ -63,6 +76,8 @@ def is_current(module: types.ModuleType) -> bool:
         source = source_of(path)
         same = hashlib.sha256(source).hexdigest() == seen.digest
     else:
+        if seen is not None:
+            _changed()
         source = source_of(path)
         same = max(stat.st_mtime, stat.st_ctime) < _started() or _was_loaded_from(module, source, path)
         if same:
@@ -99,6 +114,7 @@ def was_loaded(module: types.ModuleType, source: bytes, state: tuple[int, int]) 
         When its file was changed, in nanoseconds, and how large it is.
     """
     _SEEN[module] = _Seen(module.__spec__, state, hashlib.sha256(source).hexdigest())
+    _changed()
     _note_names(module)
 
 
@@ -117,12 +133,16 @@ def source_of(path: str) -> bytes:
         return file.read()
 
 
+#: when this module was imported. In some containers, the system's own word is that the process is yet to begin.
+_HERE_SINCE = time.time()
+
+
 @functools.cache
 def _started() -> float:
     """When this process began; a little earlier, because clocks of file systems are coarse."""
     import psutil
 
-    return float(psutil.Process().create_time()) - 0.1
+    return min(float(psutil.Process().create_time()), _HERE_SINCE) - 0.1
 
 
 def _note_names(module: types.ModuleType) -> None:

@@ -29,7 +29,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.machinery import ModuleSpec
 
 from headrace.code.bundle import Bundle
-from headrace.code.loaded import holds
+from headrace.code.loaded import changes, holds
 from headrace.code.places import FINDERS, find_elsewhere, is_importable, place_of
 from headrace.code.units import Unit, unit_at
 from headrace.code.unpacked import unpack
@@ -37,6 +37,8 @@ from headrace.errors import FlowError
 
 #: Seconds that who comes later lets who waits go first. Not for ever: who waits may wait for who comes later.
 POLITE = 10.0
+#: Spaces beyond which idle ones are forgotten: in a notebook, each edit makes another one.
+KEPT = 16
 #: Seconds that a thread which is in one space waits for another one that conflicts with it.
 NESTED = 30.0
 
@@ -55,7 +57,9 @@ class _Tenant:
     users : Counter
         Thread → how many times it is inside. Threads, because one that waits for itself would wait for ever.
     adopted : bool
-        Whether it is what the process has itself.
+        Whether it is what the process has itself, and was when modules had changed ``checked`` times.
+    yields : bool
+        Whether the process has, or could have, something else under its name when nobody uses it.
     """
 
     def __init__(self, unit: Unit, folder: _Folder) -> None:
@@ -64,6 +68,8 @@ class _Tenant:
         self.modules: dict[str, types.ModuleType] = {}
         self.users: Counter[int] = Counter()
         self.adopted = False
+        self.checked = 0
+        self.yields = False
 
     @property
     def root(self) -> str:
@@ -172,6 +178,14 @@ class Space:
                 _retire(tenant)
             _TURN.notify_all()
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody uses it, and no module was loaded for it that holds state."""
+        return not any(
+            tenant.users or tenant.modules or (_IN_PLACE.get(tenant.root) is tenant and not tenant.adopted)
+            for tenant in self._tenants
+        )
+
     def conflicts(self, other: Space) -> bool:
         """Whether the two cannot be active at the same time."""
         roots = {tenant.root: tenant for tenant in other._tenants}
@@ -202,6 +216,9 @@ def space_of(bundle: Bundle) -> Space:
     with _TURN:
         space = _SPACES.get(bundle.sha256)
         if space is None:
+            if len(_SPACES) >= KEPT:
+                for each in [each for each in _SPACES.values() if each.is_idle]:
+                    forget(each.sha256)
             space = _SPACES[bundle.sha256] = Space(bundle)
         return space
 
@@ -325,14 +342,17 @@ def _settle(tenant: _Tenant) -> list[_Tenant]:
     """
     root = tenant.root
     there = _IN_PLACE.get(root)
-    if there is tenant and not (tenant.adopted and not holds(tenant.unit)):
+    if there is tenant and (not tenant.adopted or tenant.checked == changes() or holds(tenant.unit)):
+        tenant.checked = changes()
         return []
     if there is not None:
         _take_away(there)
     _IN_PLACE[root] = tenant
     tenant.adopted = not tenant.modules and _is_own(tenant.unit)
+    tenant.checked = changes()
     if not tenant.adopted:
         _OWN[root] = _remove(root)
+        tenant.yields = bool(_OWN[root]) or is_importable(root)
         _put(root, tenant.modules)
         tenant.modules = {}
         if _FINDER not in sys.meta_path:
@@ -342,9 +362,7 @@ def _settle(tenant: _Tenant) -> list[_Tenant]:
 
 def _retire(tenant: _Tenant) -> None:
     """When the last user left, give the process back what it had, or could have, itself."""
-    if tenant.users or tenant.adopted or _IN_PLACE.get(tenant.root) is not tenant:
-        return
-    if _OWN.get(tenant.root) or is_importable(tenant.root):
+    if tenant.yields and not tenant.users and not tenant.adopted and _IN_PLACE.get(tenant.root) is tenant:
         _take_away(tenant)
     # Else it stays: values of its classes may still be pickled, and nothing else answers to the name.
 

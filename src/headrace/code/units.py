@@ -132,16 +132,19 @@ def _signature(place: Place) -> Signature:
     return tuple(found)
 
 
-def _files_below(folder: str) -> Iterator[str]:
+def _files_below(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
     """Files of a package. What is hidden may be secret; what is compiled is of this machine."""
+    above = (*above, os.path.realpath(folder))
     with os.scandir(folder) as entries:
         ordered = sorted(entries, key=lambda entry: entry.name)
     for entry in ordered:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir():
+            if entry.is_symlink() and os.path.realpath(entry.path) in above:  # a link to where it is itself
+                continue
             if entry.name not in _SKIPPED_FOLDERS and not os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
-                yield from _files_below(entry.path)
+                yield from _files_below(entry.path, above)
         elif entry.is_file() and not entry.name.endswith(_SKIPPED_FILES):
             yield entry.path
 

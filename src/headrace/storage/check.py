@@ -1,9 +1,11 @@
 """Whether flows load and draw in a fresh interpreter: what runs there, ``python -m headrace.storage.check``.
 
-The parent (``storage.preflight``) writes, for each flow, one line with location and lengths, then the bytes of the
-object and of its bundle; the child answers with one JSON object, when there is nothing more to read. It is started
-before there is something to check, so it first loads the modules that it is given, which every flow needs, and then
-waits.
+The parent (``storage.preflight``) writes, for each flow, one line with location and lengths, then the bytes of its
+object and bundle; the child answers with one JSON object when there is nothing more to read. It is started before there
+is something to check, so it first loads the modules that it is given, which every flow needs, and then waits.
+
+It runs in an empty folder, and flows that travel as pickles find neither that nor the folders that the user has put on
+``PYTHONPATH``: what lies there travels in the bundle, or is missing elsewhere, too.
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ import select
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from headrace import parameters
@@ -32,6 +37,8 @@ from headrace.storage.packages import findings_about
 IDLE = 30.0
 #: Seconds between looks at whether the parent is still there: a child that hangs in an import must not outlive it.
 LOOK = 0.5
+#: What the user has put there; this package's own root is the last, see ``storage.preflight``.
+_PYTHONPATH = tuple(os.environ.get("PYTHONPATH", "").split(os.pathsep)[:-1])
 
 
 def check_one(location: str, data: bytes, code: bytes) -> dict[str, Any] | None:
@@ -55,16 +62,16 @@ def check_one(location: str, data: bytes, code: bytes) -> dict[str, Any] | None:
     try:
         envelope = open_flow(data, location)
         name = envelope.header["name"]
-        named = sources.code_of(envelope.header)
+        named, kind = sources.code_of(envelope.header), sources.kind_of(envelope.header)
         bundle = open_bundle(code, **named, where=location) if named is not None else None
-        flow = sources.load(envelope, bundle)
-        with active(bundle):
-            parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
-            if sources.kind_of(envelope.header) != sources.PICKLE:
-                return None  # its graph was compared when it was loaded
-            example = load_example(envelope)
-            if example is not None:
-                _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])
+        with nullcontext() if kind == sources.MODULE else _away_from_home():
+            flow = sources.load(envelope, bundle)
+            with active(bundle):
+                parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
+                # Of a flow by name, the graph was compared when it was loaded.
+                example = load_example(envelope) if kind == sources.PICKLE else None
+                if example is not None:
+                    _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])
     except HeadraceError as error:
         facts = {key: value for key, value in error.facts.items() if isinstance(value, (str, int))}
         return {"error": type(error).__name__, "message": _named(name, str(error)), "facts": facts}
@@ -73,6 +80,18 @@ def check_one(location: str, data: bytes, code: bytes) -> dict[str, Any] | None:
         message = f"flow {name!r} does not load in a fresh interpreter, although it works here ({told})"
         return {"error": "FlowError", "message": message, "facts": {}}
     return None
+
+
+@contextmanager
+def _away_from_home() -> Iterator[None]:
+    """Take the folders of ``PYTHONPATH`` off the path, but for folders of packages, which others can have, too."""
+    before = sys.path[:]
+    homes = {entry for entry in _PYTHONPATH if not any(Path(entry).glob("*.dist-info"))}
+    sys.path[:] = [entry for entry in sys.path if entry not in homes]
+    try:
+        yield
+    finally:
+        sys.path[:] = before
 
 
 def _check_digest(name: str, here: str, expected: str) -> None:
@@ -131,6 +150,8 @@ def _warm_up(modules: list[str]) -> None:
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(LOOK)
+    with suppress(OSError):  # the empty folder, which nobody else removes now
+        os.rmdir(os.getcwd())
     os._exit(1)
 
 

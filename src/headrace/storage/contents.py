@@ -49,6 +49,30 @@ def refuse_secrets(flow: FlowDefinition | str, captured: Captured) -> None:
     )
 
 
+def secrets_in_code(captured: Captured) -> list[Finding]:
+    """Return the source files that travel with a flow and hold a credential or a secret that this process knows.
+
+    Parameters
+    ----------
+    captured : Captured
+        The flow's object, and its bundle.
+    """
+    bundle = captured.bundle
+    if bundle is None or not exposes(bundle.data):  # it is not compressed
+        return []
+    files = ((path, data) for unit in bundle.units.values() for path, data in unit.files.items())
+    return [
+        Finding(
+            WARNING,
+            f"flow {captured.name!r} → {path}",
+            "is stored with the flow, and has the text of a secret, or of a credential of a storage, in it",
+            "take it out of the source, and read it from the environment, or use hr.Secret('NAME')",
+        )
+        for path, data in files
+        if exposes(data)
+    ]
+
+
 def large_parts(flow: FlowDefinition | str, captured: Captured) -> list[Finding]:
     """Return the large constants of a flow.
 
@@ -103,6 +127,7 @@ def _ways(flow: FlowDefinition, what: str, test: Callable[[bytes], bool]) -> Ite
 
 def _passes(part: Any, test: Callable[[bytes], bool]) -> bool:
     try:
-        return test(pickle_flow(part) if isinstance(part, FlowDefinition) else pickling.dumps(part, "a part of a flow"))
+        whole = isinstance(part, FlowDefinition)
+        return test(pickle_flow(part, pickling.Met()) if whole else pickling.dumps(part, "a part of a flow"))
     except HeadraceError:
         return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,21 +106,23 @@ class Preflight:
 
 
 class _Child:
-    """One fresh interpreter, in a session of its own: Ctrl-C is for its parent alone."""
+    """One fresh interpreter, in an empty folder, and in a session of its own: Ctrl-C is for its parent alone."""
 
     def __init__(self, *modules: str) -> None:
         self.environment = _environment()
+        self._folder = tempfile.mkdtemp(prefix="headrace-check-")
         # Files and no pipes: what the flows start may hold them open for longer than the flows take to load.
         self._output, self._said = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - see _end
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "headrace.storage.check", *modules],
+            [sys.executable, "-P", "-m", "headrace.storage.check", *modules],
+            cwd=self._folder,
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=self._said,
             env=self.environment,
             start_new_session=True,
         )
-        self.end = weakref.finalize(self, _end, os.getpid(), self._process, self._output, self._said)
+        self.end = weakref.finalize(self, _end, os.getpid(), self._process, self._folder, self._output, self._said)
 
     def is_alive(self) -> bool:
         """Whether it still waits: it ends by itself when nothing comes, and children of a fork may not use it."""
@@ -140,7 +143,7 @@ def _content(file: IO[bytes]) -> bytes:
     return file.read()
 
 
-def _end(owner: int, process: subprocess.Popen[bytes], *files: IO[bytes]) -> None:
+def _end(owner: int, process: subprocess.Popen[bytes], folder: str, *files: IO[bytes]) -> None:
     if os.getpid() != owner:  # a fork of the process that started it has its copy of everything, and owns nothing
         return
     if process.poll() is None:
@@ -152,6 +155,7 @@ def _end(owner: int, process: subprocess.Popen[bytes], *files: IO[bytes]) -> Non
             process.stdin.close()
     for file in files:
         file.close()
+    shutil.rmtree(folder, ignore_errors=True)  # what a flow may have left there is nobody's
 
 
 def _frames(flows: Iterable[Captured]) -> Iterable[bytes]:
@@ -168,8 +172,8 @@ def _environment() -> dict[str, str]:
     environment = dict(os.environ)
     environment["PYTHONHASHSEED"] = "2" if environment.get("PYTHONHASHSEED") == "1" else "1"
     root = str(Path(__file__).parents[2])
-    before = environment.get("PYTHONPATH")
-    environment["PYTHONPATH"] = f"{before}{os.pathsep}{root}" if before else root
+    before = [os.path.abspath(entry) for entry in environment.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    environment["PYTHONPATH"] = os.pathsep.join([*before, root])
     return environment
 
 

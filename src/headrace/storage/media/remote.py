@@ -133,8 +133,11 @@ class Remote:
             "delete": self._deleting,
         }
         ask = asks[verb]
-        if verb == "create":  # they share the line
+        # Those under way share the line.
+        if verb == "create":
             ask = partial(ask, size=sum(len(data) for _, data in calls))
+        elif verb == "read":
+            ask = partial(ask, sharers=min(self.concurrency, len(calls)))
         return self._wait(self._each(ask, calls)) if calls else []
 
     async def _each(self, ask: Callable[..., Awaitable[Any]], calls: Sequence[tuple[Any, ...]]) -> Outcomes:
@@ -160,12 +163,12 @@ class Remote:
 
     # -- each with its deadline ------------------------------------------------------------------------------
 
-    async def _reading(self, key: str) -> bytes:
+    async def _reading(self, key: str, *, sharers: int = 1) -> bytes:
         ask = partial(self._read, key)
         try:
             return await self._surely(ask, once=True)
         except TimeoutError:  # too large for the time, or is nobody there?
-            size = await self._surely(partial(self._size, key), once=True)
+            size = await self._surely(partial(self._size, key), once=True) * sharers
             if size < SLOWEST:
                 raise
         return await self._surely(ask, size)
