@@ -244,6 +244,19 @@ def test_add_of_other_code_under_a_taken_name_needs_replace() -> None:
     assert Storage("store").flows["etl"] == said.out.strip() != first
 
 
+def test_add_of_a_script_keeps_its_name_and_digest_and_show_tells_them() -> None:
+    said = call("add", "some_flows.py:etl", "store", "--source", "script", "--example", "a=3")
+    assert said.code == 0, said
+    shown = call("show", "store#etl").out
+    assert f"code in file://{Path('some_flows.py').resolve()}  (sha256 " in shown
+    assert 'as drawn for a=3, b=2, tags=["x"]' in shown
+    assert call("run", "store#etl", "-p", "a=1").code == 0
+    with open("some_flows.py", "a") as file:
+        file.write("# edited\n")
+    refused(call("run", "store#etl", "-p", "a=1"), "is not the one that was stored", "store the flow again")
+    refused(call("add", "some_flows.py:etl", "store", "--source", "zip"), "'pickle', 'module', 'script'")
+
+
 def test_ls_lists_flows_and_runs() -> None:
     Path("store").mkdir()
     assert "no flows in" in call("ls", "store").err

@@ -186,7 +186,8 @@ class StoredFlows(Catalog):
         target, source : str
             As for `add_flow`.
         """
-        return sources.source_of(target, source, self._read_url).load(self._read_url)
+        found = sources.source_of(target, source, self._read_url)
+        return found.load(found.bundle(self._read_url))
 
     def build(self, *, check: bool = True, deadline: float = PATIENCE) -> Self:
         """Check that each staged flow loads in a fresh interpreter, upload them, and return this storage.
@@ -232,7 +233,7 @@ class StoredFlows(Catalog):
         return self._loaded(self._envelope(location))
 
     def _loaded(self, envelope: Envelope) -> FlowDefinition:
-        return sources.load(envelope, self._read_url, self._bundle(envelope), pickles=self.spec.pickle)
+        return sources.load(envelope, self._bundle(envelope), pickles=self.spec.pickle)
 
     def _read_url(self, url: str) -> bytes:
         """The bytes at any URL; where it is of this storage's protocol, with its options."""
@@ -274,12 +275,14 @@ class StoredFlows(Catalog):
 
     def _bundle(self, envelope: Envelope) -> Bundle | None:
         """The first-party code that a flow came with."""
-        code = envelope.header.get("code")
+        code = sources.code_of(envelope.header)
         if code is None:
             return None
         if envelope.where in self._staged:
             return self._staged[envelope.where][0].bundle
         known = self._bundles.get(code["sha256"])
+        if sources.kind_of(envelope.header) == sources.SCRIPT:
+            return sources.fetched(envelope, self._read_url, known)
         if known is None:
             key = code_key(envelope.header["name"], code["sha256"])
             known = open_bundle(self.files.read(key), code["sha256"], code["modules"], key)
@@ -318,7 +321,8 @@ class StoredFlows(Catalog):
             fits(seen.newest)
         location, data = captured.location, signed(captured.data, captured.location, self.files.seal)
         shared: dict[str, bytes] = {}  # what was there already
-        if (bundle := captured.bundle) is not None:  # first, so that nobody finds the flow without it
+        bundle = captured.bundle if captured.holds_code else None
+        if bundle is not None:  # first, so that nobody finds the flow without it
             key = code_key(captured.name, bundle.sha256)
             if not self._upload_code(key, bundle):
                 shared[key] = bundle.data
