@@ -27,6 +27,7 @@ from headrace.errors import (
     StorageError,
     ValueReleased,
 )
+from headrace.loading import Target, load_flow
 from headrace.storage import git, imports
 from headrace.storage.envelope import open_envelope
 
@@ -252,6 +253,15 @@ class TestFile:
         runners = {factor: storage.get_runner(place) for factor, place in places.items()}
         for factor in (2, 3, 2):
             assert runners[factor].run({"n": 2}).result() == [0, factor]
+
+    def test_a_file_is_loaded_under_its_own_name_after_its_flow_ran_from_a_storage(self, storage, tmp_path):
+        script = tmp_path / "some_script.py"
+        script.write_text(source_text())
+        storage.add_flow(f"{script}:etl", source="script")
+        assert storage.get_runner("etl").run({"n": 2}).result() == [0, 2]
+        flow = load_flow(Target(str(script), "etl", True))
+        assert flow.qualified_name == "some_script:etl"
+        assert storage.get_runner("etl").run({"n": 2}).result() == [0, 2]
 
     @pytest.mark.parametrize(
         ("text", "told"),
