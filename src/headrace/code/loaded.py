@@ -205,8 +205,7 @@ def _constants_agree(module: types.ModuleType, tree: ast.Module) -> bool:
                 found[target.id] = statement.value.value
     memory = vars(module)
     return all(
-        name in memory and type(memory[name]) is type(value) and memory[name] == value
-        for name, value in found.items()
+        name in memory and type(memory[name]) is type(value) and memory[name] == value for name, value in found.items()
     )
 
 
