@@ -171,12 +171,12 @@ def _constant(code: types.CodeType, arg: Any) -> Any:
     return code.co_filename if arg == "<dynamic-code>" else arg
 
 
-def loads(data: bytes, what: str, buffers: Iterable[Any] = ()) -> Any:
+def loads(data: bytes | memoryview, what: str, buffers: Iterable[Any] = ()) -> Any:
     """Unpickle, and say what is missing if code is.
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or memoryview
         Trusted: unpickling runs code.
     what : str
         What it is, for the message.

@@ -35,12 +35,22 @@ def _package_of(module: str) -> tuple[str, str] | None:
     from importlib.metadata import PackageNotFoundError, distribution
 
     top = module.partition(".")[0]
-    found: Distribution | None
     try:
-        found = distribution(top)  # most are called like their module, and this looks at no others
+        found = _facts(distribution(top))  # most are called like their module, and this looks at no others
     except (PackageNotFoundError, ValueError):
-        found = next((each for each, files in _installed() if _has(files, module)), None)
-    return None if found is None else (found.name, found.version)
+        found = None
+    if found is not None:
+        return found
+    return next((facts for each, files in _installed() if _has(files, module) and (facts := _facts(each))), None)
+
+
+def _facts(package: Distribution) -> tuple[str, str] | None:
+    """Its name and version; None if its installation was cut short, or its removal, and it does not tell them."""
+    try:
+        name, version = package.metadata["Name"], package.metadata["Version"]
+    except (LookupError, OSError, TypeError, ImportError):  # later Pythons raise
+        return None
+    return (name, version) if name and version else None
 
 
 @functools.cache
