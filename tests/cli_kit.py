@@ -13,6 +13,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from headrace.cli import app
+from headrace.code import space
 
 FLOWS = """
     import os, threading
@@ -96,6 +97,8 @@ def loading_undone(folder: Path) -> Iterator[Path]:
     """Take back what loading files from a folder leaves in this process."""
     path, modules = sys.path[:], set(sys.modules)
     yield folder
+    for name in list(space._IN_PLACE):
+        space.vacate(name)
     for name in set(sys.modules) - modules:
         if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]

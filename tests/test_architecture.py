@@ -33,7 +33,7 @@ ALLOWED = {
     "store": {"errors", "core", "code", "storage", "execution", "stored"},
     "environments": {"errors", "_version", "core", "storage", "execution", "store"},
     "flows": {"errors", "core", "parameters", "report", "storage", "store", "execution", "environments"},
-    "loading": {"errors", "core", "storage", "flows"},
+    "loading": {"errors", "core", "code", "storage", "flows"},
     "cli_support": {
         "errors", "_version", "core", "parameters", "report", "storage", "store", "execution", "environments",
         "flows", "loading",

@@ -177,6 +177,14 @@ def test_run_by_url() -> None:
 
 
 def test_add_tells_what_the_build_has_noticed() -> None:
+    Path("keyed_flow.py").write_text(
+        "import headrace as hr\nKEY = 'sentinel-of-the-command-line'\n"
+        "@hr.task\ndef look(): return len(KEY)\n@hr.flow\ndef keyed(): return look()\n"
+    )
+    option = "secret=" + "-".join(["sentinel", "of", "the", "command", "line"])
+    said = call("add", "keyed_flow.py:keyed", "store", "--storage-option", option)
+    assert said.code == 0, said
+    assert "warning: flow 'keyed' → keyed_flow.py: is stored with the flow, and has the text of a secret" in said.err
     Path("large_flow.py").write_text(
         "import headrace as hr\n@hr.task\ndef look(table): return table[0]\n"
         "with hr.Flow('large') as large:\n    look(list(range(600_000)))\n"
@@ -234,6 +242,19 @@ def test_add_of_other_code_under_a_taken_name_needs_replace() -> None:
     said = call("add", "another.py:etl", "store", "--replace")
     assert said.code == 0, said
     assert Storage("store").flows["etl"] == said.out.strip() != first
+
+
+def test_add_of_a_script_keeps_its_name_and_digest_and_show_tells_them() -> None:
+    said = call("add", "some_flows.py:etl", "store", "--source", "script", "--example", "a=3")
+    assert said.code == 0, said
+    shown = call("show", "store#etl").out
+    assert f"code in file://{Path('some_flows.py').resolve()}  (sha256 " in shown
+    assert 'as drawn for a=3, b=2, tags=["x"]' in shown
+    assert call("run", "store#etl", "-p", "a=1").code == 0
+    with open("some_flows.py", "a") as file:
+        file.write("# edited\n")
+    refused(call("run", "store#etl", "-p", "a=1"), "is not the one that was stored", "store the flow again")
+    refused(call("add", "some_flows.py:etl", "store", "--source", "zip"), "'pickle', 'module', 'script'")
 
 
 def test_ls_lists_flows_and_runs() -> None:

@@ -115,9 +115,10 @@ def test_runs_of_one_flow(store: Storage) -> None:
     assert "no runs of 'other'" in call("ls", "store#other", "--runs").err
 
 
-def test_add_tells_the_version(store: Storage) -> None:
-    assert f"stored in {store.url} as version 3; run it with" in call("add", "some_flows.py:etl", "store").err
-    assert "as version 3" in call("add", "some_flows.py:etl", "store").err
+def test_add_tells_the_version(store: Storage, folder: Path) -> None:
+    for _ in range(2):
+        said = process("add", "some_flows.py:etl", "store", cwd=folder)
+        assert f"stored in {store.url} as version 3; run it with" in said.err
 
 
 def test_cp_copies_what_is_new(store: Storage, folder: Path) -> None:
@@ -126,8 +127,7 @@ def test_cp_copies_what_is_new(store: Storage, folder: Path) -> None:
     said = call("cp", "store", "other", "--runs")
     assert said.code == 0, said
     assert "etl: versions 1-2\n" in said.err
-    assert "copied 3 objects (" in said.err
-    assert "and 1 run to file://" in said.err
+    assert re.search(r"copied \d objects \([\d,]+ bytes\) and 1 run to file://", said.err)
     other = Storage("other")
     assert other.flows == store.flows
     assert other.labels("etl") == {"prod": 1}
@@ -140,8 +140,6 @@ def test_cp_copies_what_is_new(store: Storage, folder: Path) -> None:
     assert "etl: prod stays as in" in call("cp", "store#etl", "other").err
     store.remove("etl@2", force=True)
     assert call("cp", "store#etl", "other").code == 0
-    call("add", "some_flows.py:etl", "other")
-    call("add", "some_flows.py:broken", "third")
     refused(call("cp", "store#broken", "nope://x"), "'nope'")
 
 

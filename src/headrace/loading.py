@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple, cast
 
+from headrace.code.space import vacate
 from headrace.errors import NotFound
 from headrace.flows import Flow
 from headrace.storage.picking import pick_flow
@@ -143,6 +144,7 @@ def _module_name(path: Path) -> str:
     It becomes part of a flow's origin, so it must not depend on where the file lies.
     """
     name = re.sub(r"\W", "_", path.stem)
+    vacate(name)
     loaded = sys.modules.get(name)
     if loaded is not None:
         taken = getattr(loaded, "__file__", None) != str(path)

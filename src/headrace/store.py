@@ -95,8 +95,11 @@ class Storage(StoredFlows):
         envelope = self._envelope(location)
         if envelope.where in self._staged:  # who runs what is staged may never build it
             self._preflight.stand_down()
-        flow = self._live.get(location) or self._loaded(envelope)
-        flow.bundle = self._bundle(envelope)
+        flow = self._live.get(location)
+        if flow is None:
+            flow = self._loaded(envelope)
+        else:
+            flow.bundle = self._bundle(envelope)
         return FlowRunner(
             flow,
             envelope.where,

@@ -1,9 +1,11 @@
 """Two versions of the same modules in one process, one after the other and at the same time."""
 
 import importlib
+import os
 import pickle
 import sys
 import threading
+import time
 import traceback
 
 import pytest
@@ -247,6 +249,18 @@ def test_a_damaged_folder_is_replaced(bundle_of, tmp_path):
     found.unlink()
     unpack("name", files)
     assert found.exists()
+
+
+def test_folders_that_nobody_uses_go(bundle_of, tmp_path):
+    from headrace.code.unpacked import UNUSED, unpack
+
+    files = dict(bundle_of(version(1), "spaced_mod").units["spaced_mod"].files)
+    old, used = unpack("old", files), unpack("used", files)
+    for folder in (old, used):
+        os.utime(folder, (1, time.time() - UNUSED - 1))
+    unpack("used", files)
+    unpack("new", files)
+    assert [os.path.exists(folder) for folder in (old, used)] == [False, True]
 
 
 def test_a_bundle_is_plain_data(bundle_of):

@@ -131,7 +131,7 @@ def a_target_that_cannot_be_filled_in(folder: str) -> Any:
     return counting("{folder}/{hour}")(folder)
 
 
-@row({"folder": "?"}, error=(FlowError, "would come back .* as another value"), keep=[F])
+@row({"folder": "?"}, error=(FlowError, "would come back as another value"), keep=[F])
 def a_value_that_json_would_change(folder: str) -> Any:
     return counting("{folder}/x.json")(folder, (1, 2))
 

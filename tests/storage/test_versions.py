@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
+import textwrap
 import threading
 from datetime import UTC, datetime
 
 import pytest
 
+from headrace.core.flow import FlowDefinition
 from headrace.errors import (
     AlreadyExists,
     Conflict,
@@ -20,6 +24,7 @@ from headrace.errors import (
     UntrustedObject,
 )
 from headrace.storage import removing
+from headrace.storage.capture import code_key
 from headrace.storage.files import Files, private_memory
 from headrace.storage.flows import StoredFlows
 from headrace.storage.labels import check_label
@@ -47,6 +52,33 @@ def run_of(stored, run_id, location, *, ended):
     record = stored.create_run(run_id, {"flow": location.split("/")[1], "location": location})
     if ended:
         record.finish({"state": "Success"}, result=None)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A folder whose modules travel with the flows that reach them."""
+    folder = tmp_path / "project"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    yield folder
+    sys.modules.pop("code_of_versions", None)
+
+
+def build_with_code(stored, project, value, factor):
+    """Store a flow that reaches a module, which gives a value."""
+    (project / "code_of_versions.py").write_text(f"def value():\n    return {value}\n")
+    sys.modules.pop("code_of_versions", None)
+    importlib.invalidate_caches()
+    namespace = {"__name__": "__main__", "module": importlib.import_module("code_of_versions"), "factor": factor}
+    source = """
+    from headrace.core.task import task
+    @task
+    def use(): return module.value() + factor
+    def etl(): return use()
+    """
+    exec(textwrap.dedent(source), namespace)
+    stored.add_flow(FlowDefinition("etl", namespace["etl"]))
+    stored.build(check=False)
 
 
 def digest(location):
@@ -522,21 +554,17 @@ class TestRemove:
         stored.remove("etl", runs=True)
         assert [run.run_id for run in stored.runs()] == ["r1"]
 
-    def test_code_goes_with_the_last_version_that_names_it(self, monkeypatch):
-        from headrace.storage import capture
-
+    def test_code_goes_with_the_last_version_that_names_it(self, project):
         stored = memory()
-        original = capture.manifest_of
-        for factor, code in ((1, "a"), (2, "a"), (3, "b")):
-            monkeypatch.setattr(
-                capture, "manifest_of", lambda *args, code=code: {**original(*args), "code": {"sha256": code * 64}}
-            )
-            stored.files.create_many({f"flows/etl/code/{code * 64}.zip": code.encode()})
-            build(stored, factor)
+        for value, factor in ((1, 1), (1, 2), (2, 3)):
+            build_with_code(stored, project, value, factor)
+        codes = [stored.manifest(f"etl@{number}")["code"]["sha256"] for number in (1, 2, 3)]
+        assert codes[0] == codes[1] != codes[2]
         stored.remove("etl@3")
-        assert stored.files.children("flows/etl/code") == [f"{'a' * 64}.zip"]
+        assert stored.files.children("flows/etl/code") == [f"{codes[0]}.zip"]
         stored.remove("etl@1")
-        assert stored.files.children("flows/etl/code") == [f"{'a' * 64}.zip"]
+        assert stored.files.children("flows/etl/code") == [f"{codes[0]}.zip"]
+        assert stored.load("etl").draw({}).nodes[0].task.function() == 3
 
     def test_readers_see_it_or_nothing(self, monkeypatch):
         """Between any two writes of a removal, what resolves also loads."""
@@ -790,18 +818,12 @@ class TestCopy:
             stored.copy_to(other)
         assert other.flows == {}
 
-    def test_code_comes_before_the_flows_that_name_it(self, other, monkeypatch):
-        import hashlib
-
-        from headrace.storage import capture
-
-        data = b"sources"
-        sha256 = hashlib.sha256(data).hexdigest()
+    def test_code_comes_before_the_flows_that_name_it(self, other, project):
         stored = memory()
-        original = capture.manifest_of
-        monkeypatch.setattr(capture, "manifest_of", lambda *args: {**original(*args), "code": {"sha256": sha256}})
-        build(stored, 1)
-        key = f"flows/etl/code/{sha256}.zip"
+        build_with_code(stored, project, 1, 1)
+        key = code_key("etl", stored.manifest("etl")["code"]["sha256"])
+        data = stored.files.read(key)
+        stored.files.delete(key)
         with pytest.raises(NotFound, match=f"{key} was removed"):
             stored.copy_to(other)
         stored.files.create(key, b"other")
@@ -811,6 +833,7 @@ class TestCopy:
         stored.files.replace(key, data)
         stored.copy_to(other)
         assert other.files.read(key) == data
+        assert other.load("etl").draw({}).nodes[0].task.function() == 2
 
     def test_signed_storages_sign_what_they_get(self, tmp_path, other):
         one = StoredFlows(tmp_path / "one", signing_keys="first-key-first-key")

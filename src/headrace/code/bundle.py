@@ -40,6 +40,10 @@ class Bundle:
     data: bytes
     modules: tuple[str, ...]
 
+    def facts(self) -> dict[str, Any]:
+        """Return what headers and records name it by, as JSON data."""
+        return {"sha256": self.sha256, "modules": list(self.modules)}
+
     @cached_property
     def units(self) -> dict[str, Unit]:
         """What it holds, by root."""
@@ -88,6 +92,32 @@ def bundle_for(names: Iterable[str]) -> Bundle | None:
     while len(_MADE) > KEPT:
         _MADE.popitem(last=False)
     return bundle
+
+
+def bundle_of(files: Mapping[str, bytes], first: str) -> Bundle:
+    """Return a module, and what it imports of the modules that lie beside it.
+
+    Parameters
+    ----------
+    files : mapping
+        Path → content, of whatever lies in one folder.
+    first : str
+        The name of the module.
+
+    Raises
+    ------
+    FlowError
+        If they are too large; names the largest files.
+    """
+    roots = {path.partition("/")[0].removesuffix(".py") for path in files if path.endswith(".py")}
+    units: dict[str, Unit] = {}
+    waiting = [first]
+    while waiting:
+        root = waiting.pop().partition(".")[0]
+        if root in roots and root not in units:
+            units[root] = make_unit(root, {path: files[path] for path in files if _belongs(path, root)})
+            waiting += units[root].imports
+    return _make(dict(sorted(units.items())))
 
 
 _MADE: OrderedDict[tuple[tuple[str, str], ...], Bundle] = OrderedDict()

@@ -250,6 +250,20 @@ def forget(sha256: str) -> None:
                 _take_away(tenant)
 
 
+def vacate(root: str) -> None:
+    """Let the process load a module of its own under a name that a space left in place, if nobody uses that now.
+
+    Parameters
+    ----------
+    root : str
+        The name.
+    """
+    with _TURN:
+        tenant = _IN_PLACE.get(root)
+        if tenant is not None and not tenant.users:
+            _take_away(tenant)
+
+
 def _keys(bundle: Bundle) -> dict[str, str]:
     """Root → a digest of the unit and of all that it imports; only units whose digests agree can be shared."""
     units = bundle.units

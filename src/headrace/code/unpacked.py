@@ -8,6 +8,7 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from headrace.errors import SetupError
 
 #: Names the folder that bundles are unpacked below. Default: one for this user, in the folder for temporary files.
 VARIABLE = "HEADRACE_CACHE"
+#: Seconds after which a folder that no process began to use may go.
+UNUSED = 30 * 24 * 3600.0
 
 
 def unpack(name: str, files: Mapping[str, bytes]) -> str:
@@ -35,8 +38,11 @@ def unpack(name: str, files: Mapping[str, bytes]) -> str:
     try:
         below = _root()
         folder = below / name
-        if not _is_intact(folder, files):
+        if _is_intact(folder, files):
+            os.utime(folder)
+        else:
             _write(folder, files)
+            _tidy(below)
     except OSError as error:
         raise SetupError(
             f"cannot unpack the code of a flow: {error}; set {VARIABLE} to a folder that this process may write to"
@@ -76,6 +82,15 @@ def _is_intact(folder: Path, files: Mapping[str, bytes]) -> bool:
         return all((folder / path).read_bytes() == content for path, content in files.items())
     except OSError:
         return False
+
+
+def _tidy(below: Path) -> None:
+    """Remove what no process began to use for a month: each edit of a module leaves a folder."""
+    long_ago = time.time() - UNUSED
+    for folder in below.iterdir():
+        with contextlib.suppress(OSError):  # another process may tidy up as well
+            if folder.stat().st_mtime < long_ago:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from headrace.code.bundle import Bundle
 from headrace.core.events import CancelRequested, Command, Event
 from headrace.core.plan import Plan
 from headrace.core.ready import Backlog
@@ -26,6 +27,8 @@ class Executor(ABC):
     kind: str = ""
     #: whether batches that run at the same time can send each other values; known once it has started
     mails: bool = False
+    #: the first-party code of the flow, which is active where its batches execute; the driver sets it before the start
+    code: Bundle | None = None
     #: whether the thread that calls is the main one, and the driver handles Ctrl-C there
     heeded: bool = False
     #: tells what waits for a thread; the driver sets it, and it may be called from ``wait`` only

@@ -23,6 +23,7 @@ from time import perf_counter
 from typing import Any
 
 from headrace import entrusted, pickling
+from headrace.code.bundle import Bundle
 from headrace.core.signals import Cancelled, Crashed
 from headrace.core.task import Task
 from headrace.execution.context import POST
@@ -179,9 +180,16 @@ class _Attempt:
 
 
 class Children:
-    """The children of one plan in this process."""
+    """The children of one plan in this process.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    code : Bundle, optional
+        The first-party code of its tasks.
+    """
+
+    def __init__(self, code: Bundle | None = None) -> None:
+        self._code = code
         self._lock = threading.Lock()
         self._all: set[Child] = set()
         self._idle: list[Child] = []
@@ -226,8 +234,8 @@ class Children:
             child, fresh = self._take()
             attempt.runs_in(child)
             function = self._functions[number] if number not in child.known else None
-            told = levels() if fresh else {}
-            request = Request(number, function, arguments, context, told, known(), entrusted.all_here())
+            told, code = (levels(), self._code) if fresh else ({}, None)
+            request = Request(number, function, arguments, context, told, known(), entrusted.all_here(), code)
             try:
                 answer = child.ask(pickle.dumps(request), timeout)
             except Late:

@@ -16,6 +16,9 @@ from headrace import pickling
 
 _LOADING = threading.Lock()
 
+#: For each buffer of a pickle, whether it may be written to; and the pickle with its buffers.
+Packed = tuple[Sequence[bool], Sequence[Any]]
+
 
 class Constant:
     """A large constant, or its pickle.
@@ -26,34 +29,74 @@ class Constant:
         Its value, where there is no pickle.
     packed : (sequence of bool, sequence of buffer), optional
         For each buffer of the pickle, whether it may be written to; and the pickle with its buffers.
+    lasting : bool, default False
+        Whether the pickle is kept, because whoever asks for it later could not make it: see ``execution.arrival``.
     """
 
-    __slots__ = ("_packed", "_value", "nbytes")
+    __slots__ = ("_loaded", "_packed", "_value", "lasting", "nbytes")
 
-    def __init__(self, value: Any = None, packed: tuple[Sequence[bool], Sequence[Any]] | None = None) -> None:
+    def __init__(self, value: Any = None, packed: Packed | None = None, *, lasting: bool = False) -> None:
         self._value = value
         self._packed = packed
-        self.nbytes = sum(memoryview(frame).nbytes for frame in packed[1]) if packed is not None else 0
+        self._loaded = False
+        self.lasting = lasting
+        self.nbytes = size_of_packed(packed) if packed is not None else 0
 
     @property
     def value(self) -> Any:
         """The value; one object for all that ask in this process."""
         with _LOADING:
-            if self._packed is not None:
-                flags, (data, *buffers) = self._packed
-                views = [_as_it_was(view, flag) for view, flag in zip(buffers, flags, strict=True)]
-                self._value = pickling.loads(bytes(data), "a constant of the flow", views)
-                self._packed = None
+            if self._packed is not None and not self._loaded:
+                self._value = unpack(self._packed, "a constant of the flow")
+                self._loaded = True
+                if not self.lasting:
+                    self._packed = None
             return self._value
 
-    def pack(self) -> tuple[Sequence[bool], Sequence[Any]]:
+    def pack(self) -> Packed:
         """Return flags, and the pickle with its buffers; as the constructor takes them."""
         packed = self._packed
-        if packed is not None:
-            return packed
-        buffers: list[memoryview] = []
-        data = pickling.dumps(self._value, "a constant of the flow", lambda buffer: buffers.append(buffer.raw()))
-        return [not view.readonly for view in buffers], [data, *buffers]
+        return packed if packed is not None else pack(self._value, "a constant of the flow")
+
+
+def pack(value: Any, what: str) -> Packed:
+    """Pickle a value, with the buffers of arrays beside the pickle.
+
+    Parameters
+    ----------
+    value : object
+        Anything.
+    what : str
+        What it is, for the message.
+
+    Returns
+    -------
+    (sequence of bool, sequence of buffer)
+        For each buffer, whether it may be written to; and the pickle with its buffers.
+    """
+    buffers: list[memoryview] = []
+    data = pickling.dumps(value, what, lambda buffer: buffers.append(buffer.raw()))
+    return [not view.readonly for view in buffers], [data, *buffers]
+
+
+def unpack(packed: Packed, what: str) -> Any:
+    """Return what was packed.
+
+    Parameters
+    ----------
+    packed : (sequence of bool, sequence of buffer)
+        As ``pack`` returned it.
+    what : str
+        What it is, for the message.
+    """
+    flags, (data, *buffers) = packed
+    views = [_as_it_was(view, flag) for view, flag in zip(buffers, flags, strict=True)]
+    return pickling.loads(bytes(data), what, views)
+
+
+def size_of_packed(packed: Packed) -> int:
+    """Return how many bytes that is."""
+    return sum(memoryview(frame).nbytes for frame in packed[1])
 
 
 def _as_it_was(buffer: Any, writeable: bool) -> Any:

@@ -24,6 +24,8 @@ from dask._task_spec import TaskRef
 from dask.base import annotate
 from distributed import CancelledError, Client, Future, KilledWorker
 
+from headrace import pickling
+from headrace.code.space import active
 from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Release, Resized, Stop, Vanished
 from headrace.core.plan import Plan
 from headrace.core.policy import Placement
@@ -31,6 +33,7 @@ from headrace.core.ready import Backlog
 from headrace.core.task import Task
 from headrace.entrusted import needed_by
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
+from headrace.execution.arrival import CodePlugin, plugin_name
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.confided import CredentialsPlugin, check_encrypted
 from headrace.execution.demand import BACKLOG
@@ -39,7 +42,7 @@ from headrace.execution.failure import capture
 from headrace.execution.logs import settings
 from headrace.execution.offers import addresses, asks, check, offers_of
 from headrace.execution.scattered import Scattered
-from headrace.execution.scheduler import MARK, OVER, RunsPlugin, forget_plan, topic
+from headrace.execution.scheduler import MARK, OVER, RunsPlugin, claim_code, forget_plan, topic
 from headrace.execution.stopping import stop_batches
 from headrace.execution.worker import PlanPlugin, cut, pick, pick_kept, run_batch
 
@@ -108,7 +111,9 @@ class DaskExecutor(Executor):
             if parcel := needed_by(plan):
                 check_encrypted(self.client)
                 self._bring(CredentialsPlugin(topic(run_id), parcel))
-            self._bring(PlanPlugin(run_id, plan, settings(len(self._nthreads))))
+            self._bring_code()
+            sha256 = self.code.sha256 if self.code is not None else None
+            self._bring(PlanPlugin(run_id, plan, settings(len(self._nthreads)), sha256))
         except HeadraceError:
             raise
         except ImportError as error:
@@ -117,13 +122,13 @@ class DaskExecutor(Executor):
                 "missing where the workers run"
             ) from error
         self._outline = outline
-        self._packer = Packer(outline)
+        self._packer = Packer(outline, self.code)
         # What Dask would encrypt, nothing else may send as it is.
         self.mails = scheduler["address"].startswith(("tcp://", "inproc://"))
         self._told = self._threads
         self._peopled = time.monotonic()
         if outline.constants:
-            self._scattered = Scattered(self.client, run_id, outline.constants)
+            self._scattered = Scattered(self.client, run_id, outline.constants, self.code)
             self._scattered.look(len(self._nthreads))
         return self._told
 
@@ -145,7 +150,16 @@ class DaskExecutor(Executor):
             self.client.register_plugin(RunsPlugin())
             _PREPARED[self.client] = scheduler
 
-    def _bring(self, plugin: PlanPlugin | CredentialsPlugin) -> None:
+    def _bring_code(self) -> None:
+        """Bring the flow's code to the workers, unless an earlier run did."""
+        if self.code is None:
+            return
+        self._registered = True  # from here on, the scheduler has to forget something
+        known = self.client.run_on_scheduler(claim_code, topic(self._run_id), plugin_name(self.code.sha256))
+        if not known:
+            self._bring(CodePlugin(self.code))
+
+    def _bring(self, plugin: PlanPlugin | CodePlugin | CredentialsPlugin) -> None:
         """Bring the plan to the workers; again, if one died meanwhile, for nobody knows then which others have it."""
         self._registered = True
         end = time.monotonic() + SILENCE
@@ -178,18 +192,17 @@ class DaskExecutor(Executor):
             if isinstance(command, Dispatch) and command.constants and not self._has_constants():
                 self._kept_back.append(command)
             elif isinstance(command, Dispatch):
-                assert self._packer is not None
                 key = self._key(command)
                 gang = command.links.gang if command.links is not None else ()
                 addresses = seats.get(gang) or seats.setdefault(gang, self._seats(gang))
-                order = pickle.dumps((command, addresses, self._packer.pack(command)), protocol=5)
+                order = self._packed(command, addresses)
                 placement = self._placement(command)
                 where = placement, placement.priority + (URGENT if command.urgent else 0), addresses
                 if not groups or groups[-1][0] != where:
                     groups.append((where, {}, []))
                 held = {batch: keys.get(batch) or self._futures[batch].key for batch in command.inputs}
                 parts = [
-                    DaskTask(f"{key}-{batch}", cut, *which, TaskRef(held[batch]))
+                    DaskTask(f"{key}-{batch}", cut, self._run_id, *which, TaskRef(held[batch]))
                     for batch, which in command.cuts.items()
                 ]
                 held.update(zip(command.cuts, [part.key for part in parts], strict=True))
@@ -214,6 +227,15 @@ class DaskExecutor(Executor):
                 self._submit(placement, priority, tasks, parts)
         for batch in released:  # only now: what was just sent may need them
             self._futures.pop(batch, None)
+
+    def _packed(self, command: Dispatch, addresses: dict[int, str]) -> bytes:
+        """The order for a batch; parts of lists that go with it may hold anything."""
+        assert self._packer is not None
+        order = command, addresses, self._packer.pack(command)
+        if not command.slices:
+            return pickle.dumps(order, protocol=5)
+        with active(self.code):
+            return pickling.dumps(order, "part of a list")
 
     def _stop(self, batches: tuple[int, ...]) -> None:
         """Have the workers stop batches, not waiting for it, and the scheduler forget them."""
@@ -365,7 +387,8 @@ class DaskExecutor(Executor):
         for part in parts:
             if part is None:
                 return None
-            found.update(pickle.loads(part))
+            with active(self.code):
+                found.update(pickling.loads(part, "a value of a task"))
         return found
 
     def _pick(self, wanted: Wanted, most: int | None) -> bytes | None:

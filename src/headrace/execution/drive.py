@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+from headrace.code.bundle import Bundle
+from headrace.code.space import active
 from headrace.core.costs import means_of, prior_of
 from headrace.core.events import CancelRequested, Event, Wake
 from headrace.core.machine import RunMachine
@@ -69,6 +71,8 @@ class Drive:
         How the flow's runs are treated.
     hooks : Hooks, optional
         What the flow and its tasks want to be called; one of the observers.
+    code : Bundle, optional
+        The first-party code of the flow.
     """
 
     def __init__(
@@ -81,7 +85,9 @@ class Drive:
         observers: Sequence[Observer],
         policy: FlowPolicy,
         hooks: Hooks,
+        code: Bundle | None = None,
     ) -> None:
+        self.code = code
         self.record = record
         self.plan = plan
         self.plan_bytes = plan_bytes
@@ -95,10 +101,10 @@ class Drive:
         for node in self.machine.nodes if self.observers else ():
             self._listen(node)
         self.machine.expansions.deepest = policy.max_depth
-        self._unpacker = Unpacker()
+        self._unpacker = Unpacker(code)
         self.shown = 0.0
         self.underway = Underway()
-        self.flow_run = FlowRun(record.run_id, flow_name, self.machine, self.underway)
+        self.flow_run = FlowRun(record.run_id, flow_name, self.machine, self.underway, code)
         self.flow_run.hook_errors = hooks.errors
         self._bring_up = executor
         self._hooks = hooks
@@ -165,7 +171,7 @@ class Drive:
             for observer in self.observers:
                 observer.on_start(run.run_id, run.flow_name, self.machine.summaries())
             executor = self._bring_up()
-            executor.heeded = heeded
+            executor.heeded, executor.code = heeded, self.code
             self.machine.threads = executor.start(run.run_id, self.plan_bytes, self.plan)
             self.machine.dispatcher.gangs = executor.mails
             self.machine.costs.earlier = self.record.earlier_costs()
@@ -185,13 +191,16 @@ class Drive:
             self.reading.close()
             self.underway.stop_clock()
             early = self.machine.ending.state is not None  # then its last task runs did not end, and would be missing
-            self.record.finish(
-                *outcome_of(run, self.record.pack), None if early else means_of(self.plan.tasks, self.machine.nodes)
-            )
+            costs = None if early else means_of(self.plan.tasks, self.machine.nodes)
+            self.record.finish(*outcome_of(run, self._pack), costs)
             self._end(run.state)
         finally:  # their thread ends with the run, also if an observer raises
             if hooks.began:
                 hooks.over(run.state, run.error)
+
+    def _pack(self, result: Any) -> bytes:
+        with active(self.code):
+            return self.record.pack(result)
 
     @contextmanager
     def _lent(self, executor: Executor) -> Iterator[None]:
@@ -272,6 +281,6 @@ class Drive:
             self.reading.close()
             self.underway.stop_clock()
             failure, _ = capture(error)
-            outcome, _ = outcome_of(self.flow_run, self.record.pack, failure)
+            outcome, _ = outcome_of(self.flow_run, self._pack, failure)
             self.record.finish({**outcome, "state": state.label}, None)
             self._end(state)

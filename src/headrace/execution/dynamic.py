@@ -9,6 +9,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from headrace import pickling
+from headrace.code.bundle import Bundle
+from headrace.code.space import active
 from headrace.core.bound import Bound
 from headrace.core.events import Dispatch, Ended, Event, Failure
 from headrace.core.graph import Graph, NodeSpec
@@ -70,9 +72,16 @@ def _pickled(task: Task[..., Any]) -> bytes:
 
 
 class Unpacker:
-    """Unpacks graphs on the driver; tasks with the same pickle are one task."""
+    """Unpacks graphs on the driver; tasks with the same pickle are one task.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    code : Bundle, optional
+        The first-party code of the flow.
+    """
+
+    def __init__(self, code: Bundle | None = None) -> None:
+        self._code = code
         self._tasks: dict[bytes, Task[..., Any]] = {}
 
     def unpack(self, events: Sequence[Event], check: Callable[[Iterable[Task[..., Any]]], None]) -> None:
@@ -89,7 +98,8 @@ class Unpacker:
             if type(event) is Ended and event.expansions:
                 for position, data in event.expansions.items():
                     if type(data) is bytes:
-                        event.expansions[position] = self._graph(data, check)
+                        with active(self._code):
+                            event.expansions[position] = self._graph(data, check)
 
     def _graph(self, data: bytes, check: Callable[[Iterable[Task[..., Any]]], None]) -> Graph | Failure:
         what = "a flow that a task returned"
@@ -122,9 +132,12 @@ class Packer:
     ----------
     plan : Plan
         The driver's; it grows.
+    code : Bundle, optional
+        The first-party code of the flow.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, code: Bundle | None = None) -> None:
+        self._code = code
         self._plan = plan
         self._base = len(plan.nodes)
         self._known = len(plan.tasks)
@@ -137,8 +150,9 @@ class Packer:
         found = grown(self._plan, self._base, order.strips, [node for node, _, _ in order.outside])
         if found is None:
             return None
-        tasks = {number: self._task(number) for number in found.tasks if number >= self._known}
-        return pickling.dumps((found.rows, tasks, found.stand_for), "nodes of a flow that a task returned")
+        with active(self._code):
+            tasks = {number: self._task(number) for number in found.tasks if number >= self._known}
+            return pickling.dumps((found.rows, tasks, found.stand_for), "nodes of a flow that a task returned")
 
     def _task(self, number: int) -> bytes:
         data = self._tasks.get(number)

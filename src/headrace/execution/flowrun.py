@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
 import weakref
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, Self
 
+from headrace import pickling
+from headrace.code.bundle import Bundle
+from headrace.code.space import active
 from headrace.core.blame import blame
 from headrace.core.events import Failure
 from headrace.core.machine import RunMachine
@@ -41,7 +43,10 @@ class FlowRun:
         Hooks that raised.
     """
 
-    def __init__(self, run_id: str, flow_name: str, machine: RunMachine, underway: Underway) -> None:
+    def __init__(
+        self, run_id: str, flow_name: str, machine: RunMachine, underway: Underway, code: Bundle | None = None
+    ) -> None:
+        self._code = code
         self.run_id = run_id
         self.flow_name = flow_name
         self.hook_errors: list[HookError] = []
@@ -160,9 +165,11 @@ class FlowRun:
     def _result(self, most: int | None) -> tuple[Any] | None:
         slot = self._machine.plan.result
         needed = {ref.node for ref in refs(slot)}
-        known: dict[tuple[int, int], Any] = {
-            (node, 0): pickle.loads(data) for node, data in self._machine.returned.items() if node in needed
-        }
+        returned = self._machine.returned
+        with active(self._code):
+            known: dict[tuple[int, int], Any] = {
+                (node, 0): pickling.loads(returned[node], "the result") for node in returned if node in needed
+            }
         missing = [
             (node, child)
             for node in sorted(needed)
@@ -266,7 +273,8 @@ class FlowRun:
     @property
     def errors(self) -> dict[str, BaseException]:
         """By ``task`` or ``task[child]``: the exception that it ended with."""
-        return {label: restore(failure) for label, failure in self.failures().items()}
+        with active(self._code):
+            return {label: restore(failure) for label, failure in self.failures().items()}
 
     def _first_error(self) -> BaseException:
         """The error that decided: of a node that decides and failed itself, else of what it waited for."""
@@ -286,7 +294,8 @@ class FlowRun:
         if failure is None:
             why = why_not(run, self._machine.nodes, child)
             return TriggerFailed(f"task {run.label(child)!r} did not run: {why}", task=run.spec.name)
-        error = restore(failure)
+        with active(self._code):
+            error = restore(failure)
         note = f"in task {run.label(child)!r} of flow {self.flow_name!r}, run {self.run_id}"
         notes = getattr(error, "__notes__", [])
         if note not in notes:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from headrace.code.bundle import Bundle
+from headrace.code.space import active
 from headrace.core.moves import Move
 from headrace.core.naming import label
 from headrace.core.plan import Plan
@@ -93,9 +95,12 @@ class Hooks(Observer):
         With the tasks' policies.
     policy : FlowPolicy
         The flow's.
+    code : Bundle, optional
+        The first-party code of the flow.
     """
 
-    def __init__(self, plan: Plan, policy: FlowPolicy) -> None:
+    def __init__(self, plan: Plan, policy: FlowPolicy, code: Bundle | None = None) -> None:
+        self._code = code
         self.errors: list[HookError] = []
         self._plan = plan
         self._policy = policy
@@ -144,7 +149,8 @@ class Hooks(Observer):
     def _moved(self, move: Move) -> None:
         policy = self._plan.policy(move.node)
         spec = self._plan.nodes[move.node]
-        error = restore(move.failure) if move.failure is not None else None
+        with active(self._code):
+            error = restore(move.failure) if move.failure is not None else None
         for child in range(move.low, move.high):
             change = Change(
                 self._run_id,
@@ -167,7 +173,8 @@ class Hooks(Observer):
 
     def _guarded(self, hook: Callable[..., object], change: Change, *args: Any) -> None:
         try:
-            hook(change, *args)
+            with active(self._code):
+                hook(change, *args)
         except BaseException as error:  # whatever it raises, the other hooks shall be called
             name = getattr(hook, "__qualname__", repr(hook))
             self.errors.append(HookError(change, name, error))

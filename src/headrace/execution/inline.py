@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any
 
 from headrace import pickling
+from headrace.code.space import active
 from headrace.core.drawing import CURRENT
 from headrace.core.events import CancelRequested, Command, Deadline, Dispatch, Ended, Event, Release, Stop
 from headrace.core.plan import Plan
@@ -56,9 +57,11 @@ class InlineExecutor(Executor):
         self._shelf = Shelf(_at_least)
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
-        self._constants = dict(enumerate(map(copy, outline.constants)))
-        self._plan = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"))
-        self._packer = Packer(outline)
+        with active(self.code):
+            self._constants = dict(enumerate(map(copy, outline.constants)))
+        with active(self.code):
+            self._plan = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"), code=self.code)
+        self._packer = Packer(outline, self.code)
         self._run_id = run_id
         self._thread = threading.get_ident()
         LOGS.open(run_id)
@@ -131,7 +134,8 @@ class InlineExecutor(Executor):
         late = self._deadline is not None and time.monotonic() >= self._deadline.time
         if not self._events and self._notes.empty() and not late:
             if self._queue:
-                self._execute(self._queue.popleft())
+                with active(self.code):
+                    self._execute(self._queue.popleft())
             elif timeout:
                 with suppress(queue.Empty):  # a retry is due later
                     notes.append(self._notes.get(timeout=timeout))

@@ -21,6 +21,8 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 from headrace import entrusted, pickling
+from headrace.code.bundle import Bundle
+from headrace.code.space import space_of
 from headrace.core.secret import look_up_by
 from headrace.execution.context import Context, pinned
 from headrace.execution.failure import capture
@@ -61,6 +63,8 @@ class Request(NamedTuple):
         Texts that its parent knows as secrets.
     credentials : dict
         Of storages, that its parent was sent; see ``headrace.entrusted``.
+    code : Bundle or None
+        The first-party code of the tasks, once: a child is of one plan.
     """
 
     task: int
@@ -70,6 +74,7 @@ class Request(NamedTuple):
     levels: dict[str, int]
     secrets: tuple[str, ...]
     credentials: dict[str, Mapping[str, Any]]
+    code: Bundle | None = None
 
 
 def end() -> None:
@@ -167,6 +172,8 @@ class _Child:
             for secret in asked.secrets:
                 remember(secret)
             entrusted.bring("parent", asked.credentials)
+            if asked.code is not None:
+                space_of(asked.code).enter()
             if asked.function is not None:
                 self._functions[asked.task] = pickling.loads(asked.function, "an isolated task")
             args, kwargs = pickling.loads(asked.arguments, "an argument of an isolated task")

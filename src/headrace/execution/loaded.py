@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
+from headrace.code.bundle import Bundle
 from headrace.core.plan import Edge, EdgeKind, Measure, Plan, PlanNode, TaskRun, plain
 from headrace.core.policy import Policy
 from headrace.core.rules import runs_after_success
@@ -178,17 +179,23 @@ class LoadedPlan(dict[int, LoadedNode]):
         The plan that it is joined to, whose nodes it shares.
     stand_for : dict of int to (int, int), optional
         By node: the task run whose value it makes.
+    code : Bundle, optional
+        The first-party code of its tasks.
     """
 
     def __init__(
-        self, plan: Plan, older: LoadedPlan | None = None, stand_for: dict[int, TaskRun] | None = None
+        self,
+        plan: Plan,
+        older: LoadedPlan | None = None,
+        stand_for: dict[int, TaskRun] | None = None,
+        code: Bundle | None = None,
     ) -> None:
         super().__init__()
         self.plan = plan
         self.older = older
         self.stand_for = stand_for or {}
         self.more: dict[int, Task[..., Any]] = {}  # tasks that came with batches, by number
-        self.children: Children = Children() if older is None else older.children
+        self.children: Children = Children(code) if older is None else older.children
         tasks = plan.tasks if older is None else older.more.values()
         #: whether there are coroutines in it
         self.awaits: bool = any(task.is_async for task in tasks) or (older is not None and older.awaits)

@@ -15,6 +15,7 @@ from typing import Any
 from headrace import parameters as params
 from headrace import pickling
 from headrace._version import __version__
+from headrace.code.bundle import Bundle
 from headrace.code.space import active
 from headrace.core.constants import extract
 from headrace.core.flow import FlowDefinition, draw_twice, unstable
@@ -169,7 +170,9 @@ class FlowRunner:
             "versions": versions(),
             "digest": digest,
         }
-        return PreparedRun(facts, plan, data, self._record, self.flow.policy)
+        if self.flow.bundle is not None:
+            facts["code"] = self.flow.bundle.facts()
+        return PreparedRun(facts, plan, data, self._record, self.flow.policy, getattr(self.flow, "bundle", None))
 
     def _draw(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:
         """Draw the graph, and make sure that it depends on nothing but the parameters.
@@ -219,6 +222,8 @@ class PreparedRun:
         Begins the record.
     policy : FlowPolicy
         How the flow's runs are treated.
+    code : Bundle, optional
+        The flow's first-party code.
     """
 
     def __init__(
@@ -228,7 +233,9 @@ class PreparedRun:
         plan_bytes: bytes,
         record: Callable[[dict[str, Any]], Record],
         policy: FlowPolicy,
+        code: Bundle | None = None,
     ) -> None:
+        self.code = code
         self.facts = facts
         self.plan = plan
         self.plan_bytes = plan_bytes
@@ -253,11 +260,12 @@ class PreparedRun:
             As for ``FlowRunner.run``.
         """
         record = self._record({**self.facts, "run_id": run_id, "environment": dict(environment)})
-        hooks = Hooks(self.plan, self.policy)
+        hooks = Hooks(self.plan, self.policy, self.code)
         with _uncollected():
             return Drive(
-                self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers, self.policy, hooks
-            )
+                self.facts["flow"], record, self.plan, self.plan_bytes, executor, observers, self.policy, hooks,
+                self.code,
+            )  # fmt: skip
 
 
 def _packed(plan: Plan) -> tuple[Plan, bytes]:

@@ -11,6 +11,8 @@ from typing import Any
 
 from distributed import Client, Future
 
+from headrace.code.bundle import Bundle
+from headrace.code.space import active
 from headrace.execution.constants import Constant, copy
 
 #: Seconds in which a worker must be found to scatter to; meanwhile the driver does nothing else.
@@ -28,13 +30,19 @@ class Scattered:
         Which run.
     values : sequence of object
         The constants, by number.
+    code : Bundle, optional
+        The first-party code of the flow: whose space is active here, and not where Dask passes a constant on.
     """
 
-    def __init__(self, client: Client, run_id: str, values: Sequence[Any]) -> None:
+    def __init__(self, client: Client, run_id: str, values: Sequence[Any], code: Bundle | None = None) -> None:
         self.client = client
         self.run_id = run_id
         alone = client.scheduler_info(n_workers=0)["address"].startswith("inproc://")  # nothing is pickled there
-        self._constants = [Constant(copy(value) if alone else value) for value in values]
+        if code is None:
+            self._constants = [Constant(copy(value) if alone else value) for value in values]
+        else:
+            with active(code):
+                self._constants = [Constant(packed=Constant(value).pack(), lasting=True) for value in values]
         self._futures: dict[int, Future[Any]] = {}
         self._times = 0
         self._wanted: Future[Any] | None = None

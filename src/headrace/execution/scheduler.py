@@ -15,6 +15,8 @@ them for a long run, and a topic for ever. A report is of use to its run's drive
 
 from __future__ import annotations
 
+import asyncio
+from collections import OrderedDict
 from typing import Any
 
 import dask
@@ -31,6 +33,8 @@ MARK = "-hr-"
 TOPIC = "headrace-"
 #: The last event of a topic, which its driver logs.
 OVER = b""
+#: How many bundles of code stay that no run needs: who edits and runs again, back and forth, brings none anew.
+KEPT = 3
 
 
 def topic(run_id: str) -> str:
@@ -47,11 +51,13 @@ class RunsPlugin(SchedulerPlugin):
     def __init__(self) -> None:
         self.scheduler: Scheduler | None = None
         self.demand: Demand | None = None
+        self.claims: OrderedDict[str, set[str]] = OrderedDict()  # by code: the runs that need it; the latest at the end
 
     async def start(self, scheduler: Scheduler) -> None:
         """Remember the scheduler."""
         self.scheduler = scheduler
         self.demand = Demand(scheduler)
+        self.claiming = asyncio.Lock()
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, stimulus_id: str, **kwargs: Any) -> None:
         """Mark a batch when it is sent to a worker, and its values when they are there."""
@@ -105,6 +111,16 @@ class RunsPlugin(SchedulerPlugin):
                 self._close(run)
             await forget_plan(run, self.scheduler)
 
+    def unclaimed(self, run: str) -> list[str]:
+        """Note that a run is gone; return the code that is to be forgotten, all but the last that nobody needs now."""
+        for claims in self.claims.values():
+            claims.discard(run)
+        idle = [code for code, claims in self.claims.items() if not claims]
+        gone = idle[: max(len(idle) - KEPT, 0)]
+        for code in gone:
+            del self.claims[code]
+        return gone
+
     def _close(self, topic: str) -> None:
         assert self.scheduler is not None
         assert self.demand is not None
@@ -129,5 +145,33 @@ async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
         Filled in by Dask.
     """
     for plugin in (name, name_for(name)):
-        if dask_scheduler.worker_plugins.pop(plugin, None) is not None:
-            await dask_scheduler.broadcast(msg={"op": "plugin-remove", "name": plugin}, on_error="ignore")
+        await _remove(dask_scheduler, plugin)
+    runs = dask_scheduler.plugins.get(RunsPlugin.name)
+    if runs is not None:
+        async with runs.claiming:
+            for code in runs.unclaimed(name):
+                await _remove(dask_scheduler, code)
+
+
+async def _remove(scheduler: Any, name: str) -> None:
+    if scheduler.worker_plugins.pop(name, None) is not None:
+        await scheduler.broadcast(msg={"op": "plugin-remove", "name": name}, on_error="ignore")
+
+
+async def claim_code(run: str, name: str, dask_scheduler: Any = None) -> bool:
+    """Note that a run needs code, and return whether an earlier one brought it. Runs on the scheduler.
+
+    Parameters
+    ----------
+    run : str
+        Its topic.
+    name : str
+        Of the plugin that brings the code.
+    dask_scheduler : distributed.Scheduler
+        Filled in by Dask.
+    """
+    runs = dask_scheduler.plugins[RunsPlugin.name]
+    async with runs.claiming:  # else what is being taken away just now would count as there
+        runs.claims.setdefault(name, set()).add(run)
+        runs.claims.move_to_end(name)
+        return name in dask_scheduler.worker_plugins

@@ -8,6 +8,7 @@ that fails, value by value.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,10 +16,17 @@ import cloudpickle
 from dask.sizeof import sizeof
 from distributed.protocol.serialize import dask_deserialize, dask_serialize, pickle_dumps, pickle_loads
 
+from headrace.code.space import Space
 from headrace.errors import NotPicklable
-from headrace.execution.constants import Constant
+from headrace.execution.constants import Constant, Packed, pack, size_of_packed, unpack
 from headrace.execution.values import Values
 from headrace.redaction import redact
+
+#: Seconds that whoever asks for values waits for their code to be free.
+PATIENCE = 5.0
+_OPENING = threading.Lock()
+_WHAT = "values of a run"
+_size_of_dict = sizeof.dispatch(dict)
 
 
 class BatchValues(dict[int, dict[int, Any]]):
@@ -28,6 +36,12 @@ class BatchValues(dict[int, dict[int, Any]]):
     ----------
     refused : dict of (node, child) to NotPicklable
         Values that could not come along.
+    space : Space or None
+        Of the run's code, in which its values can be pickled and unpickled; where the values were made.
+    code : str
+        sha256 of the run's code; empty if it has none.
+    packed : (sequence of bool, sequence of buffer) or None
+        Its pickle, if it has code, and comes from elsewhere or was asked for.
     """
 
     def __init__(
@@ -35,10 +49,46 @@ class BatchValues(dict[int, dict[int, Any]]):
         values: Values,
         name_of: Callable[[int], str] | None = None,
         refused: dict[tuple[int, int], NotPicklable] | None = None,
+        *,
+        space: Space | None = None,
+        code: str = "",
+        packed: Packed | None = None,
     ) -> None:
         super().__init__(values)
         self.name_of = name_of or str
         self.refused = refused or {}
+        self.space = space
+        self.code = code if space is None else space.sha256
+        self.packed = packed
+        self._opened = packed is None
+
+    def pack(self) -> None:
+        """Pickle it now, while the space is active, for whoever asks for it later."""
+        if self.packed is None:
+            self.packed = self.pickled()
+
+    def pickled(self) -> Packed:
+        """Return its pickle; the space is active."""
+        try:
+            return pack((dict(self), self.refused), _WHAT)
+        except NotPicklable:
+            passed = self.travelling()
+            return pack((dict(passed), passed.refused), _WHAT)
+
+    def opened(self) -> BatchValues:
+        """Return it with its values, which are unpickled now if they came from elsewhere; the space is active."""
+        with _OPENING:
+            if not self._opened:
+                assert self.packed is not None
+                values, self.refused = unpack(self.packed, _WHAT)
+                self.update(values)
+                self._opened = True
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        """How much of it is pickled, and nothing else yet."""
+        return 0 if self._opened or self.packed is None else size_of_packed(self.packed)
 
     def travelling(self) -> BatchValues:
         """Return what of it can be pickled, with an error for each of the rest."""
@@ -75,6 +125,9 @@ def refusal(label: str, value: Any, error: Exception) -> NotPicklable:
 
 @dask_serialize.register(BatchValues)  # type: ignore[untyped-decorator]
 def _dump(values: BatchValues) -> tuple[dict[str, Any], list[Any]]:
+    if values.code:
+        flags, parts = values.packed or _pickled_in_space(values)
+        return {"writeable": list(flags), "code": values.code}, list(parts)
     try:
         header, frames = pickle_dumps((dict(values), values.refused))
     except Exception:  # noqa: BLE001 - as above
@@ -85,19 +138,33 @@ def _dump(values: BatchValues) -> tuple[dict[str, Any], list[Any]]:
 
 @dask_deserialize.register(BatchValues)  # type: ignore[untyped-decorator]
 def _load(header: dict[str, Any], frames: list[Any]) -> BatchValues:
+    if "code" in header:  # to be unpickled where its code is active: by the batch that takes it
+        return BatchValues({}, code=header["code"], packed=(header["writeable"], frames))
     values, refused = pickle_loads(header["pickled"], frames)
     return BatchValues(values, None, refused)
+
+
+def _pickled_in_space(values: BatchValues) -> Packed:
+    """Pickle values when they are asked for; nobody else uses their names here, see ``execution.arrival``."""
+    assert values.space is not None
+    with values.space.active(PATIENCE):
+        return values.pickled()
+
+
+@sizeof.register(BatchValues)  # type: ignore[untyped-decorator]
+def _size_of_values(values: BatchValues) -> int:
+    return values.nbytes or int(_size_of_dict(values))
 
 
 @dask_serialize.register(Constant)  # type: ignore[untyped-decorator]
 def _dump_constant(constant: Constant) -> tuple[dict[str, Any], list[Any]]:
     flags, frames = constant.pack()
-    return {"writeable": list(flags)}, list(frames)
+    return {"writeable": list(flags), "lasting": constant.lasting}, list(frames)
 
 
 @dask_deserialize.register(Constant)  # type: ignore[untyped-decorator]
 def _load_constant(header: dict[str, Any], frames: list[Any]) -> Constant:
-    return Constant(packed=(header["writeable"], frames))
+    return Constant(packed=(header["writeable"], frames), lasting=header["lasting"])
 
 
 @sizeof.register(Constant)  # type: ignore[untyped-decorator]

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-import cloudpickle
 from dask.sizeof import sizeof
-from distributed import WorkerPlugin, get_worker
+from distributed import Reschedule, WorkerPlugin, get_worker
 
 from headrace import pickling
+from headrace.code.space import Space, space_of
 from headrace.core.events import Dispatch, Ended, Event
 from headrace.core.plan import plain
 from headrace.core.slots import elements
 from headrace.errors import NotPicklable, RunError
+from headrace.execution.arrival import CODES
 from headrace.execution.asynchronous import execution_of
 from headrace.execution.batch import Execution
 from headrace.execution.constants import Constant
@@ -57,8 +59,39 @@ class _Process:
 
     def __init__(self) -> None:
         self.plans: dict[str, LoadedPlan] = {}
+        self.late: dict[str, bytes] = {}  # plans that wait for their code to be free
+        self.spaces: dict[str, Space] = {}  # of runs that brought code
         self.users: dict[str, int] = {}
         self.kept = Shelf(size_of)
+
+    def add_plan(self, run_id: str, plan: bytes) -> None:
+        """Load a plan; if another version of its code is in use, its first batch will."""
+        space = self.spaces.get(run_id)
+        code = CODES.bundle(space.sha256) if space is not None else None
+        try:
+            with self.turn(run_id):
+                loaded = LoadedPlan(pickling.loads(plan, f"the plan of run {run_id}"), code=code)
+        except Reschedule:
+            self.late[run_id] = plan
+            return
+        if run_id in self.users:  # else it was taken away meanwhile
+            self.plans.setdefault(run_id, loaded)
+
+    def plan(self, run_id: str) -> LoadedPlan:
+        """Return a run's plan; its space is active."""
+        plan = self.late.get(run_id)
+        if plan is not None:
+            self.add_plan(run_id, plan)
+            self.late.pop(run_id, None)
+        found = self.plans.get(run_id)
+        if found is None:
+            raise RunError(f"run {run_id} is over, so its batches are not executed again")
+        return found
+
+    def turn(self, run_id: str) -> AbstractContextManager[None]:
+        """While its code is active; most runs have none."""
+        space = self.spaces.get(run_id)
+        return nullcontext() if space is None else CODES.turn(space, f"run {run_id}")
 
 
 PROCESS = _Process()
@@ -75,16 +108,19 @@ class PlanPlugin(WorkerPlugin):
         The pickled plan.
     logs : LogSettings
         How the driver logs.
+    code : str, optional
+        sha256 of the bundle that it needs, which `CodePlugin` brings.
     """
 
     #: Dask would take a second attempt to bring it for done.
     idempotent = False
 
-    def __init__(self, run_id: str, plan: bytes, logs: LogSettings) -> None:
+    def __init__(self, run_id: str, plan: bytes, logs: LogSettings, code: str | None = None) -> None:
         self.name = topic(run_id)
         self.run_id = run_id
         self.plan = plan
         self.logs = logs
+        self.code = code
 
     async def setup(self, worker: Any) -> None:
         """Load the plan, away from the event loop, because importing what it needs may take seconds."""
@@ -95,9 +131,10 @@ class PlanPlugin(WorkerPlugin):
         LOGS.open(self.run_id, self.logs, outlet)
         PROCESS.users[self.run_id] = PROCESS.users.get(self.run_id, 0) + 1
         if self.run_id not in PROCESS.plans:
-            plan = await asyncio.to_thread(pickling.loads, self.plan, f"the plan of run {self.run_id}")
-            if self.run_id in PROCESS.users:  # else it was taken away meanwhile
-                PROCESS.plans.setdefault(self.run_id, LoadedPlan(plan))
+            if self.code is not None:
+                PROCESS.spaces[self.run_id] = space_of(await CODES.arrived(self.code))
+            await asyncio.to_thread(PROCESS.add_plan, self.run_id, self.plan)
+            if self.run_id in PROCESS.users:
                 LOGS.mute(self.logs)  # only now is all imported that sets up logging
 
     def teardown(self, worker: Any) -> None:
@@ -107,6 +144,8 @@ class PlanPlugin(WorkerPlugin):
         if PROCESS.users[self.run_id] <= 0:
             PROCESS.users.pop(self.run_id, None)
             plan = PROCESS.plans.pop(self.run_id, None)
+            PROCESS.late.pop(self.run_id, None)
+            PROCESS.spaces.pop(self.run_id, None)
             PROCESS.kept.clear(self.run_id)
             OFFICE.remove(self.run_id)
             RUNNING.close(self.run_id)
@@ -132,9 +171,19 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues | Constant) 
     BatchValues
         The values that others need.
     """
-    plan = PROCESS.plans.get(run_id)
-    if plan is None:
-        raise RunError(f"run {run_id} is over, so its batches are not executed again")
+    space = PROCESS.spaces.get(run_id)
+    if space is None:
+        return _run_batch(run_id, order_bytes, inputs)
+    with CODES.turn(space, f"run {run_id}"):
+        values = _run_batch(run_id, order_bytes, inputs, space)
+        CODES.keep(values, space)
+        return values
+
+
+def _run_batch(
+    run_id: str, order_bytes: bytes, inputs: Sequence[BatchValues | Constant], space: Space | None = None
+) -> BatchValues:
+    plan = PROCESS.plan(run_id)
     order: Dispatch
     order, addresses, grown = pickle.loads(order_bytes)
     plan = joined(plan, grown)
@@ -146,6 +195,7 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues | Constant) 
         constants[number] = constant.value
     for part in inputs[: len(order.inputs)]:
         assert isinstance(part, BatchValues)
+        part.opened()
         refused.update(part.refused)
         add_values(values, part)
     worker = get_worker()
@@ -180,14 +230,16 @@ def run_batch(run_id: str, order_bytes: bytes, *inputs: BatchValues | Constant) 
         PROCESS.kept.put((run_id, order.batch), kept)
     _add_returned(plan, kept, ended)
     send(ended)
-    return BatchValues(kept, plan.name_of)
+    return BatchValues(kept, plan.name_of, space=space)
 
 
-def cut(node: int, low: int, high: int, values: BatchValues) -> BatchValues:
+def cut(run_id: str, node: int, low: int, high: int, values: BatchValues) -> BatchValues:
     """Take a part of a list that a batch made; a Dask task that runs where the list is.
 
     Parameters
     ----------
+    run_id : str
+        Which run.
     node : int
         Whose value is the list.
     low, high : int
@@ -195,6 +247,15 @@ def cut(node: int, low: int, high: int, values: BatchValues) -> BatchValues:
     values : BatchValues
         The batch's result.
     """
+    with PROCESS.turn(run_id):
+        part = _cut(node, low, high, values.opened())
+        if (space := PROCESS.spaces.get(run_id)) is not None:
+            part.space, part.code = space, space.sha256
+            CODES.keep(part, space)
+        return part
+
+
+def _cut(node: int, low: int, high: int, values: BatchValues) -> BatchValues:
     if 0 not in values.get(node, {}):
         return BatchValues({}, values.name_of, values.refused)
     whole = values[node][0]
@@ -226,14 +287,16 @@ def _add_returned(plan: LoadedPlan, kept: Values, ended: Ended) -> None:
         spec = plan.plan.nodes[node]
         if spec.returned and not spec.mapped and 0 in children and size_of(children[0]) <= SMALL:
             try:
-                data = cloudpickle.dumps(children[0])
-            except Exception:  # noqa: BLE001 - any type may refuse; then the value stays here until it is asked for
+                data = pickling.dumps(children[0], "a value")
+            except NotPicklable:  # then it stays here until it is asked for
                 continue
             if len(data) <= SMALL:
                 ended.returned[node] = data
 
 
-def pick(run_id: str, wanted: Sequence[Sequence[tuple[int, int]]], most: int | None, *parts: Values) -> bytes | None:
+def pick(
+    run_id: str, wanted: Sequence[Sequence[tuple[int, int]]], most: int | None, *parts: BatchValues
+) -> bytes | None:
     """Collect values out of batch results, pickled; None if they are larger than ``most`` bytes.
 
     Parameters
@@ -244,9 +307,16 @@ def pick(run_id: str, wanted: Sequence[Sequence[tuple[int, int]]], most: int | N
         For each part, which.
     most : int or None
         Largest number of bytes.
-    *parts : dict of node to dict of child to value
+    *parts : BatchValues
         Batch results.
     """
+    with PROCESS.turn(run_id):
+        return _pick(run_id, wanted, most, [part.opened() for part in parts])
+
+
+def _pick(
+    run_id: str, wanted: Iterable[Sequence[tuple[int, int]]], most: int | None, parts: Sequence[Values]
+) -> bytes | None:
     found: dict[tuple[int, int], Any] = {}
     for keys, part in zip(wanted, parts, strict=True):
         for node, child in keys:
@@ -256,8 +326,8 @@ def pick(run_id: str, wanted: Sequence[Sequence[tuple[int, int]]], most: int | N
     if most is not None and sum(map(size_of, found.values())) > 4 * most:
         return None
     try:
-        data: bytes = cloudpickle.dumps(found)
-    except Exception:  # of whatever kind: the value that refuses is looked for, and named
+        data = pickling.dumps(found, "values of a run")
+    except NotPicklable:  # the value that refuses is looked for, and named
         if most is not None:
             return None
         for (node, child), value in found.items():
@@ -267,7 +337,7 @@ def pick(run_id: str, wanted: Sequence[Sequence[tuple[int, int]]], most: int | N
     return None if most is not None and len(data) > most else data
 
 
-def pick_kept(run_id: str, wanted: dict[int, Sequence[tuple[int, int]]], most: int | None) -> bytes | None:
+async def pick_kept(run_id: str, wanted: dict[int, Sequence[tuple[int, int]]], most: int | None) -> bytes | None:
     """Collect values off this process's shelf; as ``pick``.
 
     Parameters
@@ -280,4 +350,11 @@ def pick_kept(run_id: str, wanted: dict[int, Sequence[tuple[int, int]]], most: i
         Largest number of bytes.
     """
     parts = [PROCESS.kept.get((run_id, batch)) or {} for batch in wanted]
-    return pick(run_id, list(wanted.values()), most, *parts)
+    if run_id not in PROCESS.spaces:
+        return _pick(run_id, wanted.values(), most, parts)
+
+    def wait_and_pick() -> bytes | None:
+        with CODES.asked(PROCESS.spaces[run_id], f"values of run {run_id}"):
+            return _pick(run_id, wanted.values(), most, parts)
+
+    return await asyncio.to_thread(wait_and_pick)  # not on the event loop: another version may be in use

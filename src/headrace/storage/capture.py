@@ -52,6 +52,8 @@ class Captured:
         Of the header, which names that of the payload.
     bundle : Bundle or None
         The first-party code that it reaches.
+    holds_code : bool, default True
+        Whether the storage holds that; else it lies elsewhere.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Captured:
     data: bytes
     sha256: str
     bundle: Bundle | None
+    holds_code: bool = True
 
     @property
     def location(self) -> str:
@@ -104,7 +107,7 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
     content = _content(body, bundle)
     header = {
         **manifest_of(flow, graph, values, content),
-        "code": None if bundle is None else {"sha256": bundle.sha256, "modules": list(bundle.modules)},
+        "code": None if bundle is None else bundle.facts(),
         "imports": packages_of(_imported(met, bundle)),
     }
     parts = {"flow": body} if example_body is None else {"flow": body, "example": example_body}

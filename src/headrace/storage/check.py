@@ -15,11 +15,12 @@ import importlib
 import json
 import os
 import select
+import shutil
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,7 +32,6 @@ from headrace.errors import HeadraceError
 from headrace.storage import sources
 from headrace.storage.capture import load_example, open_flow
 from headrace.storage.envelope import versions
-from headrace.storage.files import read_url
 from headrace.storage.packages import findings_about
 
 #: Seconds after which a child that is given nothing to check ends; a build that comes later starts another.
@@ -63,14 +63,14 @@ def check_one(location: str, data: bytes, code: bytes) -> dict[str, Any] | None:
     try:
         envelope = open_flow(data, location)
         name = envelope.header["name"]
-        bundle = open_bundle(code, **envelope.header["code"], where=location) if code else None
-        by_name = sources.kind_of(envelope.header) != sources.PICKLE
-        with nullcontext() if by_name else _away_from_home():
-            flow = sources.load(envelope, read_url, bundle)
+        named, kind = sources.code_of(envelope.header), sources.kind_of(envelope.header)
+        bundle = open_bundle(code, **named, where=location) if named is not None else None
+        with nullcontext() if kind == sources.MODULE else _away_from_home():
+            flow = sources.load(envelope, bundle)
             with active(bundle):
                 parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
                 # Of a flow by name, the graph was compared when it was loaded.
-                example = None if by_name else load_example(envelope)
+                example = load_example(envelope) if kind == sources.PICKLE else None
                 if example is not None:
                     _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])
     except HeadraceError as error:
@@ -151,8 +151,7 @@ def _warm_up(modules: list[str]) -> None:
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(LOOK)
-    with suppress(OSError):  # the empty folder, which nobody else removes now
-        os.rmdir(os.getcwd())
+    shutil.rmtree(Path.cwd().parent, ignore_errors=True)  # its folder, which nobody else removes now
     os._exit(1)
 
 

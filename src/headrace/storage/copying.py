@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from headrace.errors import Conflict, DamagedObject, NotFound
-from headrace.storage.capture import open_flow
+from headrace.storage.capture import code_key, open_flow
 from headrace.storage.envelope import open_envelope, signed
 from headrace.storage.files import Files
 from headrace.storage.labels import Labels
@@ -126,7 +126,7 @@ def _copy_objects(source: Files, target: Files, name: str, versions: Iterable[Ve
             if kind_of(header) == PICKLE and not target.pickles:
                 raise refusal(f"flow {name!r} at {location} is", "store it with source='module' or source='script'")
             if header.get("code"):
-                code.add(f"flows/{name}/code/{header['code']['sha256']}.zip")
+                code.add(code_key(name, header["code"]["sha256"]))
         _copy_code(source, target, code, copied)  # before the flows that name it
         _write(target, {location: signed(data, location, target.seal) for location, data in flows.items()}, copied)
 

@@ -191,7 +191,8 @@ class StoredFlows(Catalog):
         target, source : str
             As for `add_flow`.
         """
-        return sources.source_of(target, source, self._read_url).load(self._read_url)
+        found = sources.source_of(target, source, self._read_url)
+        return found.load(found.bundle(self._read_url))
 
     def build(self, *, check: bool = True, deadline: float = PATIENCE) -> Self:
         """Check that each staged flow loads in a fresh interpreter, upload them, and return this storage.
@@ -244,7 +245,7 @@ class StoredFlows(Catalog):
         return self._loaded(self._envelope(location))
 
     def _loaded(self, envelope: Envelope) -> FlowDefinition:
-        return sources.load(envelope, self._read_url, self._bundle(envelope), pickles=self.spec.pickle)
+        return sources.load(envelope, self._bundle(envelope), pickles=self.spec.pickle)
 
     def _read_url(self, url: str) -> bytes:
         """The bytes at any URL; where this storage's service is asked for them, with its options."""
@@ -288,12 +289,14 @@ class StoredFlows(Catalog):
 
     def _bundle(self, envelope: Envelope) -> Bundle | None:
         """The first-party code that a flow came with."""
-        code = envelope.header.get("code")
+        code = sources.code_of(envelope.header)
         if code is None:
             return None
         if envelope.where in self._staged:
             return self._staged[envelope.where][0].bundle
         known = self._bundles.get(code["sha256"])
+        if sources.kind_of(envelope.header) == sources.SCRIPT:
+            return sources.fetched(envelope, self._read_url, known)
         if known is None:
             key = code_key(envelope.header["name"], code["sha256"])
             known = open_bundle(self.files.read(key), code["sha256"], code["modules"], key)
@@ -338,7 +341,8 @@ class StoredFlows(Catalog):
             fits(seen.newest)
         location, data = captured.location, signed(captured.data, captured.location, self.files.seal)
         written = {location: data}
-        if (bundle := captured.bundle) is not None:  # first, so that nobody finds the flow without it
+        bundle = captured.bundle if captured.holds_code else None
+        if bundle is not None:  # first, so that nobody finds the flow without it
             key = code_key(captured.name, bundle.sha256)
             self._upload_code(key, bundle)
             written[key] = bundle.data
@@ -347,16 +351,17 @@ class StoredFlows(Catalog):
             self._mend(location, data)
         versions.add(captured.name, captured.sha256, captured.origin, seen, fits)
         if taken or seen.highest:  # who removed older versions meanwhile may have taken this for a part of them
-            for key in set(written) - self.files.exists_many(written):
+            for key in sorted(written.keys() - self.files.exists_many(written)):
                 self.files.replace(key, written[key])
 
     def _upload_code(self, key: str, bundle: Bundle) -> None:
-        """The name is the digest, so what is there is the same, unless it is damaged."""
-        if self.files.create_many({key: bundle.data}):
-            try:
-                open_bundle(self.files.read(key), bundle.sha256, bundle.modules, key)
-            except (EnvelopeError, NotFound):
-                self.files.replace(key, bundle.data)
+        """Write a bundle. What is there is the same, unless it is damaged."""
+        if not self.files.create_many({key: bundle.data}):
+            return
+        try:
+            open_bundle(self.files.read(key), bundle.sha256, bundle.modules, key)
+        except (EnvelopeError, NotFound):
+            self.files.replace(key, bundle.data)
 
     def _mend(self, location: str, data: bytes) -> None:
         """The name stands for the content, so what is there is the same, unless it is damaged: then it is replaced.

@@ -10,12 +10,11 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 
+from headrace.code.units import check_size
 from headrace.errors import AccessDenied, NotFound, StorageError, Unreachable
 
 #: Seconds within which a commit must be here.
 DEADLINE = 120.0
-#: Bytes of files beyond which a commit is not read.
-MOST = 20_000_000
 #: How git's environment could point it at another repository.
 _ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR")
 _DENIED = ("permission denied", "authentication failed", "could not read username", "access denied", "403")
@@ -51,7 +50,7 @@ def files_of(repository: str, commit: str, folder: str = "") -> Mapping[str, byt
             git("fetch", "--quiet", "--no-tags", repository, "+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
         git("cat-file", "-e", f"{commit}^{{commit}}")
         rows = _rows(git("ls-tree", "-r", "-l", "-z", "--full-tree", commit, *([f"{folder}/"] if folder else ())))
-        _check_size(rows, where)
+        check_size(f"the folder {folder!r} of {where}", {path: size for path, (_, size) in rows.items()})
         return _contents(git, rows, len(folder) + 1 if folder else 0)
 
 
@@ -64,16 +63,6 @@ def _rows(listing: bytes) -> dict[str, tuple[str, int]]:
         if mode in _FILE_MODES:
             found[os.fsdecode(path)] = blob, int(size)
     return found
-
-
-def _check_size(rows: Mapping[str, tuple[str, int]], where: str) -> None:
-    total = sum(size for _, size in rows.values())
-    if total > MOST:
-        largest = sorted(rows, key=lambda path: -rows[path][1])[:3]
-        raise StorageError(
-            f"the files of {where} are {total / 1e6:.0f} MB, and at most {MOST / 1e6:.0f} MB travel with a flow; the "
-            f"largest are {', '.join(largest)}: put the flow in a folder without them"
-        )
 
 
 def _contents(git: _Git, rows: Mapping[str, tuple[str, int]], skip: int) -> dict[str, bytes]:

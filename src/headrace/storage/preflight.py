@@ -111,15 +111,17 @@ class _Child:
     def __init__(self, *modules: str) -> None:
         self.environment = _environment()
         self._folder = tempfile.mkdtemp(prefix="headrace-check-")
+        empty, code = os.path.join(self._folder, "empty"), os.path.join(self._folder, "code")
+        os.mkdir(empty)
         # Files and no pipes: what the flows start may hold them open for longer than the flows take to load.
         self._output, self._said = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - see _end
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "headrace.storage.check", *modules],
-            cwd=self._folder,
+            cwd=empty,
             stdin=subprocess.PIPE,
             stdout=self._output,
             stderr=self._said,
-            env=self.environment,
+            env={**self.environment, "HEADRACE_CACHE": code},  # what it unpacks, it takes along
             start_new_session=True,
         )
         self.end = weakref.finalize(self, _end, os.getpid(), self._process, self._folder, self._output, self._said)

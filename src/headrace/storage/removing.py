@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from headrace.errors import Conflict, EnvelopeError
-from headrace.storage.capture import open_flow
+from headrace.storage.capture import code_key, open_flow
 from headrace.storage.files import Files
 from headrace.storage.labels import Labels
 from headrace.storage.runs import RunRecord, runs_of
@@ -119,14 +119,12 @@ def remove_runs(files: Files, name: str, locations: Iterable[str] | None) -> Non
 
 def _remove_code(files: Files, name: str, named: Iterable[str]) -> None:
     """Remove the code bundles that none of the flows at these locations names."""
-    bundles = set(files.children(f"flows/{name}/code"))
+    bundles = {f"flows/{name}/code/{child}" for child in files.children(f"flows/{name}/code")}
     if not bundles:
         return
-    needed = set()
-    for location, data in files.read_many(named).items():
-        code = open_flow(data, location, files.seal).header.get("code") or {}
-        needed.add(f"{code.get('sha256')}.zip")
-    files.delete_many(f"flows/{name}/code/{bundle}" for bundle in sorted(bundles - needed))
+    headers = [open_flow(data, key, files.seal).header for key, data in files.read_many(named).items()]
+    needed = {code_key(name, code["sha256"]) for header in headers if (code := header.get("code"))}
+    files.delete_many(sorted(bundles - needed))
 
 
 def _told(what: str, names: list[str]) -> str:

@@ -9,6 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from headrace import pickling
+from headrace.code.bundle import Bundle, open_bundle
+from headrace.code.space import active
 from headrace.errors import (
     AlreadyExists,
     DamagedObject,
@@ -19,6 +21,7 @@ from headrace.errors import (
     TaskFailed,
     ValueReleased,
 )
+from headrace.storage.capture import code_key
 from headrace.storage.costs import INSTANT, StoredCosts
 from headrace.storage.envelope import Envelope, open_envelope, pack, versions
 from headrace.storage.files import Files
@@ -229,7 +232,17 @@ class RunRecord:
             return json.loads(end.payload)
         if not self._files.pickles:
             raise refusal(f"the result of run {self.run_id} is", "open it without that, if you trust it")
-        return end.unpickle()
+        with active(self._bundle()):
+            return end.unpickle()
+
+    def _bundle(self) -> Bundle | None:
+        """The first-party code that the result may be of; None if the storage has it no more, or never had it."""
+        code = self.facts.get("code")
+        key = code_key(str(self.flow), code["sha256"]) if code else ""
+        try:
+            return open_bundle(self._files.read(key), code["sha256"], code["modules"], key) if code else None
+        except NotFound:
+            return None
 
     def _failure(self, outcome: Mapping[str, Any]) -> RunError:
         errors = outcome.get("errors") or []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import linecache
 import re
 import sys
 import traceback
@@ -13,6 +12,9 @@ from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
 
+from headrace.code.bundle import Bundle, bundle_of
+from headrace.code.places import is_importable, place_of
+from headrace.code.space import active
 from headrace.errors import FlowError, HeadraceError, MissingModule
 
 _PACKAGE = str(Path(__file__).parents[1])
@@ -20,15 +22,43 @@ _PACKAGE = str(Path(__file__).parents[1])
 _RUNNING: ContextVar[tuple[str, ...]] = ContextVar("_RUNNING", default=())
 
 
-def run_script(where: str, files: Mapping[str, bytes], name: str) -> ModuleType:
+def bundle_of_script(where: str, files: Mapping[str, bytes], name: str) -> Bundle:
+    """Return a script, and what it imports of what lies beside it, as a bundle.
+
+    Parameters
+    ----------
+    where : str
+        For messages.
+    files : mapping of str to bytes
+        The script, and what lies beside it, by path.
+    name : str
+        Of the script.
+
+    Raises
+    ------
+    FlowError
+        If it has the name of a module that is installed, which it would hide from its own imports.
+    """
+    module = module_of_script(name)
+    if module in sys.stdlib_module_names or (is_importable(module) and place_of(module) is None):
+        raise FlowError(f"the script {where} has the name of an installed module, {module!r}; rename it")
+    return bundle_of({**files, f"{module}.py": files[name]}, module)
+
+
+def module_of_script(name: str) -> str:
+    """Return the name of the module that a script is."""
+    return re.sub(r"\W", "_", name.removesuffix(".py"))
+
+
+def run_script(where: str, bundle: Bundle | None, name: str) -> ModuleType:
     """Return the module of a script.
 
     Parameters
     ----------
     where : str
-        For messages and tracebacks.
-    files : mapping of str to bytes
-        The script, and what lies beside it, by path.
+        For messages.
+    bundle : Bundle
+        The script, and what it imports.
     name : str
         Of the script.
 
@@ -42,18 +72,12 @@ def run_script(where: str, files: Mapping[str, bytes], name: str) -> ModuleType:
             f"the script {where} stores its own flow whenever it is loaded, so also each time that the flow is; "
             "let it do so below `if __name__ == '__main__':`"
         )
-    module = ModuleType(re.sub(r"\W", "_", name.removesuffix(".py")))
-    module.__file__ = where
-    text = files[name].decode()
-    linecache.cache[where] = len(text), None, text.splitlines(keepends=True), where
-    sys.modules[module.__name__] = module
     token = _RUNNING.set((*_RUNNING.get(), where))
     try:
-        with telling(where):
-            exec(compile(text, where, "exec"), module.__dict__)
+        with active(bundle), telling(where):
+            return importlib.import_module(module_of_script(name))
     finally:
         _RUNNING.reset(token)
-    return module
 
 
 @contextmanager

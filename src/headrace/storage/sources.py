@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from headrace import parameters
 from headrace.code.bundle import Bundle
+from headrace.code.space import active
 from headrace.core.flow import FlowDefinition, draw_twice
 from headrace.errors import (
     ChangedSource,
@@ -37,7 +38,7 @@ from headrace.storage.files import normal_url
 from headrace.storage.imports import packages_of
 from headrace.storage.picking import pick_flow, variable_of
 from headrace.storage.plain import refusal
-from headrace.storage.scripts import run_script
+from headrace.storage.scripts import bundle_of_script, run_script
 
 PICKLE, MODULE, SCRIPT = KINDS = "pickle", "module", "script"
 _FILE = re.compile(r"(?P<place>.+\.py)(?:[:#](?P<name>[^:#/]+))?")
@@ -52,8 +53,11 @@ Reader = Callable[[str], bytes]
 class Source(Protocol):
     """Where code lies, and what it must be."""
 
-    def load(self, read: Reader) -> FlowDefinition:
-        """Return the flow; ``read`` returns the bytes at a URL."""
+    def bundle(self, read: Reader) -> Bundle | None:
+        """Return the code, if it is not installed; ``read`` returns the bytes at a URL."""
+
+    def load(self, bundle: Bundle | None) -> FlowDefinition:
+        """Return the flow."""
 
     def data(self) -> dict[str, Any]:
         """Return it as the header of a flow's object holds it."""
@@ -94,7 +98,11 @@ class ModuleSource:
         found = _imported(module)
         return cls(module, variable_of(found, pick_flow(found, name, module)), packages_of([module]))
 
-    def load(self, read: Reader) -> FlowDefinition:
+    def bundle(self, read: Reader) -> None:
+        """Nothing is brought."""
+        return
+
+    def load(self, bundle: Bundle | None) -> FlowDefinition:
         """Import the module, and return its flow."""
         return pick_flow(_imported(self.module), self.name, self.module)
 
@@ -147,8 +155,8 @@ class FileSource:
             )
         return cls(url, hashlib.sha256(read(url)).hexdigest(), match["name"] or "")
 
-    def load(self, read: Reader) -> FlowDefinition:
-        """Read the file, compare it with what was stored, and return its flow."""
+    def bundle(self, read: Reader) -> Bundle:
+        """Read the file, and compare it with what was stored."""
         data = read(self.url)
         found = hashlib.sha256(data).hexdigest()
         if found != self.sha256:
@@ -159,8 +167,15 @@ class FileSource:
                 expected=self.sha256,
                 found=found,
             )
-        name = self.url.rpartition("/")[2]
-        return pick_flow(run_script(self.url, {name: data}, name), self.name, self.url)
+        return bundle_of_script(self.url, {self._file: data}, self._file)
+
+    @property
+    def _file(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    def load(self, bundle: Bundle | None) -> FlowDefinition:
+        """Execute the file as a module, and return its flow."""
+        return pick_flow(run_script(self.url, bundle, self._file), self.name, self.url)
 
     def data(self) -> dict[str, Any]:
         """Return it as JSON data."""
@@ -215,14 +230,21 @@ class GitSource:
             raise FlowError(f"{match['path']!r} leads out of the repository; give a path from its top folder")
         return cls(match["repository"], match["commit"], str(path), match["name"] or "")
 
-    def load(self, read: Reader) -> FlowDefinition:
-        """Have git bring the commit, and return its flow."""
+    @property
+    def _where(self) -> str:
+        return f"git+{self.repository}@{self.commit}#{self.path}"
+
+    def bundle(self, read: Reader) -> Bundle:
+        """Have git bring the commit."""
         folder, _, name = self.path.rpartition("/")
         files = git.files_of(self.repository, self.commit, folder)
-        where = f"git+{self.repository}@{self.commit}#{self.path}"
         if name not in files:
             raise NotFound(f"there is no file {self.path} in {self.repository} at commit {self.commit}; check the path")
-        return pick_flow(run_script(where, files, name), self.name, where)
+        return bundle_of_script(self._where, files, name)
+
+    def load(self, bundle: Bundle | None) -> FlowDefinition:
+        """Execute the file as a module, and return its flow."""
+        return pick_flow(run_script(self._where, bundle, self.path.rpartition("/")[2]), self.name, self._where)
 
     def data(self) -> dict[str, Any]:
         """Return it as JSON data."""
@@ -274,7 +296,7 @@ def source_from(data: Mapping[str, Any], where: str) -> Source:
     """
     for cls in (ModuleSource, FileSource, GitSource):
         names = {field.name for field in fields(cls)}
-        if names == set(data) - {"kind"}:
+        if names == set(data) - {"kind", "code"}:
             return cls(**{name: data[name] for name in names})
     raise NewerFormat(
         f"{where} says where its code lies in a way that this headrace does not know (kind {data.get('kind')!r}); "
@@ -307,7 +329,9 @@ def captured(
     """
     if kind != PICKLE:
         source = source_of(target, kind, read)
-        return _captured_by_name(source.load(read), source, example)
+        bundle = source.bundle(read)
+        with active(bundle):
+            return _captured_by_name(source.load(bundle), source, bundle, example)
     if not pickles:
         raise refusal("a flow with source='pickle' would be", "add it with source='module' or source='script'")
     if isinstance(target, str):
@@ -315,7 +339,9 @@ def captured(
     return capture.capture(target, example)
 
 
-def _captured_by_name(flow: FlowDefinition, source: Source, example: Mapping[str, Any] | None) -> Captured:
+def _captured_by_name(
+    flow: FlowDefinition, source: Source, bundle: Bundle | None, example: Mapping[str, Any] | None
+) -> Captured:
     """The object of a flow whose code lies elsewhere; nothing in it is a pickle."""
     values = parameters.example_values(flow, example)
     graph, digest = draw_twice(flow, values) if values is not None else (None, None)
@@ -328,9 +354,10 @@ def _captured_by_name(flow: FlowDefinition, source: Source, example: Mapping[str
         graph, values = None, None  # a default that has no JSON form: nothing can be compared later
     known = manifest_of(flow, graph, values, "")
     content = _digest_of(known)
-    header = {**known, "content": content, "imports": {}, "source": source.data()}
+    where = source.data() if bundle is None else {**source.data(), "code": bundle.facts()}
+    header = {**known, "content": content, "imports": {}, "source": where}
     data = pack(capture.KIND, header, b"")
-    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data), None)
+    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data), bundle, holds_code=False)
 
 
 #: what is known of a flow without its code
@@ -360,23 +387,21 @@ def _from_json(flow: FlowDefinition, example: Mapping[str, Any]) -> dict[str, An
     return parameters.validate(flow, parameters.from_json(example))
 
 
-def load(envelope: Envelope, read: Reader, bundle: Bundle | None = None, *, pickles: bool = True) -> FlowDefinition:
-    """Return the flow of a checked object, from where its code lies.
+def load(envelope: Envelope, bundle: Bundle | None, *, pickles: bool = True) -> FlowDefinition:
+    """Return the flow of a checked object.
 
     Parameters
     ----------
     envelope : Envelope
         Checked.
-    read : callable
-        Returns the bytes at a URL.
-    bundle : Bundle, optional
-        The first-party code that its manifest names.
+    bundle : Bundle or None
+        The code that its header names.
     pickles : bool, default True
         Whether one may be read.
 
     Raises
     ------
-    PickleRefused, ChangedSource, MissingModule, NotFound, IncompatibleObject
+    PickleRefused, ChangedSource, MissingModule, IncompatibleObject
         If its code must not, or cannot, be loaded.
     """
     header = envelope.header
@@ -389,18 +414,60 @@ def load(envelope: Envelope, read: Reader, bundle: Bundle | None = None, *, pick
             )
         return capture.load_flow(envelope, bundle)
     source = source_from(header["source"], envelope.where)
-    flow = source.load(read)
-    if header["digest"] is not None:
-        try:
-            digest = flow.draw(_from_json(flow, header["example"])).digest()
-        except ParameterError as error:
-            digest = str(error)
-        if digest != header["digest"]:
-            raise ChangedSource(
-                f"flow {flow.name!r} draws another graph here than when it was stored, for the same parameters: "
-                f"{source.changed()}"
-            )
+    with active(bundle):
+        flow = source.load(bundle)
+        _compare(flow, source, header)
+    flow.bundle = bundle
     return flow
+
+
+def _compare(flow: FlowDefinition, source: Source, header: Mapping[str, Any]) -> None:
+    """Refuse a flow that draws another graph than when it was stored."""
+    if header["digest"] is None:
+        return
+    try:
+        digest = flow.draw(_from_json(flow, header["example"])).digest()
+    except ParameterError as error:
+        digest = str(error)
+    if digest != header["digest"]:
+        raise ChangedSource(
+            f"flow {flow.name!r} draws another graph here than when it was stored, for the same parameters: "
+            f"{source.changed()}"
+        )
+
+
+def fetched(envelope: Envelope, read: Reader, known: Bundle | None) -> Bundle | None:
+    """Return the code of a script from where it lies, compared with what was stored.
+
+    Parameters
+    ----------
+    envelope : Envelope
+        Checked.
+    read : callable
+        Returns the bytes at a URL.
+    known : Bundle or None
+        The same, if it is known already.
+
+    Raises
+    ------
+    ChangedSource, NotFound, AccessDenied, Unreachable
+        If it cannot be had, or is not what it was.
+    """
+    if known is not None:
+        return known
+    bundle = source_from(envelope.header["source"], envelope.where).bundle(read)
+    expected = (code_of(envelope.header) or {})["sha256"]
+    if bundle is None or bundle.sha256 != expected:
+        raise ChangedSource(
+            f"the code of {envelope.where} is not what was stored, although it has the same name; somebody forged it, "
+            "or the flow was stored by another version of headrace: look at what changed, and store it again"
+        )
+    return bundle
+
+
+def code_of(header: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return sha256 and modules of the bundle that a flow's header names, in the storage or elsewhere."""
+    return header.get("code") or (header.get("source") or {}).get("code")
 
 
 def kind_of(header: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ import random
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, Protocol
@@ -183,6 +183,29 @@ def threads(files: Any, count: int) -> Iterator[list[ThreadPlayer]]:
     """The same with threads."""
     with ThreadPoolExecutor(count) as pool:
         yield [ThreadPlayer(files, pool) for _ in range(count)]
+
+
+def value_of(answer: Answer) -> Any:
+    """Return the value of an answer, which must not be an error."""
+    assert not answer.error, f"{answer.error}: {answer.message}"
+    return answer.value
+
+
+def ask(player: Player, act: str, *arguments: Any) -> Any:
+    """Let a player act; return the value."""
+    player.tell(act, *arguments)
+    return value_of(player.answer())
+
+
+def race(players: Sequence[Player], act: str, key: str, size: int) -> int:
+    """Let all create the same at once; return whose mark won. Exactly one must, and the others must be told."""
+    for mark, player in enumerate(players):
+        player.tell(act, key, mark, size)
+    answers = [player.answer() for player in players]
+    winners = [mark for mark, answer in enumerate(answers) if not answer.error]
+    assert len(winners) == 1, f"{len(winners)} winners of {key}: {answers}"
+    assert {answer.error for answer in answers} == {"", "AlreadyExists"}, answers
+    return winners[0]
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from headrace.storage.confidential import secret_texts
 from headrace.storage.files import Files
 from headrace.store import Storage
 from headrace.testing.place import Place
-from headrace.testing.players import Answer, Player, content, processes, threads
+from headrace.testing.players import Player, ask, content, processes, race, threads, value_of
 
 #: keys that trip up URLs, shells, globs and file systems. All of them are asked for at once.
 STRANGE_KEYS = (
@@ -222,9 +222,9 @@ class StorageTests:
             lambda: files.replace(key, b""),
             lambda: files.delete(key),
         ]
-        for ask in asks:
+        for refused in asks:
             with pytest.raises(StorageError):
-                ask()
+                refused()
 
     # -- many at once ----------------------------------------------------------------------------------------
 
@@ -265,7 +265,7 @@ class StorageTests:
         """Each time, and the other is told."""
         _promised(place, "create")
         with _players(place, files, 2) as players:
-            winners = [_race(players, "create", f"race/{number}", 1000) for number in range(self.races)]
+            winners = [race(players, "create", f"race/{number}", 1000) for number in range(self.races)]
         assert files.read_many(f"race/{number}" for number in range(self.races)) == {
             f"race/{number}": content(winner, 1000) for number, winner in enumerate(winners)
         }
@@ -277,7 +277,7 @@ class StorageTests:
         numbers = max(1, self.races // 100)
         with _players(place, files, 2) as players:
             for number in range(numbers):
-                winner = _race(players, "create", f"race/{number}", self.large)
+                winner = race(players, "create", f"race/{number}", self.large)
                 assert files.read(f"race/{number}") == content(winner, self.large)
         _holds_no_more_than(place, numbers)
 
@@ -288,7 +288,7 @@ class StorageTests:
         with _players(place, files, 2) as players:
             for mark, player in enumerate(players):
                 player.tell("create_many", keys, mark, 1000)
-            taken = [set(_value(player.answer())) for player in players]
+            taken = [set(value_of(player.answer())) for player in players]
         assert taken[0] | taken[1] == set(keys)
         assert not taken[0] & taken[1], "an object that nobody won"
         assert files.read_many(keys) == {key: content(0 if key in taken[1] else 1, 1000) for key in keys}
@@ -311,7 +311,7 @@ class StorageTests:
                     reads += 1
                     if all(answer.done() for answer in answers):
                         break
-                assert [_value(answer.result()) for answer in answers] == [None, None]
+                assert [value_of(answer.result()) for answer in answers] == [None, None]
         last = 2 * (times - 1)
         assert files.read("hint") in {content(last, size), content(last + 1, size)}
         _holds_no_more_than(place, 1)
@@ -328,13 +328,13 @@ class StorageTests:
                 assert not files.exists(key)
                 with pytest.raises(NotFound):
                     files.read(key)
-                assert _ask(other, "create", key, number, 10) is None
+                assert ask(other, "create", key, number, 10) is None
                 assert files.exists(key)
                 assert files.read(key) == content(number, 10)
                 assert files.list("seen") == [*before, key]
             for number in range(5):
                 key = f"seen/{number}"
-                assert _ask(other, "delete", key) is None
+                assert ask(other, "delete", key) is None
                 assert not files.exists(key)
                 assert key not in files.list("seen")
                 with pytest.raises(NotFound):
@@ -349,7 +349,7 @@ class StorageTests:
             for key in keys:
                 for player in players:
                     player.tell("delete", key)
-                assert [_value(player.answer()) for player in players] == [None, None]
+                assert [value_of(player.answer()) for player in players] == [None, None]
         assert files.exists_many(keys) == set()
 
     @pytest.mark.parametrize("verb", ["create", "replace"])
@@ -366,7 +366,7 @@ class StorageTests:
                 files.replace(key, old)
             with processes(place.url, place.storage_options, 1) as [writer]:
                 begin = time.perf_counter()
-                assert _ask(writer, verb, f"measured/{number}", 1, self.large) is None
+                assert ask(writer, verb, f"measured/{number}", 1, self.large) is None
                 seconds = time.perf_counter() - begin
                 writer.tell(verb, key, 1, self.large)
                 cut += not writer.answers_within(seconds * (number + 0.5) / self.kills)
@@ -414,7 +414,7 @@ class StorageTests:
             pytest.skip("only threads use it")
         put("a", b"1")
         with processes(place.url, place.storage_options, 1) as [player]:
-            value, error, message = _ask(player, "read_after_fork", "a", 60)
+            value, error, message = ask(player, "read_after_fork", "a", 60)
         assert (value, error) == (b"1".hex(), "") or error in _OUR_ERRORS, f"{error}: {message}"
 
     # -- what is said ----------------------------------------------------------------------------------------
@@ -430,9 +430,9 @@ class StorageTests:
         }
         assert place.refuses <= set(asks)
         for verb in place.refuses:
-            for ask in asks[verb]:
+            for refused in asks[verb]:
                 with pytest.raises(StorageError, match=place.url.partition(":")[0]) as caught:
-                    ask()
+                    refused()
                 assert not isinstance(caught.value, (AlreadyExists, NotFound)), f"{verb} was tried"
         _holds(place, {"a": b"1"})
 
@@ -487,24 +487,3 @@ def _players(place: Place, files: Files, count: int) -> Iterator[Sequence[Player
     else:
         with threads(files, count) as others:
             yield others
-
-
-def _value(answer: Answer) -> Any:
-    assert not answer.error, f"{answer.error}: {answer.message}"
-    return answer.value
-
-
-def _ask(player: Player, act: str, *arguments: Any) -> Any:
-    player.tell(act, *arguments)
-    return _value(player.answer())
-
-
-def _race(players: Sequence[Player], act: str, key: str, size: int) -> int:
-    """Let all do it at once; return whose mark won."""
-    for mark, player in enumerate(players):
-        player.tell(act, key, mark, size)
-    answers = [player.answer() for player in players]
-    winners = [mark for mark, answer in enumerate(answers) if not answer.error]
-    assert len(winners) == 1, f"{len(winners)} winners of {key}: {answers}"
-    assert {answer.error for answer in answers} == {"", "AlreadyExists"}, answers
-    return winners[0]
