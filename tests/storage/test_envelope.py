@@ -18,7 +18,8 @@ from headrace.errors import (
     NewerFormat,
     TruncatedObject,
 )
-from headrace.storage.envelope import FORMAT, check_versions, open_envelope, pack
+from headrace.storage.capture import location_of, open_flow
+from headrace.storage.envelope import FORMAT, check_versions, digest_of, open_envelope, pack
 from headrace.storage.records import from_bytes, to_bytes
 from headrace.storage.signing import UNSEALED
 
@@ -202,3 +203,10 @@ def test_an_unknown_python_is_refused():
 def test_reserved_names_are_refused():
     with pytest.raises(ValueError, match="versions"):
         pack("thing", {"versions": {}}, b"")
+
+
+@pytest.mark.parametrize("fact", [{"code": "x"}, {"source": "x"}, {"parameters": 5}, {"environment": 5}, {"graph": {}}])
+def test_a_flow_that_tells_something_of_another_kind_is_damage(fact):
+    data = pack("flow", {"name": "etl", **fact}, {"flow": b""})
+    with pytest.raises(DamagedObject, match=f"tells {next(iter(fact))} not as headrace does"):
+        open_flow(data, location_of("etl", digest_of(data)))

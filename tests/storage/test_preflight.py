@@ -45,6 +45,13 @@ def function(): return show()
 """
 
 
+class Bad:
+    """What pickles, and does not come back."""
+
+    def __reduce__(self):
+        return eval, ("1 / 0",)
+
+
 def alive(pid):
     try:
         return "Z" not in open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]
@@ -66,6 +73,16 @@ class TestTheInterpreter:
         assert child._process.returncode == 0
         assert child._output.closed
         assert child._process.stdin.closed
+
+    def test_a_flow_that_was_mended_takes_the_place_of_the_one_that_was_refused(self, tmp_path):
+        stored = StoredFlows(tmp_path)
+        stored.add_flow(flow_of(PLAIN, "other"))
+        stored.add_flow(flow_of("@task\ndef show(x): return 1\ndef function(): return show(BAD)\n", BAD=Bad()))
+        with pytest.raises(FlowError, match="'made' does not load"):
+            stored.build()
+        mended = stored.add_flow(flow_of(PLAIN))
+        assert set(stored.build().flows) == {"made", "other"}
+        assert [version.location for version in stored.versions("made")] == [mended]
 
     def test_staging_for_a_run_starts_none(self, tmp_path):
         stored = StoredFlows(tmp_path)

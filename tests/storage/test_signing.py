@@ -636,3 +636,24 @@ def test_a_small_object_costs_little():
         open_envelope(data, "x", "thing", known)
         times.append(time.perf_counter() - begin)
     assert min(times) < 0.0002  # both together; measured: 0.00004
+
+
+@pytest.mark.parametrize("record", [b"{}", b'{"signature": "x", "a": 1}'])
+def test_a_record_that_headrace_cannot_have_written_is_left_alone(url, record):
+    files = Files(url)
+    files.create("flows/etl/costs.json", record)
+    done = hr.Storage(url, signing_keys=ONE).sign_again(unsigned=True)
+    assert list(done.refused) == ["flows/etl/costs.json"]
+
+
+def test_the_name_of_a_file_is_no_key(tmp_path, monkeypatch):
+    path = tmp_path / "headrace-signing-key"
+    path.write_text(ONE)
+    with pytest.raises(SigningKeyError, match="name of a file"):
+        hr.Storage(tmp_path, signing_keys=str(path))
+    monkeypatch.setenv(VARIABLE, str(path))
+    with pytest.raises(SigningKeyError, match="name of a file"):
+        hr.Storage(tmp_path).spec.seal.active  # noqa: B018
+    monkeypatch.setenv(VARIABLE, f"@{path}")
+    assert hr.Storage(tmp_path).spec.seal.active
+    assert hr.Storage(tmp_path, signing_keys=f"file:{path}").spec.seal.active

@@ -215,6 +215,29 @@ class TestFile:
             assert storage.get_runner("etl").run({"n": 2}).result() == [0, 2]
             server.shutdown()
 
+    def test_credentials_of_the_storage_go_to_its_own_host_only(self, tmp_path):
+        (tmp_path / "flow.py").write_text(source_text())
+        asked = []
+
+        class Handler(SimpleHTTPRequestHandler):
+            def do_GET(self):
+                asked.append((self.server.server_port, self.headers.get("Authorization")))
+                super().do_GET()
+
+        handler = partial(Handler, directory=str(tmp_path))
+        with ThreadingHTTPServer(("", 0), handler) as own, ThreadingHTTPServer(("", 0), handler) as foreign:
+            for server in (own, foreign):
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+            urls = {server.server_port: f"http://127.0.0.1:{server.server_port}" for server in (own, foreign)}
+            options = {"headers": {"Authorization": "Bearer open-sesame"}}
+            web = hr.Storage(f"{urls[own.server_port]}/store", options, pickle=False)
+            for url in urls.values():
+                assert web.named_flow(f"{url}/flow.py:etl", "script").name == "etl"
+            for server in (own, foreign):
+                server.shutdown()
+        assert {told for port, told in asked if port == own.server_port} == {"Bearer open-sesame"}
+        assert {told for port, told in asked if port == foreign.server_port} == {None}
+
     def test_a_flow_object_of_a_script(self, storage, tmp_path):
         script = tmp_path / "flow.py"
         script.write_text(

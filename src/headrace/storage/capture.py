@@ -29,6 +29,11 @@ from headrace.storage.imports import foreign, lacking, packages_of
 from headrace.storage.signing import UNSEALED, Seal
 
 KIND = "flow"
+#: of what the header tells, where it tells it.
+_KINDS = {
+    "name": str, "origin": str, "doc": str, "content": str, "parameters": list, "tasks": list, "example": dict,
+    "graph": list, "digest": str, "environment": dict, "imports": dict, "code": dict, "source": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +242,9 @@ def open_flow(data: bytes, where: str, seal: Seal = UNSEALED) -> Envelope:
             f"{where} holds an intact flow, but another one than its name says: somebody moved or "
             "replaced the file; store the flow again"
         )
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(envelope.header.get(name), (kind, type(None)))]
+    if wrong:
+        raise DamagedObject(f"{where} tells {', '.join(wrong)} not as headrace does; store the flow again")
     if envelope.header.get("source") is None and envelope.part("flow") is None:
         raise DamagedObject(f"{where} holds a flow that is no flow: its payload lacks it; store the flow again")
     return envelope

@@ -273,6 +273,11 @@ def _provided(provider: Callable[[], Any], named: str) -> list[bytes]:
 def _checked(key: Any, place: str) -> bytes:
     if not isinstance(key, (str, bytes)):
         raise SigningKeyError(f"a signing key of {place} is a {type(key).__name__}; give text or bytes")
+    if isinstance(key, str) and os.path.isfile(key):
+        raise SigningKeyError(
+            f"a signing key of {place} is the name of a file, which others may guess; if the key is in that file, give "
+            f"'file:…' or a Path in code, '@…' in {VARIABLE}"
+        )
     found = key.encode() if isinstance(key, str) else key
     if len(found) < SHORTEST:
         raise SigningKeyError(
