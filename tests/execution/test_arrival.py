@@ -147,7 +147,6 @@ def test_a_flow_that_was_loaded_keeps_what_it_came_with(projects):
         flow, storage = flows[version], projects[version]
         assert flow.run(seconds=0.0).result() == version
         assert flow.bundle.facts() == storage.manifest(storage.resolve("slow"))["code"]
-    assert all(flow in projects[version] for version, flow in flows.items())
 
 
 READS_AT_IMPORT = """
