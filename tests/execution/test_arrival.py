@@ -141,6 +141,14 @@ def test_a_class_that_travels_by_value_is_of_one_version(places, place, tmp_path
         assert places[place].execute(storage, f"owns@{version}").result() == (version, version)
 
 
+def test_a_flow_that_was_loaded_keeps_what_it_came_with(projects):
+    flows = {version: projects[version].load("slow") for version in (1, 2)}
+    for version in (1, 2, 1):
+        flow, storage = flows[version], projects[version]
+        assert flow.run(seconds=0.0).result() == version
+        assert flow.bundle.facts() == storage.manifest(storage.resolve("slow"))["code"]
+
+
 READS_AT_IMPORT = """
 from pathlib import Path
 import headrace as hr

@@ -101,6 +101,11 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
     ParameterError, NotPicklable, UnstableFlow
         If the example does not fit, the flow cannot travel, or it draws two graphs for the same parameters.
     """
+    with active(flow.arrived):
+        return _capture(flow, example)
+
+
+def _capture(flow: FlowDefinition, example: Mapping[str, Any] | None) -> Captured:
     met = pickling.Met()
     body, bundle = _pickle_fresh(flow, met)
     values = parameters.example_values(flow, example)
@@ -109,7 +114,7 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
     if values is not None:
         before = len(met.modules)
         example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}", met=met)
-        bundle = bundle_for(met.modules) if len(met.modules) > before else bundle
+        bundle = _bundle_of(flow, met) if len(met.modules) > before else bundle
     content = _content(body, bundle)
     units = bundle.units if bundle is not None else {}
     modules = imported_by(met.modules, units)
@@ -129,11 +134,17 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
 def _pickle_fresh(flow: FlowDefinition, met: pickling.Met) -> tuple[bytes, Bundle | None]:
     """Pickle a flow and find the code that it reaches; what was edited since it was loaded is loaded again first."""
     body = pickle_flow(flow, met)
-    bundle = bundle_for(met.modules)
-    if bundle is not None and refresh(bundle.units):
+    bundle = _bundle_of(flow, met)
+    if bundle is not None and flow.arrived is None and refresh(bundle.units):
         body = pickle_flow(flow, met)
-        bundle = bundle_for(met.modules)
+        bundle = _bundle_of(flow, met)
     return body, bundle
+
+
+def _bundle_of(flow: FlowDefinition, met: pickling.Met) -> Bundle | None:
+    """The code that a flow reaches; one that was loaded keeps what it came with, imported here or not."""
+    arrived: Bundle | None = flow.arrived
+    return arrived if arrived is not None else bundle_for(met.modules)
 
 
 def _content(body: bytes, bundle: Bundle | None) -> str:
@@ -162,15 +173,16 @@ def pickle_flow(flow: FlowDefinition, met: pickling.Met | None = None) -> bytes:
     met = met if met is not None else pickling.Met()
     met.tracked.clear()
     data = pickling.dumps(bare, f"flow {flow.name!r}", met=met)
-    bundle = bundle_for(met.modules) if met.tracked else None
+    bundle = _bundle_of(flow, met) if met.tracked else None
     return identified(data, met.tracked, bundle.sha256 if bundle is not None else "")
 
 
 def content_of(flow: FlowDefinition) -> str:
     """Return what ``Captured.content`` would be."""
     met = pickling.Met()
-    body = pickle_flow(flow, met)
-    return _content(body, bundle_for(met.modules))
+    with active(flow.arrived):
+        body = pickle_flow(flow, met)
+    return _content(body, _bundle_of(flow, met))
 
 
 def manifest_of(
@@ -268,7 +280,7 @@ def load_flow(envelope: Envelope, bundle: Bundle | None = None) -> FlowDefinitio
     check_versions(envelope.header, envelope.where)
     with active(bundle):
         flow = cast(FlowDefinition, envelope.unpickle(envelope.part("flow")))
-    flow.bundle = bundle
+    flow.bundle = flow.arrived = bundle
     return flow
 
 

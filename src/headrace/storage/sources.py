@@ -423,7 +423,7 @@ def load(envelope: Envelope, bundle: Bundle | None, *, pickles: bool = True) -> 
     with active(bundle):
         flow = source.load(bundle)
         _compare(flow, source, header)
-    flow.bundle = bundle
+    flow.bundle = flow.arrived = bundle
     return flow
 
 
