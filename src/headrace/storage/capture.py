@@ -156,7 +156,9 @@ def pickle_flow(flow: FlowDefinition, met: pickling.Met | None = None) -> bytes:
             bare.__dict__[name] = None
     met = met if met is not None else pickling.Met()
     met.tracked.clear()
-    return identified(pickling.dumps(bare, f"flow {flow.name!r}", met=met), met.tracked)
+    data = pickling.dumps(bare, f"flow {flow.name!r}", met=met)
+    bundle = bundle_for(met.modules) if met.tracked else None
+    return identified(data, met.tracked, bundle.sha256 if bundle is not None else "")
 
 
 def content_of(flow: FlowDefinition) -> str:
