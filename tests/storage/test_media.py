@@ -156,9 +156,7 @@ class TestS3:
             files = Files(s3.new_url(), {**s3.storage_options, "skip_instance_cache": True})
             assert not files.exists("a")
             assert any("s3" in path for _, path in read)
-            assert {thread for thread, _ in read} == {
-                threading.get_ident()
-            }  # not the one in which verbs have deadlines
+            assert {thread for thread, _ in read} == {threading.get_ident()}  # where no clock runs
             assert len({path for _, path in read}) == len(read)  # the second storage reads nothing
 
     def test_a_configuration_that_is_wrong_is_told_as_ever(self, s3, monkeypatch):

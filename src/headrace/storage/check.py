@@ -1,8 +1,9 @@
 """Whether flows load and draw in a fresh interpreter: what runs there, ``python -m headrace.storage.check``.
 
-The parent (``storage.preflight``) writes, for each flow, one line with location, lengths and the modules that it may
-import, then the bytes of its object and bundle; the child answers with one JSON object when there is nothing more to read. It is started before there
-is something to check, so it first loads the modules that it is given, which every flow needs, and then waits.
+The parent (``storage.preflight``) writes, for each flow, one line with location, lengths and the modules of others that
+it may import, then the bytes of its object and bundle; the child answers with one JSON object when there is nothing
+more to read. It is started before there is something to check, so it first loads the modules that it is given, which
+every flow needs, and then waits.
 
 It runs in an empty folder, and flows that travel as pickles find neither that nor the folders that the user has put on
 ``PYTHONPATH``: what lies there travels in the bundle, or is missing elsewhere, too.

@@ -86,7 +86,7 @@ def not_installed(captured: Captured) -> list[Finding]:
             WARNING,
             f"flow {captured.name!r}",
             f"imports {module!r} when it runs, and there is no module of that name here",
-            "see to it that it is installed where the flow runs; install it here, too, to have its version written down",
+            "see to it that it is installed where the flow runs; install it here, too, and its version is written down",
         )
         for module in captured.lacking
     ]

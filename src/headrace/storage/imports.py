@@ -42,7 +42,7 @@ def lacking(modules: Iterable[str], needed: AbstractSet[str], units: Mapping[str
     if not absent:
         return ()
     # What merely looks like an import, in a text say, is among the modules, so the sources are read with more care.
-    surely = needed.union(*(_needed_by(unit, modules, absent) for unit in units.values()))
+    surely = needed | {name for unit in units.values() for name in _needed_by(unit, modules, absent)}
     return tuple(sorted(absent & set(map(_top, surely))))
 
 

@@ -12,6 +12,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from headrace.storage.findings import NOTE, WARNING, Finding
 #: Installers write the list of files last, but not always within the same second.
 SLACK = 2.0
 _INFO = ".dist-info"
+_FOLDER = re.compile(rf"{re.escape(os.sep)}(?:site|dist)-packages(?={re.escape(os.sep)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +80,9 @@ def _files_of(module: str) -> Iterator[str]:
 
 
 def _folder_of_packages(file: str) -> Path | None:
-    path = Path(file)
-    for folder in path.parents:
-        if folder.name in ("site-packages", "dist-packages"):
-            return folder
-    return None
+    # As text: there are hundreds of files, and paths as objects take most of the time.
+    found = max(_FOLDER.finditer(file), key=lambda match: match.end(), default=None)
+    return None if found is None else Path(file[: found.end()])
 
 
 def _in_folder(folder: Path, loaded: set[str]) -> Iterator[Finding]:
@@ -117,10 +117,10 @@ def _in_folder(folder: Path, loaded: set[str]) -> Iterator[Finding]:
 def _lists(record: Path, tops: set[str]) -> bool:
     """Whether a list of files has one of these at its top; without parsing it: there are hundreds of lists."""
     try:
-        text = record.read_text(encoding="utf-8", errors="replace")
+        data = b"\n" + record.read_bytes()
     except OSError:
         return False
-    return any(text.startswith((f"{top}/", f"{top},")) or f"\n{top}/" in text or f"\n{top}," in text for top in tops)
+    return any(b"\n%s/" % top in data or b"\n%s," % top in data for top in map(os.fsencode, tops))
 
 
 def _read(info: Path, record: Path) -> _Installed:

@@ -3,8 +3,8 @@
 A medium says in coroutines how it is asked once. Here is what they have in common:
 
 * **A deadline.** Each verb ends within the deadline, an object of many megabytes within one second per megabyte more,
-  whatever timeouts and retries the back end has of its own. A listing must bring its next page in time. The clock starts
-  when the first request can go out: on a busy machine, what comes before may take longer than any store.
+  whatever timeouts and retries the back end has of its own. A listing must bring its next page in time. The clock
+  starts when the first request can go out: on a busy machine, what comes before may take longer than any store.
 * **Retries.** What may pass by itself (a connection that breaks, a store that is busy, silence) is asked again, a few
   times, after pauses that grow and are not all the same. Silence is waited for twice: the first time it may be a
   connection that died while it was idle.
