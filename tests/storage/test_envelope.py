@@ -70,6 +70,13 @@ def test_what_goes_in_comes_out(header, payload):
     assert pack("thing", header, payload) == data
 
 
+def test_large_payloads_are_looked_at_where_they_are():
+    data = pack("thing", {}, {"a": b"x" * 1000, "b": TATTLE})
+    envelope = open_envelope(data, "here", "thing")
+    assert envelope.part("a").obj is envelope.part("b").obj is envelope.payload.obj is data
+    assert envelope.unpickle(envelope.part("b")) == "unpickled"
+
+
 def test_headers_have_a_line_for_each_name():
     lines = pack("thing", {"größe": "ä\n", "rows": [{"a": 1}, {"a": 2}]}, b"").decode().splitlines()
     assert lines[2:4] == ["{", ' "kind": "thing",']

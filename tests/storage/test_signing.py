@@ -4,11 +4,12 @@ import hashlib
 import pickle
 import re
 import time
+from base64 import b64encode
 
 import pytest
 
 import headrace as hr
-from headrace import pickling
+from headrace import pickling, redaction
 from headrace.errors import (
     DamagedObject,
     EnvelopeError,
@@ -520,6 +521,21 @@ def test_keys_stay_in_the_process(url, caplog):
     for key in (ONE, OTHER):
         assert not any(key in text for text in shown)
     assert storage.serialize()["omitted"] == ["signing_keys"]
+
+
+RAW = bytes(range(200, 232))  # no text
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [(ONE, [ONE]), (ONE.encode(), [ONE, repr(ONE.encode())]), (RAW, [repr([RAW]), RAW.hex(), b64encode(RAW).decode()])],
+)
+@pytest.mark.parametrize("given", ["itself", "provided"])
+def test_keys_are_struck_out_of_texts_once_they_are_known(key, shown, given, monkeypatch):
+    monkeypatch.setattr(redaction, "_KNOWN", redaction._Known())
+    assert [redaction.redact(text) for text in shown] == shown
+    hr.Storage("memory://x", signing_keys=key if given == "itself" else lambda: [key]).files.seal.sign("a", "b")
+    assert all("***" in redaction.redact(text) and len(redaction.redact(text)) < 12 for text in shown)
 
 
 def test_references_travel(url, tmp_path, monkeypatch):

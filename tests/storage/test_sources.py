@@ -200,6 +200,8 @@ class TestFile:
         bucket.files.create("flow.py", source_text().encode())
         location = bucket.add_flow(f"{bucket.url}/flow.py:etl", source="script")
         assert bucket.load(location).name == "etl"
+        # The fresh interpreter knows neither the endpoint nor the key, and is given the script.
+        assert list(bucket.build().flows) == ["etl"]
 
     def test_a_script_over_http(self, storage, tmp_path):
         (tmp_path / "www").mkdir()
@@ -458,7 +460,7 @@ class TestWithoutPickles:
             data = storage.files.read(key)
             if key.endswith((".flow", "outcome")):
                 envelope = open_envelope(data, key, "flow" if key.endswith(".flow") else "outcome")
-                assert not envelope.payload or json.loads(envelope.payload) == 3
+                assert not envelope.payload or json.loads(bytes(envelope.payload)) == 3
             else:
                 json.loads(data)
 

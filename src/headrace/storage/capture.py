@@ -25,7 +25,7 @@ from headrace.core.policy import options_of
 from headrace.core.task import Task
 from headrace.errors import DamagedObject
 from headrace.storage.envelope import Envelope, check_versions, digest_of, open_envelope, pack
-from headrace.storage.imports import packages_of
+from headrace.storage.imports import foreign, lacking, packages_of
 from headrace.storage.signing import UNSEALED, Seal
 
 KIND = "flow"
@@ -49,6 +49,10 @@ class Captured:
         The first-party code that it reaches.
     holds_code : bool, default True
         Whether the storage holds that; else it lies elsewhere.
+    imports : frozenset of str, default empty
+        Modules of others that it may import.
+    lacking : tuple of str, default ()
+        Those that it needs, by the first part of their names, and that are not installed here.
     """
 
     name: str
@@ -58,6 +62,8 @@ class Captured:
     sha256: str
     bundle: Bundle | None
     holds_code: bool = True
+    imports: frozenset[str] = frozenset()
+    lacking: tuple[str, ...] = ()
 
     @property
     def location(self) -> str:
@@ -100,14 +106,19 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
         example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}", met=met)
         bundle = bundle_for(met.modules) if len(met.modules) > before else bundle
     content = _content(body, bundle)
+    units = bundle.units if bundle is not None else {}
+    modules = imported_by(met.modules, units)
     header = {
         **manifest_of(flow, graph, values, content),
         "code": None if bundle is None else bundle.facts(),
-        "imports": packages_of(_imported(met, bundle)),
+        "imports": packages_of(modules),
     }
     parts = {"flow": body} if example_body is None else {"flow": body, "example": example_body}
     data = pack(KIND, header, parts)
-    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data), bundle)
+    return Captured(
+        flow.name, flow.qualified_name, content, data, digest_of(data), bundle,
+        imports=frozenset(foreign(modules)), lacking=lacking(modules, met.needed, units),
+    )  # fmt: skip
 
 
 def _pickle_fresh(flow: FlowDefinition, met: pickling.Met) -> tuple[bytes, Bundle | None]:
@@ -118,10 +129,6 @@ def _pickle_fresh(flow: FlowDefinition, met: pickling.Met) -> tuple[bytes, Bundl
         body = pickle_flow(flow, met)
         bundle = bundle_for(met.modules)
     return body, bundle
-
-
-def _imported(met: pickling.Met, bundle: Bundle | None) -> set[str]:
-    return imported_by(met.modules, bundle.units if bundle is not None else {})
 
 
 def _content(body: bytes, bundle: Bundle | None) -> str:
@@ -149,7 +156,9 @@ def pickle_flow(flow: FlowDefinition, met: pickling.Met | None = None) -> bytes:
             bare.__dict__[name] = None
     met = met if met is not None else pickling.Met()
     met.tracked.clear()
-    return identified(pickling.dumps(bare, f"flow {flow.name!r}", met=met), met.tracked)
+    data = pickling.dumps(bare, f"flow {flow.name!r}", met=met)
+    bundle = bundle_for(met.modules) if met.tracked else None
+    return identified(data, met.tracked, bundle.sha256 if bundle is not None else "")
 
 
 def content_of(flow: FlowDefinition) -> str:

@@ -16,7 +16,7 @@ from headrace.errors import AlreadyExists, EnvelopeError, FlowError, NotFound
 from headrace.storage import sources
 from headrace.storage.capture import Captured, code_key, open_flow
 from headrace.storage.catalog import Catalog
-from headrace.storage.contents import large_parts, refuse_secrets, secrets_in_code
+from headrace.storage.contents import large_parts, not_installed, refuse_secrets, secrets_in_code
 from headrace.storage.costs import StoredCosts
 from headrace.storage.credentials import provider_name
 from headrace.storage.envelope import Envelope, signed
@@ -151,7 +151,7 @@ class StoredFlows(Catalog):
         except FlowError:
             del self._staged[location]
             raise
-        self._noticed[location] = secrets_in_code(captured) + large_parts(flow, captured)
+        self._noticed[location] = secrets_in_code(captured) + not_installed(captured) + large_parts(flow, captured)
         return location
 
     def stage(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,15 +37,18 @@ class _Installed:
     origin: Mapping[str, Any]  # direct_url.json; empty for what came from a registry
 
 
-def findings_about(modules: Iterable[ModuleType]) -> list[Finding]:
-    """Return what is worth telling about the packages of loaded modules.
+def findings_about(modules: Iterable[ModuleType], names: Iterable[str] = ()) -> list[Finding]:
+    """Return what is worth telling about the packages of modules.
 
     Parameters
     ----------
     modules : iterable of ModuleType
-        Those that the flows import.
+        Those that the flows have loaded.
+    names : iterable of str, default ()
+        Of those that they will load when they run; they are not loaded here.
     """
     files = {file for module in modules if (file := getattr(module, "__file__", None)) and file.endswith(".py")}
+    files.update(file for name in names for file in _files_of(name))
     by_folder: dict[Path, set[str]] = {}
     for file in files:
         folder = _folder_of_packages(file)
@@ -52,6 +56,25 @@ def findings_about(modules: Iterable[ModuleType]) -> list[Finding]:
             by_folder.setdefault(folder, set()).add(os.path.relpath(file, folder))
     found = [finding for folder, names in by_folder.items() for finding in _in_folder(folder, names)]
     return sorted(found + list(_editable(files)), key=lambda finding: finding.subject)
+
+
+def _files_of(module: str) -> Iterator[str]:
+    """The files of a module and of the packages that it is in, as far as they can be told without loading any."""
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return
+    if spec is None:
+        return
+    if spec.origin is not None and spec.origin.endswith(".py"):
+        yield spec.origin
+    folders = list(spec.submodule_search_locations or ())
+    for part in rest:
+        paths = [os.path.join(folder, part) for folder in folders]
+        yield from filter(os.path.isfile, [f"{path}.py" for path in paths])
+        folders = [path for path in paths if os.path.isdir(path)]
+        yield from filter(os.path.isfile, [os.path.join(folder, "__init__.py") for folder in folders])
 
 
 def _folder_of_packages(file: str) -> Path | None:

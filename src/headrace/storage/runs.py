@@ -206,7 +206,7 @@ class RunRecord:
                 f"large or {cannot}; let the last task write it to a file and return its address"
             )
         if is_json:
-            return json.loads(end.payload)
+            return json.loads(bytes(end.payload))
         if not self._files.pickles:
             raise refusal(f"the result of run {self.run_id} is", "open it without that, if you trust it")
         with active(self._bundle()):
