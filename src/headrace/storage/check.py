@@ -33,6 +33,7 @@ from headrace.errors import HeadraceError
 from headrace.storage import sources
 from headrace.storage.capture import load_example, open_flow
 from headrace.storage.envelope import versions
+from headrace.storage.origins import MODULE, PICKLE
 from headrace.storage.packages import findings_about
 
 #: Seconds after which a child that is given nothing to check ends; a build that comes later starts another.
@@ -66,12 +67,12 @@ def check_one(location: str, data: bytes, code: bytes) -> dict[str, Any] | None:
         name = envelope.header["name"]
         named, kind = sources.code_of(envelope.header), sources.kind_of(envelope.header)
         bundle = open_bundle(code, **named, where=location) if named is not None else None
-        with nullcontext() if kind == sources.MODULE else _away_from_home():
+        with nullcontext() if kind == MODULE else _away_from_home():
             flow = sources.load(envelope, bundle)
             with active(bundle):
                 parameters.resolved_annotations(flow)  # a class that travelled may have lost what its fields name
                 # Of a flow by name, the graph was compared when it was loaded.
-                example = load_example(envelope) if kind == sources.PICKLE else None
+                example = load_example(envelope) if kind == PICKLE else None
                 if example is not None:
                     _check_digest(name, flow.draw(example).digest(), envelope.header["digest"])
     except HeadraceError as error:

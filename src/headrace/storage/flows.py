@@ -22,6 +22,7 @@ from headrace.storage.credentials import provider_name
 from headrace.storage.envelope import Envelope, signed
 from headrace.storage.files import DEADLINE, are_asked_alike, read_url
 from headrace.storage.findings import Finding, distinct, warn
+from headrace.storage.origins import MODULE, PICKLE, SCRIPT, source_of
 from headrace.storage.preflight import PATIENCE, Preflight
 from headrace.storage.resigning import SignedAgain, sign_again
 from headrace.storage.resolving import LOCATION, nothing_at
@@ -170,7 +171,7 @@ class StoredFlows(Catalog):
         flow, replace, example, source
             As for `add_flow`, which makes ready for `build` besides.
         """
-        kind = source or (sources.PICKLE if self.spec.pickle else sources.MODULE)
+        kind = source or (PICKLE if self.spec.pickle else MODULE)
         captured = sources.captured(flow, kind, example, self._read_url, pickles=self.spec.pickle)
         if not replace:
             self._check_origin(captured, self._origin_here(captured.name))
@@ -191,7 +192,7 @@ class StoredFlows(Catalog):
         target, source : str
             As for `add_flow`.
         """
-        found = sources.source_of(target, source, self._read_url)
+        found = source_of(target, source, self._read_url)
         return found.load(found.bundle(self._read_url))
 
     def build(self, *, check: bool = True, deadline: float = PATIENCE) -> Self:
@@ -295,7 +296,7 @@ class StoredFlows(Catalog):
         if envelope.where in self._staged:
             return self._staged[envelope.where][0].bundle
         known = self._bundles.get(code["sha256"])
-        if sources.kind_of(envelope.header) == sources.SCRIPT:
+        if sources.kind_of(envelope.header) == SCRIPT:
             return sources.fetched(envelope, self._read_url, known)
         if known is None:
             key = code_key(envelope.header["name"], code["sha256"])
