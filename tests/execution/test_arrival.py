@@ -149,6 +149,31 @@ def test_a_flow_that_was_loaded_keeps_what_it_came_with(projects):
         assert flow.bundle.facts() == storage.manifest(storage.resolve("slow"))["code"]
 
 
+OWN_AND_STORED = """
+import sys, time
+import headrace as hr
+from helpers import VERSION, shift
+
+@hr.task
+def mine():
+    return shift(0)
+
+@hr.flow
+def owned(): return mine()
+
+storage = hr.Storage(sys.argv[1])
+run = hr.LocalEnvironment().start(storage, "slow", {"seconds": 1.0, "mark": "began"})
+while not __import__("os").path.exists("began"):
+    time.sleep(0.01)
+print(owned.run().result(), run.wait().result())
+"""
+
+
+def test_what_lies_here_is_captured_while_another_version_is_at_work_here(projects, tmp_path):
+    arriving.set_version(tmp_path, 7)
+    assert arriving.author(tmp_path, OWN_AND_STORED, projects[1].url).stdout == "7 1\n"
+
+
 READS_AT_IMPORT = """
 from pathlib import Path
 import headrace as hr

@@ -264,6 +264,44 @@ def vacate(root: str) -> None:
             _take_away(tenant)
 
 
+@contextmanager
+def unchanging() -> Iterator[None]:
+    """Let no other thread put modules in place meanwhile, unless this one waits in ``wait_for_own``."""
+    with _TURN:
+        yield
+
+
+def wait_for_own(roots: Sequence[str], seconds: float = NESTED) -> bool:
+    """Wait until no other thread is in a space that has taken names over from this process; return whether one was.
+
+    Parameters
+    ----------
+    roots : sequence of str
+        The names. To be called in ``unchanging``.
+    seconds : float
+        How long.
+
+    Raises
+    ------
+    FlowError
+        If one is all the time.
+    """
+    thread = threading.get_ident()
+
+    def taken() -> list[str]:
+        there = {root: _IN_PLACE[root].users for root in roots if _OWN.get(root)}
+        return [root for root, users in there.items() if users and thread not in users]
+
+    if not taken():
+        return False
+    if not _TURN.wait_for(lambda: not taken(), seconds):
+        raise FlowError(
+            f"another version of {', '.join(taken())} is at work in this process (waited {seconds:g} s); wait for the "
+            "runs that were started here, or run them in an environment of their own"
+        )
+    return True
+
+
 def _keys(bundle: Bundle) -> dict[str, str]:
     """Root → a digest of the unit and of all that it imports; only units whose digests agree can be shared."""
     units = bundle.units

@@ -16,7 +16,7 @@ from typing import Any, cast
 from headrace import parameters, pickling
 from headrace.code.bundle import Bundle, bundle_for
 from headrace.code.fresh import refresh
-from headrace.code.space import active
+from headrace.code.space import active, unchanging, wait_for_own
 from headrace.code.tracked import identified
 from headrace.code.units import imported_by
 from headrace.core.flow import SURROUNDINGS, FlowDefinition, draw_twice
@@ -133,11 +133,15 @@ def _capture(flow: FlowDefinition, example: Mapping[str, Any] | None) -> Capture
 
 def _pickle_fresh(flow: FlowDefinition, met: pickling.Met) -> tuple[bytes, Bundle | None]:
     """Pickle a flow and find the code that it reaches; what was edited since it was loaded is loaded again first."""
-    body = pickle_flow(flow, met)
-    bundle = _bundle_of(flow, met)
-    if bundle is not None and flow.arrived is None and refresh(bundle.units):
+    with unchanging():
         body = pickle_flow(flow, met)
         bundle = _bundle_of(flow, met)
+        if bundle is not None and flow.arrived is None and wait_for_own(bundle.modules):
+            body = pickle_flow(flow, met)
+            bundle = _bundle_of(flow, met)
+        if bundle is not None and flow.arrived is None and refresh(bundle.units):
+            body = pickle_flow(flow, met)
+            bundle = _bundle_of(flow, met)
     return body, bundle
 
 
