@@ -90,7 +90,7 @@ class LookAtMemory:
 
 @dataclass(frozen=True)
 class LookAtS3:
-    """A bucket, asked by boto3."""
+    """A bucket, asked by botocore."""
 
     client: Any
     bucket: str
@@ -228,7 +228,7 @@ server.serve_forever()
 
 @contextmanager
 def s3_server() -> Iterator[Server]:
-    import boto3
+    from botocore.session import Session
 
     command = [sys.executable, "-c", _MOTO]
     ours = {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -236,7 +236,7 @@ def s3_server() -> Iterator[Server]:
         # Put together here, because this source travels with the flows of tests, and a build tells of secrets in it.
         key, secret = "-".join(["test", "access", "key"]), "-".join(["test", "secret", "key"])
         options = {"key": key, "secret": secret, "endpoint_url": endpoint}
-        client = boto3.client(
+        client = Session().create_client(
             "s3",
             endpoint_url=endpoint,
             aws_access_key_id=options["key"],

@@ -129,7 +129,7 @@ def test_the_core_is_pure(name):
 
 
 def test_only_one_package_touches_fsspec_and_what_stands_on_it():
-    packages = {"fsspec", "s3fs", "botocore", "gcsfs", "adlfs", "azure", "asyncssh", "aiohttp"}
+    packages = {"fsspec", "s3fs", "botocore", "aiobotocore", "gcsfs", "adlfs", "azure", "asyncssh", "aiohttp"}
     users = {name for name, (_, foreign) in IMPORTS.items() if foreign & packages}
     assert {name.rpartition(".")[0] for name in users} == {"storage.media"}
 

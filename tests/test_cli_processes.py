@@ -51,10 +51,11 @@ def test_execute_in_this_process(folder: Path) -> None:
     refused(call("execute", **execute_variables(storage, "etl", environment={"type": "Moon"})), "'Moon'")
 
 
-def test_env_runner_on_a_folder(folder: Path) -> None:
+def test_env_runner_on_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     call("add", "some_flows.py:etl", "store")
     call("add", "some_flows.py:broken", "store")
     storage = Storage("store")
+    monkeypatch.setenv("HEADRACE_ENVIRONMENT", '{"type": "of the job that this process was started for"}')
     record = storage.get_env_runner("etl").run(parameters={"a": 40})
     assert (record.state, record.result()) == ("Success", 42)
     where = {"type": "DaskEnvironment", "cluster": "local", "n_workers": 1}

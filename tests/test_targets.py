@@ -6,6 +6,7 @@ import pytest
 
 from headrace.errors import DamagedObject, FlowError, ForeignObject, NotPicklable, UntrustedObject
 from headrace.storage.signing import VARIABLE
+from headrace.store import Storage
 from headrace.targets import Target
 
 
@@ -132,3 +133,31 @@ def test_json_is_not_signed(tmp_path, monkeypatch):
     target.write(url, 1)
     monkeypatch.setenv(VARIABLE, "a key of 16 bytes or more")
     assert target.read(url) == (1,)
+
+
+def test_a_relative_target_is_relative_to_the_folder_of_the_moment(tmp_path, monkeypatch):
+    target = Target("{x}.json")
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        assert target.read("x.json") is None
+        target.write("x.json", name)
+        assert (tmp_path / name / "x.json").read_text() == f'"{name}"'
+
+
+@pytest.mark.parametrize("key", ["flows/etl/a.json", "./runs/a.json", "flows//a.json"])
+def test_what_the_storage_itself_keeps_is_not_written(tmp_path, key):
+    with pytest.raises(FlowError, match="does not begin with flows, runs, cache"):
+        Target(key, storage=Storage(tmp_path)).write(key, 1)
+
+
+def test_two_spellings_of_a_key_are_one(tmp_path):
+    target = Target("x", storage=Storage(tmp_path, signing_keys="file:" + str(_key_file(tmp_path))))
+    target.write("values//x", 1)
+    assert target.read("values/x") == (1,)
+
+
+def _key_file(folder):
+    path = folder / "key"
+    path.write_text("a key of 16 bytes or more")
+    return path

@@ -108,6 +108,8 @@ def version_line(store: Storage, location: str) -> str:
     """Tell which versions lie at a location, with their labels."""
     from headrace.report.stored import age
 
+    if not store.files.writable:  # where nothing is stored, there may be no listings either
+        return ""
     name = location.split("/")[1]
     versions = store.versions(name)
     here = [version for version in versions if version.location == location]
@@ -152,9 +154,11 @@ def _expected(text: str) -> int | str | None:
 def remove(store: Storage, text: str, *, runs: bool, force: bool) -> None:
     """Remove a flow, or a version."""
     removed = store.remove(text, runs=runs, force=force)
-    name = removed[0].flow
-    whose = "of" if "@" in text else "and with them flow"
-    support.remark(f"removed {_versions([version.number for version in removed])} {whose} {name} from {store.url}")
+    if removed:
+        whose = f"of {removed[0].flow}" if "@" in text else f"and with them flow {removed[0].flow}"
+        support.remark(f"removed {_versions([version.number for version in removed])} {whose} from {store.url}")
+    else:
+        support.remark(f"removed flow {text}, of which no version could be read, from {store.url}")
 
 
 def copy(store: Storage, target: Storage, text: str | None, *, runs: bool) -> None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar, TypeVar
 
 from headrace.advice import advice_for
-from headrace.code.imports import imported_by_code
+from headrace.code.imports import imported_by_code, needed_by_code
 from headrace.code.references import find, reduce_cached, reference_to
 from headrace.core.flow import FlowDefinition
 from headrace.core.graph import Graph, NodeSpec
@@ -54,11 +54,14 @@ class Met:
     ----------
     modules : set of str
         Names of the modules that whoever unpickles it, or runs functions in it, may import.
+    needed : set of str
+        Those of them that functions import, and do not look first whether they are there.
     tracked : list of (class, str)
         Classes that it holds by value, in order, with the identities that it gives them.
     """
 
     modules: set[str] = dataclasses.field(default_factory=set)
+    needed: set[str] = dataclasses.field(default_factory=set)
     tracked: list[tuple[Any, str]] = dataclasses.field(default_factory=list)
 
     def note(self, obj: Any, reduced: Any) -> None:
@@ -70,7 +73,9 @@ class Met:
         elif reduced[0] is find:
             self.modules.add(reduced[1][0])
         elif isinstance(obj, types.FunctionType):
-            self.modules |= imported_by_code(obj.__code__, obj.__globals__.get("__package__") or "")
+            package = obj.__globals__.get("__package__") or ""
+            self.modules |= (found := imported_by_code(obj.__code__, package))
+            self.needed |= needed_by_code(obj.__code__, package) if found else found
         elif isinstance(obj, type | TypeVar):
             texts = [argument for argument in reduced[1] if isinstance(argument, str) and len(argument) == _TRACKED]
             if texts and all(known is not obj for known, _ in self.tracked):
@@ -171,12 +176,12 @@ def _constant(code: types.CodeType, arg: Any) -> Any:
     return code.co_filename if arg == "<dynamic-code>" else arg
 
 
-def loads(data: bytes, what: str, buffers: Iterable[Any] = ()) -> Any:
+def loads(data: bytes | memoryview, what: str, buffers: Iterable[Any] = ()) -> Any:
     """Unpickle, and say what is missing if code is.
 
     Parameters
     ----------
-    data : bytes
+    data : bytes or memoryview
         Trusted: unpickling runs code.
     what : str
         What it is, for the message.

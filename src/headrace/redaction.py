@@ -1,7 +1,8 @@
 """Texts that must not leave this process, wherever they are known from, and how they are struck out of others.
 
 Whoever comes to know a secret says so, once: of secrets that tasks look up, ``execution.secrets``; of the credentials
-of storages, ``storage``. From then on ``redact`` goes over texts (messages, tracebacks, logs), ``exposes`` over bytes.
+and signing keys of storages, ``storage``. From then on ``redact`` goes over texts (messages, tracebacks, logs),
+``exposes`` over bytes.
 """
 
 from __future__ import annotations

@@ -52,8 +52,8 @@ class Storage(StoredFlows):
         can write to the storage can still name scripts of their own, unless there is a signing key.
     signing_keys : str, bytes, path, callable, or a list of them, optional
         Keys of which the first signs all that is written, and without a signature by one of which nothing is used: the
-        key itself, the path of a file, ``"env:NAME"``, or a function or its ``"module:name"``. Default: what the
-        variable ``HEADRACE_SIGNING_KEY`` holds, if it is set; an empty list: none. They never leave this process.
+        key itself, a `Path` or ``"file:PATH"``, ``"env:NAME"``, or a function or its ``"module:name"``. Default: what
+        the variable ``HEADRACE_SIGNING_KEY`` holds, if it is set; an empty list: none. They never leave this process.
     deadline : float, default 15
         Seconds within which the store must answer; an object of many megabytes gets one more for each.
 
@@ -168,6 +168,11 @@ def _drawn(manifest: Mapping[str, Any]) -> tuple[dict[str, Any], str] | None:
     return (dict(manifest["example"]), str(digest)) if digest is not None else None
 
 
+def _inherited() -> dict[str, str]:
+    """The variables of this process, but for where the run is executed that this process itself was started for."""
+    return {name: value for name, value in os.environ.items() if name != ENVIRONMENT_VARIABLE}
+
+
 def _json_form(value: object) -> dict[str, str]:
     if isinstance(value, Secret):
         return secret_json(value)
@@ -260,7 +265,12 @@ class EnvRunner:
         run_id = new_run_id()
         said = subprocess.run(
             [sys.executable, "-m", "headrace", "execute"],
-            env={**os.environ, **self._shipped(), **self.variables(parameters, environment, run_id), **dict(env or {})},
+            env={
+                **_inherited(),
+                **self._shipped(),
+                **self.variables(parameters, environment, run_id),
+                **dict(env or {}),
+            },
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -14,13 +14,14 @@ import json
 import pickle
 import string
 from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 from headrace import pickling
 from headrace.errors import AlreadyExists, FlowError, NodeUsedAsValue, NotFound
 from headrace.storage.confidential import has_password, without_secrets
 from headrace.storage.envelope import open_envelope, pack
-from headrace.storage.files import Files
+from headrace.storage.files import Files, normal_url
 from headrace.storage.flows import StoredFlows
 from headrace.storage.plain import plain_bytes, refusal
 from headrace.storage.signing import Seal, sources_of
@@ -216,16 +217,18 @@ class Target:
 
     def _place(self, url: str) -> tuple[Files, str]:
         if self._spec is not None:
-            if "://" in url or url.partition("/")[0] in _TAKEN:
+            key = PurePosixPath(url).as_posix()  # "./flows" is "flows", and "a//b" is signed as "a/b"
+            if "://" in url or key.partition("/")[0] in _TAKEN:
                 raise FlowError(
                     f"{self!r} names {url!r}, but its values lie in {self._spec.url}: give a key within it, which does "
                     f"not begin with {', '.join(_TAKEN)}"
                 )
             self._opened = self._opened or self._spec.open()
-            return self._opened, url
+            return self._opened, key
         folder, _, name = url.rpartition("/")
         options = tuple(sorted(self.storage_options.items()))
-        return _files(folder or ("/" if url.startswith("/") else "."), pickle.dumps(options)), name
+        folder = folder or ("/" if url.startswith("/") else ".")
+        return _files(normal_url(folder), pickle.dumps(options)), name  # what is relative, is to this moment's folder
 
 
 #: What lies in a storage besides.

@@ -189,3 +189,35 @@ def test_state_stays_over_runs_and_unrelated_edits(project):
     for _ in range(3):
         assert module.whole.run().result() == 1
     assert module.SEEN == [-1, 1]
+
+
+BOUND_AGAIN = """
+    import headrace as hr
+    COUNT = 0
+    COUNT += 1
+    DEBUG = False
+    if COUNT:
+        DEBUG = True
+    json = None
+    try:
+        import json
+    except ImportError:
+        pass
+    left = 1
+    del left
+
+    @hr.task
+    def told():
+        return COUNT, DEBUG, json is not None
+
+    @hr.flow
+    def whole():
+        return told()
+"""
+
+
+def test_what_a_module_binds_again_is_no_edit(project, caplog):
+    project.write("fresh_flow.py", BOUND_AGAIN)
+    module = project.load("fresh_flow")
+    assert module.whole.run().result() == (1, True, True)
+    assert caplog.records == []

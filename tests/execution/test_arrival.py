@@ -109,6 +109,75 @@ def test_two_versions_take_turns(projects, dask):
         assert dask.execute(projects[version], "versions").result() == version
 
 
+OWN_CLASS = """
+import sys, headrace as hr
+from helpers import VERSION, shift
+
+class Own:
+    version = property(lambda self: VERSION)
+    def shifted(self, x):
+        return shift(x)
+
+@hr.task
+def asked():
+    return Own().version, Own().shifted(0)
+
+@hr.flow
+def owns(): return asked()
+
+storage = hr.Storage(sys.argv[1])
+storage.add_flow(owns)
+storage.build()
+"""
+
+
+@pytest.mark.parametrize("place", ["dask", "inline"])
+def test_a_class_that_travels_by_value_is_of_one_version(places, place, tmp_path):
+    storage = hr.Storage(tmp_path / "store")
+    for version in (1, 2):
+        arriving.set_version(tmp_path, version)
+        arriving.author(tmp_path, OWN_CLASS, str(tmp_path / "store"))
+    for version in (1, 2, 1):
+        assert places[place].execute(storage, f"owns@{version}").result() == (version, version)
+
+
+def test_a_flow_that_was_loaded_keeps_what_it_came_with(projects):
+    flows = {version: projects[version].load("slow") for version in (1, 2)}
+    for version in (1, 2, 1):
+        flow, storage = flows[version], projects[version]
+        assert flow.run(seconds=0.0).result() == version
+        assert flow.bundle.facts() == storage.manifest(storage.resolve("slow"))["code"]
+
+
+READS_AT_IMPORT = """
+from pathlib import Path
+import headrace as hr
+TEXT = Path(__file__).with_name("beside.txt").read_text()
+
+@hr.task
+def said():
+    return TEXT
+
+@hr.flow
+def says(): return said()
+"""
+
+
+def test_what_a_module_lacks_when_it_is_imported_is_told_at_once(dask, tmp_path):
+    (tmp_path / "beside.txt").write_text("here")
+    (tmp_path / "reads.py").write_text(READS_AT_IMPORT)
+    store = "import headrace as hr, reads; hr.Storage('store').add_flow(reads.says); print(reads.says.run().result())"
+    assert arriving.author(tmp_path, store).stdout == "here\n"
+    run = f"""
+import headrace as hr, reads
+with hr.DaskEnvironment({dask.client.scheduler.address!r}) as environment:
+    reads.says.run(environment=environment)
+"""
+    error = arriving.author(tmp_path, run, check=False).stderr.splitlines()[-1]
+    assert "FlowError: the code of run" in error
+    assert "beside.txt" in error
+
+
 def test_two_versions_at_the_same_time(projects, dask):
     def run(version):
         return dask.execute(projects[version], "wide", {"n": 60, "seconds": 0.01}).result()

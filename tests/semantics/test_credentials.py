@@ -180,7 +180,8 @@ def fails_with_them(place: dict[str, Any]) -> None:
     found = vault.options()
     log.warning("connecting with %s", found)
     print("connecting with", found["secret"])
-    raise ConnectionError(f"no answer, connecting with {json.dumps(found)}")
+    log.warning("signing with %s", os.environ["HEADRACE_SIGNING_KEY"])
+    raise ConnectionError(f"no answer, connecting with {json.dumps(found)}, {os.environ['HEADRACE_SIGNING_KEY']}")
 
 
 @hr.task(isolated=True)

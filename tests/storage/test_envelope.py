@@ -18,7 +18,8 @@ from headrace.errors import (
     NewerFormat,
     TruncatedObject,
 )
-from headrace.storage.envelope import FORMAT, check_versions, open_envelope, pack
+from headrace.storage.capture import location_of, open_flow
+from headrace.storage.envelope import FORMAT, check_versions, digest_of, open_envelope, pack
 from headrace.storage.records import from_bytes, to_bytes
 from headrace.storage.signing import UNSEALED
 
@@ -68,6 +69,13 @@ def test_what_goes_in_comes_out(header, payload):
     assert envelope.payload == payload
     assert {name: envelope.header[name] for name in header} == header
     assert pack("thing", header, payload) == data
+
+
+def test_large_payloads_are_looked_at_where_they_are():
+    data = pack("thing", {}, {"a": b"x" * 1000, "b": TATTLE})
+    envelope = open_envelope(data, "here", "thing")
+    assert envelope.part("a").obj is envelope.part("b").obj is envelope.payload.obj is data
+    assert envelope.unpickle(envelope.part("b")) == "unpickled"
 
 
 def test_headers_have_a_line_for_each_name():
@@ -195,3 +203,10 @@ def test_an_unknown_python_is_refused():
 def test_reserved_names_are_refused():
     with pytest.raises(ValueError, match="versions"):
         pack("thing", {"versions": {}}, b"")
+
+
+@pytest.mark.parametrize("fact", [{"code": "x"}, {"source": "x"}, {"parameters": 5}, {"environment": 5}, {"graph": {}}])
+def test_a_flow_that_tells_something_of_another_kind_is_damage(fact):
+    data = pack("flow", {"name": "etl", **fact}, {"flow": b""})
+    with pytest.raises(DamagedObject, match=f"tells {next(iter(fact))} not as headrace does"):
+        open_flow(data, location_of("etl", digest_of(data)))

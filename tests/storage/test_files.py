@@ -239,6 +239,14 @@ class TestUrls:
         with pytest.raises(StorageError, match="did you mean 's3://bucket/flows'"):
             normal_url(url)
 
+    @pytest.mark.parametrize(
+        ("url", "meant"),
+        [("file:/a/b", "file:///a/b"), ("memory:/a", "memory://a"), ("https:/host/a", "https://host/a")],
+    )
+    def test_nor_does_one_too_few_elsewhere(self, url, meant):
+        with pytest.raises(StorageError, match=f"did you mean '{meant}'"):
+            normal_url(url)
+
     def test_folders_may_be_named_like_a_protocol(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         assert normal_url("s3") == f"file://{tmp_path}/s3"

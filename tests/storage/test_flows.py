@@ -533,7 +533,20 @@ class TestAsData:
         assert copy.name == "mine"
         assert copy.flows == stored.flows
 
-    @pytest.mark.parametrize("data", [{}, {"url": 3}, {"url": "memory://x", "surprise": 1}])
+    @pytest.mark.parametrize(
+        "data",
+        [
+            {},
+            {"url": 3},
+            [1],
+            None,
+            {"url": "memory://x", "surprise": 1},
+            {"url": "memory://x", "storage_options": "abc"},
+            {"url": "memory://x", "omitted": [1]},
+            {"url": "memory://x", "credentials": ["a"]},
+            {"url": "memory://x", "pickle": 1},
+        ],
+    )
     def test_foreign_data(self, data):
         with pytest.raises(StorageError, match="not a serialized storage"):
             StoredFlows.deserialize(data)

@@ -7,6 +7,7 @@ import yaml
 
 import headrace as hr
 from headrace import pickling
+from headrace.storage import imports
 from headrace.storage.imports import packages_of
 
 
@@ -46,3 +47,20 @@ def test_the_same_whatever_is_loaded_already():
 
 def test_what_belongs_to_no_package_is_left_out():
     assert packages_of({"os.path", "__main__", "no_such_module_anywhere.deep", "headrace.core", "json"}) == {}
+
+
+def test_packages_that_were_installed_or_removed_in_part_are_left_out(tmp_path, monkeypatch):
+    for info, files in {
+        "pk_torn-1.0.dist-info": "pk_torn/__init__.py,,\n",  # nothing says what it is
+        "pk_left-1.0.dist-info": "pk_whole/__init__.py,,\n",  # what an upgrade left behind
+        "other_name-2.0.dist-info": "pk_whole/__init__.py,,\n",
+    }.items():
+        (tmp_path / info).mkdir()
+        (tmp_path / info / "RECORD").write_text(files)
+    (tmp_path / "other_name-2.0.dist-info" / "METADATA").write_text("Name: other-name\nVersion: 2.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for cached in (imports._package_of, imports._installed):
+        cached.cache_clear()
+    assert packages_of({"pk_torn", "pk_whole", "yaml"}) == {"PyYAML": version("PyYAML"), "other-name": "2.0"}
+    for cached in (imports._package_of, imports._installed):
+        cached.cache_clear()

@@ -17,7 +17,7 @@ import pytest
 
 from headrace.errors import AlreadyExists, NotFound, StorageError
 from headrace.storage.files import Files
-from headrace.storage.media import PROTOCOLS
+from headrace.storage.media import PROTOCOLS, objects
 from headrace.storage.media.objects import GCS, S3
 
 from ..waiting import until
@@ -140,6 +140,30 @@ class TestS3:
         getattr(files, verb)(*args)
         assert [method for method, _ in sent] == methods
         assert not any("Expect" in headers for _, headers in sent)
+
+    def test_the_description_of_the_service_is_read_before_the_clock_starts(self, s3, monkeypatch):
+        from botocore.loaders import JSONFileLoader
+
+        read, load = [], JSONFileLoader.load_file
+
+        def noted(self, path):
+            read.append((threading.get_ident(), path))
+            return load(self, path)
+
+        monkeypatch.setattr(JSONFileLoader, "load_file", noted)
+        objects._models.cache_clear()
+        for _ in range(2):
+            files = Files(s3.new_url(), {**s3.storage_options, "skip_instance_cache": True})
+            assert not files.exists("a")
+            assert any("s3" in path for _, path in read)
+            assert {thread for thread, _ in read} == {threading.get_ident()}  # where no clock runs
+            assert len({path for _, path in read}) == len(read)  # the second storage reads nothing
+
+    def test_a_configuration_that_is_wrong_is_told_as_ever(self, s3, monkeypatch):
+        monkeypatch.setenv("AWS_PROFILE", "nobody-has-this-one")
+        objects._models.cache_clear()
+        with pytest.raises(StorageError, match="nobody-has-this-one"):
+            Files(s3.new_url(), {**s3.storage_options, "skip_instance_cache": True}).exists("a")
 
     def test_pages(self, files, monkeypatch):
         files.create_many({f"flows/{number:04}/x": b"" for number in range(1005)})

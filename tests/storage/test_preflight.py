@@ -15,6 +15,7 @@ import textwrap
 import threading
 import time
 import warnings
+from importlib.metadata import version
 
 import pytest
 
@@ -44,6 +45,13 @@ def function(): return show()
 """
 
 
+class Bad:
+    """What pickles, and does not come back."""
+
+    def __reduce__(self):
+        return eval, ("1 / 0",)
+
+
 def alive(pid):
     try:
         return "Z" not in open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[0]
@@ -65,6 +73,16 @@ class TestTheInterpreter:
         assert child._process.returncode == 0
         assert child._output.closed
         assert child._process.stdin.closed
+
+    def test_a_flow_that_was_mended_takes_the_place_of_the_one_that_was_refused(self, tmp_path):
+        stored = StoredFlows(tmp_path)
+        stored.add_flow(flow_of(PLAIN, "other"))
+        stored.add_flow(flow_of("@task\ndef show(x): return 1\ndef function(): return show(BAD)\n", BAD=Bad()))
+        with pytest.raises(FlowError, match="'made' does not load"):
+            stored.build()
+        mended = stored.add_flow(flow_of(PLAIN))
+        assert set(stored.build().flows) == {"made", "other"}
+        assert [version.location for version in stored.versions("made")] == [mended]
 
     def test_staging_for_a_run_starts_none(self, tmp_path):
         stored = StoredFlows(tmp_path)
@@ -405,6 +423,95 @@ class TestPackages:
         with pytest.warns(PreflightWarning, match=r"package pk_built 1.0: pk_built.py was changed"):
             stored.build()
         sys.modules.pop("pk_built")
+
+
+class TestWhatIsImportedLater:
+    """Packages that tasks import when they run, so that the fresh interpreter does not load them."""
+
+    def test_one_that_is_not_installed_is_told(self):
+        source = """
+        @task
+        def show():
+            import pk_absent.deep as deep, json
+            from pk_gone import a
+            return deep, a, json
+        @task
+        def careful():
+            try:
+                import pk_optional
+            except ImportError:
+                pk_optional = None
+            return pk_optional
+        def function(): return show(), careful()
+        """
+        stored = StoredFlows("memory://later")
+        stored.add_flow(flow_of(source))
+        with pytest.warns(PreflightWarning) as caught:
+            stored.build()
+        told = [str(each.message) for each in caught]
+        assert len(told) == 2
+        assert told[0].startswith("flow 'made': imports 'pk_absent' when it runs, and there is no module of that name")
+        assert "'pk_gone'" in told[1]
+
+    @pytest.mark.parametrize("how", ["pickle", "script"])
+    def test_in_sources_that_travel(self, how, tmp_path, monkeypatch):
+        package = tmp_path / "pk_own"
+        package.mkdir()
+        (package / "__init__.py").write_text("")
+        (package / "lazy.py").write_text("import pk_deep.inside\n")
+        (package / "unreached.py").write_text("import pk_unreached\n")
+        text = """
+            '''A module.
+
+            import pk_in_a_text
+            '''
+            from typing import TYPE_CHECKING
+            import headrace as hr
+            if TYPE_CHECKING:
+                import pk_for_checkers
+            @hr.task
+            def show():
+                import yaml
+                import pk_absent
+                from pk_own import lazy
+            @hr.flow
+            def lazily(): return show()
+        """
+        (tmp_path / "pk_flows.py").write_text(textwrap.dedent(text))
+        stored = StoredFlows("memory://later-sources")
+        if how == "pickle":
+            monkeypatch.syspath_prepend(tmp_path)
+            location = stored.add_flow(importlib.import_module("pk_flows").lazily)
+        else:
+            location = stored.add_flow(f"{tmp_path}/pk_flows.py:lazily", source="script")
+        with pytest.warns(PreflightWarning) as caught:
+            stored.build()
+        absent = ["pk_absent", "pk_deep"] if how == "pickle" else ["pk_absent", "pk_own"]  # a script comes alone
+        assert [str(each.message).split("'")[3] for each in caught] == absent
+        assert stored.manifest(location)["imports"] == {"PyYAML": version("PyYAML")}
+        sys.modules.pop("pk_flows", None)
+
+    def test_edited_ones(self, site, monkeypatch):
+        files = {"pk_later/__init__.py": "", "pk_later/a.py": "", "pk_later/b/__init__.py": "", "pk_later/b/c.py": ""}
+        install(site, "pk_later", files)
+        source = """
+        @task
+        def show():
+            from pk_later.b import c
+        def function(): return show()
+        """
+        monkeypatch.setenv("PYTHONPATH", str(site), prepend=os.pathsep)
+        importlib.invalidate_caches()
+        stored = StoredFlows("memory://later-edited")
+        (site / "pk_later" / "a.py").write_text("a = 1\n")
+        stored.add_flow(flow_of(source))
+        stored.build()
+        assert stored.findings == ()
+        (site / "pk_later" / "b" / "c.py").write_text("a = 1\n")
+        stored.add_flow(flow_of(source))
+        with pytest.warns(PreflightWarning, match=r"package pk_later 1.0: pk_later/b/c.py was changed"):
+            stored.build()
+        assert "pk_later" not in sys.modules
 
 
 def test_findings_are_told_once_and_warnings_first():

@@ -130,6 +130,57 @@ class TestRetries:
         assert time.monotonic() - begin > (0.05 + 0.1 + 0.2 + 0.4) / 2
 
 
+class TestGettingReady:
+    def test_it_is_done_once_and_does_not_count_as_the_stores_time(self, monkeypatch):
+        class Slow(Scripted):
+            made = 0
+
+            def _get_ready(self):
+                self.made += 1
+                threading.Event().wait(2 * self.deadline)
+
+        medium = Slow(deadline=0.2)
+        medium.replace("a", b"1")
+        assert medium.read("a") == b"1"
+        assert medium.made == 1
+
+    def test_threads_wait_for_each_other(self):
+        class Slow(Scripted):
+            began, go_on, ready = threading.Event(), threading.Event(), False
+
+            def _get_ready(self):
+                self.began.set()
+                assert self.go_on.wait(20)
+                self.ready = True
+
+            async def _size(self, key):
+                assert self.ready
+                return 1
+
+        medium, outcomes = Slow(deadline=5), []
+        threads = [threading.Thread(target=lambda: outcomes.append(medium.exists("a"))) for _ in range(2)]
+        threads[0].start()
+        assert medium.began.wait(20)
+        threads[1].start()
+        medium.go_on.set()
+        for thread in threads:
+            thread.join()
+        assert outcomes == [True, True]
+
+    def test_a_failure_is_told_and_tried_again(self):
+        class Lame(Scripted):
+            def _get_ready(self):
+                if not self.asked:
+                    self.asked.append("ready")
+                    raise OSError("no models")
+
+        medium = Lame()
+        with pytest.raises(OSError, match="no models"):
+            medium.replace("a", b"1")
+        medium.replace("a", b"1")
+        assert medium.asked == ["ready", "replace"]
+
+
 class TestLostAnswers:
     def test_a_creation_that_was_done_is_ours(self, files, medium):
         medium.script = [Scripted.LOST]

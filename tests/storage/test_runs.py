@@ -158,6 +158,24 @@ def test_damage(record):
 def test_run_ids_sort_by_age_and_differ():
     ids = [new_run_id() for _ in range(50)]
     assert len(set(ids)) == 50
-    assert all(re.fullmatch(r"\d{8}T\d{6}-[0-9a-f]{8}", run_id) for run_id in ids)
+    assert all(re.fullmatch(r"\d{8}T\d{6}\.\d{6}-[0-9a-f]{8}", run_id) for run_id in ids)
     stamps = [run_id.partition("-")[0] for run_id in ids]
     assert stamps == sorted(stamps)
+    assert sorted(["20261125T120000.000001-0", "20261125T120000-f"])[0].endswith("f")  # as older ids were
+
+
+@pytest.mark.parametrize(
+    "facts", [b'{"flow": 3}', b'{"start": 7}', b'{"parameters": [1]}', b'{"versions": "x"}', b"{}"]
+)
+def test_facts_of_another_kind_are_damage(record, facts):
+    record._files.replace("runs/r1/run.json", facts)
+    with pytest.raises(DamagedObject, match=r"run\.json"):
+        RunRecord(record._files, "r1").parameters  # noqa: B018
+    assert repr(RunRecord(record._files, "r1")) == "<RunRecord r1: DamagedObject>"
+
+
+@pytest.mark.parametrize("header", [{}, {"outcome": "Success", "has_result": False}, {"outcome": {}}])
+def test_an_outcome_that_tells_nothing_is_damage(record, header):
+    record._files.create("runs/r1/outcome", pack("outcome", header, b""))
+    with pytest.raises(DamagedObject, match="does not tell how the run ended"):
+        record.state  # noqa: B018

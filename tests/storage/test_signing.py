@@ -4,11 +4,12 @@ import hashlib
 import pickle
 import re
 import time
+from base64 import b64encode
 
 import pytest
 
 import headrace as hr
-from headrace import pickling
+from headrace import pickling, redaction
 from headrace.errors import (
     DamagedObject,
     EnvelopeError,
@@ -522,6 +523,21 @@ def test_keys_stay_in_the_process(url, caplog):
     assert storage.serialize()["omitted"] == ["signing_keys"]
 
 
+RAW = bytes(range(200, 232))  # no text
+
+
+@pytest.mark.parametrize(
+    ("key", "shown"),
+    [(ONE, [ONE]), (ONE.encode(), [ONE, repr(ONE.encode())]), (RAW, [repr([RAW]), RAW.hex(), b64encode(RAW).decode()])],
+)
+@pytest.mark.parametrize("given", ["itself", "provided"])
+def test_keys_are_struck_out_of_texts_once_they_are_known(key, shown, given, monkeypatch):
+    monkeypatch.setattr(redaction, "_KNOWN", redaction._Known())
+    assert [redaction.redact(text) for text in shown] == shown
+    hr.Storage("memory://x", signing_keys=key if given == "itself" else lambda: [key]).files.seal.sign("a", "b")
+    assert all("***" in redaction.redact(text) and len(redaction.redact(text)) < 12 for text in shown)
+
+
 def test_references_travel(url, tmp_path, monkeypatch):
     path = tmp_path / "key"
     path.write_text(ONE)
@@ -620,3 +636,24 @@ def test_a_small_object_costs_little():
         open_envelope(data, "x", "thing", known)
         times.append(time.perf_counter() - begin)
     assert min(times) < 0.0002  # both together; measured: 0.00004
+
+
+@pytest.mark.parametrize("record", [b"{}", b'{"signature": "x", "a": 1}'])
+def test_a_record_that_headrace_cannot_have_written_is_left_alone(url, record):
+    files = Files(url)
+    files.create("flows/etl/costs.json", record)
+    done = hr.Storage(url, signing_keys=ONE).sign_again(unsigned=True)
+    assert list(done.refused) == ["flows/etl/costs.json"]
+
+
+def test_the_name_of_a_file_is_no_key(tmp_path, monkeypatch):
+    path = tmp_path / "headrace-signing-key"
+    path.write_text(ONE)
+    with pytest.raises(SigningKeyError, match="name of a file"):
+        hr.Storage(tmp_path, signing_keys=str(path))
+    monkeypatch.setenv(VARIABLE, str(path))
+    with pytest.raises(SigningKeyError, match="name of a file"):
+        hr.Storage(tmp_path).spec.seal.active  # noqa: B018
+    monkeypatch.setenv(VARIABLE, f"@{path}")
+    assert hr.Storage(tmp_path).spec.seal.active
+    assert hr.Storage(tmp_path, signing_keys=f"file:{path}").spec.seal.active

@@ -200,6 +200,8 @@ class TestFile:
         bucket.files.create("flow.py", source_text().encode())
         location = bucket.add_flow(f"{bucket.url}/flow.py:etl", source="script")
         assert bucket.load(location).name == "etl"
+        # The fresh interpreter knows neither the endpoint nor the key, and is given the script.
+        assert list(bucket.build().flows) == ["etl"]
 
     def test_a_script_over_http(self, storage, tmp_path):
         (tmp_path / "www").mkdir()
@@ -212,6 +214,29 @@ class TestFile:
             storage.build()
             assert storage.get_runner("etl").run({"n": 2}).result() == [0, 2]
             server.shutdown()
+
+    def test_credentials_of_the_storage_go_to_its_own_host_only(self, tmp_path):
+        (tmp_path / "flow.py").write_text(source_text())
+        asked = []
+
+        class Handler(SimpleHTTPRequestHandler):
+            def do_GET(self):
+                asked.append((self.server.server_port, self.headers.get("Authorization")))
+                super().do_GET()
+
+        handler = partial(Handler, directory=str(tmp_path))
+        with ThreadingHTTPServer(("", 0), handler) as own, ThreadingHTTPServer(("", 0), handler) as foreign:
+            for server in (own, foreign):
+                threading.Thread(target=server.serve_forever, daemon=True).start()
+            urls = {server.server_port: f"http://127.0.0.1:{server.server_port}" for server in (own, foreign)}
+            options = {"headers": {"Authorization": "Bearer open-sesame"}}
+            web = hr.Storage(f"{urls[own.server_port]}/store", options, pickle=False)
+            for url in urls.values():
+                assert web.named_flow(f"{url}/flow.py:etl", "script").name == "etl"
+            for server in (own, foreign):
+                server.shutdown()
+        assert {told for port, told in asked if port == own.server_port} == {"Bearer open-sesame"}
+        assert {told for port, told in asked if port == foreign.server_port} == {None}
 
     def test_a_flow_object_of_a_script(self, storage, tmp_path):
         script = tmp_path / "flow.py"
@@ -458,7 +483,7 @@ class TestWithoutPickles:
             data = storage.files.read(key)
             if key.endswith((".flow", "outcome")):
                 envelope = open_envelope(data, key, "flow" if key.endswith(".flow") else "outcome")
-                assert not envelope.payload or json.loads(envelope.payload) == 3
+                assert not envelope.payload or json.loads(bytes(envelope.payload)) == 3
             else:
                 json.loads(data)
 

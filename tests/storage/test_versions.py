@@ -23,6 +23,7 @@ from headrace.errors import (
     PickleRefused,
     UntrustedObject,
 )
+from headrace.storage import removing
 from headrace.storage.capture import code_key
 from headrace.storage.files import Files, private_memory
 from headrace.storage.flows import StoredFlows
@@ -94,6 +95,19 @@ class TestNumbers:
         assert {version.origin for version in versions} == {"__main__:etl"}
         times = [before, *(version.time for version in versions), datetime.now(UTC)]
         assert times == sorted(times)
+
+    def test_a_clock_at_the_end_of_all_times_stops_nobody(self):
+        stored = memory()
+        build(stored, 1)
+        stored.tag("etl", "prod")
+        for key, time in (
+            ("flows/etl/versions/00000001", "99991231T235959.999999Z"),
+            ("flows/etl/labels/prod/00000001", "9999-12-31T23:59:59.999999+00:00"),
+        ):
+            stored.files.replace(key, json.dumps({**read_record(stored.files, key), "time": time}).encode())
+        build(stored, 2)
+        stored.tag("etl", "prod")
+        assert stored.labels("etl") == {"prod": 2}
 
     def test_a_removed_number_is_never_given_again(self, stored):
         build(stored, 1, 2, 3)
@@ -235,6 +249,22 @@ class TestTexts:
             with pytest.raises(NoSuchFlow, match=told):
                 stored.resolve(text)
             assert text not in stored
+
+    @pytest.mark.parametrize(
+        "text", ["etl@../prod", "etl@prod/", "etl@.", "etl@pr\0d", "e\0l", "..", "etl@" + "f" * 70, 3]
+    )
+    def test_texts_that_name_nothing(self, text):
+        stored = memory()
+        build(stored, 1)
+        stored.tag("etl", "prod")
+        with pytest.raises(NoSuchFlow):
+            stored._find(text)
+        assert text not in stored
+
+    def test_a_name_with_two_dots(self):
+        stored = memory()
+        build(stored, 1, name="a..b")
+        assert stored.versions("a..b")[0].location == stored.resolve("a..b@1")
 
     def test_a_number_comes_before_a_digest(self):
         stored = memory()
@@ -411,6 +441,15 @@ class TestLabels:
         for label in ("prod", "v1.2", "release-2026_11", "face", "Q", "x" * 64):
             assert check_label(label) == label
 
+    def test_what_is_no_record_of_a_move_is_passed_over(self):
+        stored = memory()
+        build(stored, 1, 2)
+        stored.tag("etl", "prod", 1)
+        stored.files.create("flows/etl/labels/prod/999", b"junk")
+        assert stored.resolve("etl@prod") == stored.resolve("etl@1")
+        stored.tag("etl", "prod", 2, expect=1)
+        assert stored.labels("etl") == {"prod": 2}
+
     def test_a_damaged_record_is_told(self):
         stored = memory()
         build(stored, 1)
@@ -573,6 +612,61 @@ class TestRemove:
         again.build(check=False)
         assert stored.resolve("etl") == location
         assert stored.load("etl").name == "etl"
+
+    @pytest.mark.parametrize("what", ["etl@1", "etl"])
+    def test_what_is_stored_while_older_versions_are_removed_stays_whole(self, monkeypatch, what):
+        stored = memory()
+        build(stored, 1, 2)
+        another = StoredFlows("memory://x", filesystem=stored.files._medium.filesystem)
+        original = Versions.add
+
+        def add(self, *args):
+            if self._files is stored.files:  # the object is there, and nothing names it yet
+                another.remove(what)
+            return original(self, *args)
+
+        monkeypatch.setattr(Versions, "add", add)
+        [location] = build(stored, 3)
+        assert another.load("etl").name == "etl"
+        assert another.resolve("etl") == location
+
+    def test_with_the_last_version_a_newer_one_does_not_go(self, monkeypatch):
+        stored = memory()
+        build(stored, 1)
+        original = removing.check_unused
+
+        def check_unused(*args, **kwargs):
+            original(*args, **kwargs)
+            build(stored, 2)
+
+        monkeypatch.setattr(removing, "check_unused", check_unused)
+        assert [version.number for version in stored.remove("etl@1")] == [1]
+        assert [version.number for version in stored.versions("etl")] == [2]
+
+    def test_runs_of_which_nobody_knows_how_they_ended_hold_nothing(self):
+        stored = memory()
+        [location] = build(stored, 1)
+        run_of(stored, "r1", location, ended=True)
+        stored.files.replace("runs/r1/outcome", b"junk")
+        stored.remove("etl", runs=True)
+        assert stored.files.list() == []
+
+    def test_a_flow_that_nobody_can_read_is_removed_by_force(self):
+        leaked, new = "a-key-that-is-leaked", "a-key-that-is-not-leaked"
+        filesystem = private_memory()
+        old = StoredFlows("memory://x", filesystem=filesystem, signing_keys=leaked)
+        build(old, 1)
+        old.tag("etl", "prod")
+        stored = StoredFlows("memory://x", filesystem=filesystem, signing_keys=new)
+        for change in (lambda: build(stored, 1), lambda: stored.remove("etl")):
+            with pytest.raises(UntrustedObject):
+                change()
+        with pytest.raises(NoSuchFlow):
+            stored.remove("elt", force=True)
+        with pytest.warns(RuntimeWarning, match="another key"):
+            assert stored.remove("etl", force=True) == []
+        assert stored.files.list() == []
+        assert build(stored, 1) == [stored.resolve("etl")]
 
     def test_what_is_staged_only_cannot_be_removed(self):
         stored = memory()
@@ -754,6 +848,16 @@ class TestCopy:
         build(other, 1)
         with pytest.raises(UntrustedObject):  # what nobody signed is not vouched for by copying it
             StoredFlows(other.url, signing_keys="first-key-first-key").copy_to(two)
+
+    def test_a_url_gets_what_the_storage_that_is_copied_signs_with(self, tmp_path):
+        key = "a-key-of-more-than-16-bytes"
+        one = StoredFlows(tmp_path / "one", signing_keys=key, deadline=7)
+        build(one, 1)
+        one.copy_to(str(tmp_path / "two"))
+        assert StoredFlows(tmp_path / "two", signing_keys=key).load("etl@1").name == "etl"
+        without = StoredFlows(tmp_path / "one", signing_keys=key, pickle=False)
+        with pytest.raises(PickleRefused):
+            without.copy_to(str(tmp_path / "three"))
 
     def test_what_is_staged_or_missing_is_told(self, other):
         stored = memory()

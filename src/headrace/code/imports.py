@@ -90,6 +90,33 @@ def imported_by_code(code: types.CodeType, package: str) -> set[str]:
     return found
 
 
+def needed_by_code(code: types.CodeType, package: str) -> set[str]:
+    """Return what a code object, and those inside it, import for sure: not if they are ready to do without.
+
+    Parameters
+    ----------
+    code, package
+        As for `imported_by_code`.
+    """
+    found: set[str] = set()
+    if _IMPORT_NAME in code.co_code[::2] and _READY.isdisjoint(code.co_names):
+        constants: list[object] = []
+        for step in dis.get_instructions(code):
+            if step.opname == "LOAD_CONST":
+                constants.append(step.argval)
+            elif step.opname == "IMPORT_NAME":
+                level = constants[-2] if len(constants) > 1 else 0
+                found.add(absolute(step.argval, level if isinstance(level, int) else 0, package) or package)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= needed_by_code(constant, package)
+    return found
+
+
+#: what stands in code that looks whether a module is there, or imports it for type checkers only
+_READY = {"ImportError", "ModuleNotFoundError", "Exception", "find_spec", "suppress", "importorskip", "TYPE_CHECKING"}
+
+
 def _collect(code: types.CodeType, package: str, found: set[str]) -> None:
     if _IMPORT_NAME in code.co_code[::2]:  # `dis` takes its time, and most functions import nothing
         constants: list[object] = []

@@ -16,6 +16,7 @@ import sys
 import time
 import types
 import weakref
+from collections import Counter
 from collections.abc import Iterator
 from importlib.machinery import SourceFileLoader
 from typing import Any, NamedTuple
@@ -194,24 +195,30 @@ def _codes_in_memory(module: types.ModuleType, path: str) -> Iterator[types.Code
 
 
 def _constants_agree(module: types.ModuleType, tree: ast.Module) -> bool:
-    """Whether names at the top that are bound once, to a literal, still have that value."""
-    found: dict[str, list[Any]] = {}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.setdefault(node.id, [])
-        elif isinstance(node, ast.Global):
-            found.update((name, [None, None]) for name in node.names)
+    """Whether names that are bound once, at the top and to a literal, still have that value."""
+    bound = Counter(name for node in ast.walk(tree) for name in _names_bound(node))
+    found: dict[str, Any] = {}
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and len(statement.targets) == 1:
             target = statement.targets[0]
-            if isinstance(target, ast.Name) and isinstance(statement.value, ast.Constant):
-                found[target.id].append(statement.value.value)
+            if isinstance(target, ast.Name) and isinstance(statement.value, ast.Constant) and bound[target.id] == 1:
+                found[target.id] = statement.value.value
     memory = vars(module)
     return all(
-        name in memory and type(memory[name]) is type(values[0]) and memory[name] == values[0]
-        for name, values in found.items()
-        if len(values) == 1
+        name in memory and type(memory[name]) is type(value) and memory[name] == value for name, value in found.items()
     )
+
+
+def _names_bound(node: ast.AST) -> Iterator[str]:
+    """The names that a statement or expression binds or deletes by itself, in whatever scope."""
+    if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        yield node.id
+    elif isinstance(node, ast.Global):
+        yield from node.names
+    elif isinstance(node, ast.alias):
+        yield (node.asname or node.name).partition(".")[0]
+    elif name := getattr(node, "name", None):  # functions, classes, exceptions, what patterns match
+        yield name
 
 
 def _compiled_agrees(cached: str | None, path: str) -> bool:

@@ -55,7 +55,7 @@ def _root() -> Path:
     # Python 3.11 writes compiled modules beside sources, so that another interpreter must not share the folder.
     inside = Path("code", sys.implementation.cache_tag or "python")
     if given:
-        root = Path(given).expanduser() / inside
+        root = Path(given).expanduser().absolute() / inside  # tasks may go to another folder
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         return root
     user = str(os.getuid()) if hasattr(os, "getuid") else ""

@@ -57,8 +57,10 @@ class FlowDefinition:
 
     #: what the flow's signature was when it was pickled: only then are the types that it names at hand for certain.
     _kept_signature: inspect.Signature | None = None
-    #: the first-party code that it came with (``headrace.code``); it is no part of what the flow is.
+    #: the first-party code that its runs take along (``headrace.code``); it is no part of what the flow is.
     bundle: Any = None
+    #: the same, of a flow that was loaded from a storage: its modules are these, and not what lies here.
+    arrived: Any = None
 
     def __init__(
         self, name: str, function: Callable[..., Any] | None = None, *, policy: FlowPolicy | None = None
@@ -105,7 +107,7 @@ class FlowDefinition:
     def __getstate__(self) -> dict[str, Any]:
         """What travels: not the drawing, whose nodes were for the author's hands only."""
         kept = self.signature if self.function is not None else None
-        state = {name: value for name, value in self.__dict__.items() if name != "bundle"}
+        state = {name: value for name, value in self.__dict__.items() if name not in ("bundle", "arrived")}
         return {**state, "_drawing": None, "_token": None, "_returned": None, "_kept_signature": kept}
 
     def __renew__(self, newer: FlowDefinition) -> None:

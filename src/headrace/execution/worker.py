@@ -21,7 +21,7 @@ from headrace.code.space import Space, space_of
 from headrace.core.events import Dispatch, Ended, Event
 from headrace.core.plan import plain
 from headrace.core.slots import elements
-from headrace.errors import NotPicklable, RunError
+from headrace.errors import FlowError, HeadraceError, NotPicklable, RunError
 from headrace.execution.arrival import CODES
 from headrace.execution.asynchronous import execution_of
 from headrace.execution.batch import Execution
@@ -74,6 +74,13 @@ class _Process:
         except Reschedule:
             self.late[run_id] = plan
             return
+        except HeadraceError:
+            raise
+        except Exception as error:  # not as it is: to the driver, an OSError is of the network
+            raise FlowError(
+                f"the code of run {run_id} cannot be loaded where its tasks run: {type(error).__name__}: {error}; "
+                "modules are imported there, and files that they read then must be in a package of theirs, or at a URL"
+            ) from error
         if run_id in self.users:  # else it was taken away meanwhile
             self.plans.setdefault(run_id, loaded)
 

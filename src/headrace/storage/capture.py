@@ -25,10 +25,15 @@ from headrace.core.policy import options_of
 from headrace.core.task import Task
 from headrace.errors import DamagedObject
 from headrace.storage.envelope import Envelope, check_versions, digest_of, open_envelope, pack
-from headrace.storage.imports import packages_of
+from headrace.storage.imports import foreign, lacking, packages_of
 from headrace.storage.signing import UNSEALED, Seal
 
 KIND = "flow"
+#: of what the header tells, where it tells it.
+_KINDS = {
+    "name": str, "origin": str, "doc": str, "content": str, "parameters": list, "tasks": list, "example": dict,
+    "graph": list, "digest": str, "environment": dict, "imports": dict, "code": dict, "source": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +54,10 @@ class Captured:
         The first-party code that it reaches.
     holds_code : bool, default True
         Whether the storage holds that; else it lies elsewhere.
+    imports : frozenset of str, default empty
+        Modules of others that it may import.
+    lacking : tuple of str, default ()
+        Those that it needs, by the first part of their names, and that are not installed here.
     """
 
     name: str
@@ -58,6 +67,8 @@ class Captured:
     sha256: str
     bundle: Bundle | None
     holds_code: bool = True
+    imports: frozenset[str] = frozenset()
+    lacking: tuple[str, ...] = ()
 
     @property
     def location(self) -> str:
@@ -90,6 +101,11 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
     ParameterError, NotPicklable, UnstableFlow
         If the example does not fit, the flow cannot travel, or it draws two graphs for the same parameters.
     """
+    with active(flow.arrived):
+        return _capture(flow, example)
+
+
+def _capture(flow: FlowDefinition, example: Mapping[str, Any] | None) -> Captured:
     met = pickling.Met()
     body, bundle = _pickle_fresh(flow, met)
     values = parameters.example_values(flow, example)
@@ -98,30 +114,37 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
     if values is not None:
         before = len(met.modules)
         example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}", met=met)
-        bundle = bundle_for(met.modules) if len(met.modules) > before else bundle
+        bundle = _bundle_of(flow, met) if len(met.modules) > before else bundle
     content = _content(body, bundle)
+    units = bundle.units if bundle is not None else {}
+    modules = imported_by(met.modules, units)
     header = {
         **manifest_of(flow, graph, values, content),
         "code": None if bundle is None else bundle.facts(),
-        "imports": packages_of(_imported(met, bundle)),
+        "imports": packages_of(modules),
     }
     parts = {"flow": body} if example_body is None else {"flow": body, "example": example_body}
     data = pack(KIND, header, parts)
-    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data), bundle)
+    return Captured(
+        flow.name, flow.qualified_name, content, data, digest_of(data), bundle,
+        imports=frozenset(foreign(modules)), lacking=lacking(modules, met.needed, units),
+    )  # fmt: skip
 
 
 def _pickle_fresh(flow: FlowDefinition, met: pickling.Met) -> tuple[bytes, Bundle | None]:
     """Pickle a flow and find the code that it reaches; what was edited since it was loaded is loaded again first."""
     body = pickle_flow(flow, met)
-    bundle = bundle_for(met.modules)
-    if bundle is not None and refresh(bundle.units):
+    bundle = _bundle_of(flow, met)
+    if bundle is not None and flow.arrived is None and refresh(bundle.units):
         body = pickle_flow(flow, met)
-        bundle = bundle_for(met.modules)
+        bundle = _bundle_of(flow, met)
     return body, bundle
 
 
-def _imported(met: pickling.Met, bundle: Bundle | None) -> set[str]:
-    return imported_by(met.modules, bundle.units if bundle is not None else {})
+def _bundle_of(flow: FlowDefinition, met: pickling.Met) -> Bundle | None:
+    """The code that a flow reaches; one that was loaded keeps what it came with, imported here or not."""
+    arrived: Bundle | None = flow.arrived
+    return arrived if arrived is not None else bundle_for(met.modules)
 
 
 def _content(body: bytes, bundle: Bundle | None) -> str:
@@ -149,14 +172,17 @@ def pickle_flow(flow: FlowDefinition, met: pickling.Met | None = None) -> bytes:
             bare.__dict__[name] = None
     met = met if met is not None else pickling.Met()
     met.tracked.clear()
-    return identified(pickling.dumps(bare, f"flow {flow.name!r}", met=met), met.tracked)
+    data = pickling.dumps(bare, f"flow {flow.name!r}", met=met)
+    bundle = _bundle_of(flow, met) if met.tracked else None
+    return identified(data, met.tracked, bundle.sha256 if bundle is not None else "")
 
 
 def content_of(flow: FlowDefinition) -> str:
     """Return what ``Captured.content`` would be."""
     met = pickling.Met()
-    body = pickle_flow(flow, met)
-    return _content(body, bundle_for(met.modules))
+    with active(flow.arrived):
+        body = pickle_flow(flow, met)
+    return _content(body, _bundle_of(flow, met))
 
 
 def manifest_of(
@@ -228,6 +254,9 @@ def open_flow(data: bytes, where: str, seal: Seal = UNSEALED) -> Envelope:
             f"{where} holds an intact flow, but another one than its name says: somebody moved or "
             "replaced the file; store the flow again"
         )
+    wrong = [name for name, kind in _KINDS.items() if not isinstance(envelope.header.get(name), (kind, type(None)))]
+    if wrong:
+        raise DamagedObject(f"{where} tells {', '.join(wrong)} not as headrace does; store the flow again")
     if envelope.header.get("source") is None and envelope.part("flow") is None:
         raise DamagedObject(f"{where} holds a flow that is no flow: its payload lacks it; store the flow again")
     return envelope
@@ -251,7 +280,7 @@ def load_flow(envelope: Envelope, bundle: Bundle | None = None) -> FlowDefinitio
     check_versions(envelope.header, envelope.where)
     with active(bundle):
         flow = cast(FlowDefinition, envelope.unpickle(envelope.part("flow")))
-    flow.bundle = bundle
+    flow.bundle = flow.arrived = bundle
     return flow
 
 

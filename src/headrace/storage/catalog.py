@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Self
 
-from headrace.errors import NoSuchFlow
+from headrace.errors import EnvelopeError, NoSuchFlow
 from headrace.storage import copying, removing
 from headrace.storage.files import Files
 from headrace.storage.labels import ANYTHING, Anything, LabelChange, Labels
@@ -77,6 +77,10 @@ class Catalog:
 
     def _find(self, text: str) -> Found:
         return find(text, self.files, self._waiting())
+
+    def _alike(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Self:
+        """A storage at another URL that signs, and refuses, what this one does."""
+        raise NotImplementedError
 
     def _names_a_flow(self, text: str) -> bool:
         try:
@@ -224,12 +228,12 @@ class Catalog:
         force : bool, default False
             Whether to remove also what labels point at, and what a run began with that has not ended. Of runs, the
             newest 200 in the storage are looked at. A run holds its flow from its start on; but who is to start another
-            process for it finds nothing.
+            process for it finds nothing. A whole flow goes also if its records are damaged or not trusted.
 
         Returns
         -------
         list of Version
-            What was removed.
+            What was removed; without what could not be read.
 
         Raises
         ------
@@ -238,24 +242,30 @@ class Catalog:
         Conflict
             If it is in use.
         """
-        found = self._uploaded(text)
+        try:
+            found = self._uploaded(text)
+            versions = Versions(self.files).of(found.name)
+        except EnvelopeError:  # damaged, or signed by a key that is not trusted any more
+            if not (force and text in self._names()):
+                raise
+            found, versions = Found(text, "", whole=True), Versions(self.files).of(text, strict=False)
         whole = found.whole
-        versions = Versions(self.files).of(found.name)
         if whole:
             removed = versions
         elif found.number is not None:
             removed = [version for version in versions if version.number == found.number]
         else:
             removed = [version for version in versions if version.location == found.location]
-        if not removed:
+        if not removed and not whole:
             raise NoSuchFlow(f"{found.location} in {self.url} is of no version, so there is nothing to remove")
         whole = whole or len(removed) == len(versions)
         if not force:
             removing.check_unused(self.files, found.name, removed, whole=whole)
+        if not found.whole:
+            removing.remove_versions(self.files, found.name, removed)
+            whole = whole and Versions(self.files).newest_key(found.name) is None  # or others stored one meanwhile
         if whole:
             removing.remove_flow(self.files, found.name)
-        else:
-            removing.remove_versions(self.files, found.name, removed)
         if runs:
             locations = None if whole else {version.location for version in removed}
             removing.remove_runs(self.files, found.name, locations)
@@ -277,7 +287,8 @@ class Catalog:
         Parameters
         ----------
         other : Storage or str
-            Where to; a URL is opened with ``storage_options``.
+            Where to; a URL is opened with ``storage_options``, and otherwise as this storage was: with its signing
+            keys, for instance.
         names : str or iterable of str, optional
             Which flows. With ``name@3``, that version only: it becomes the newest there, as if it were built there.
             Default: all, whole.
@@ -300,7 +311,7 @@ class Catalog:
         EnvelopeError
             If an object is not intact. It is not copied.
         """
-        target = other if isinstance(other, Catalog) else type(self)(other, storage_options)  # type: ignore[call-arg]
+        target = other if isinstance(other, Catalog) else self._alike(other, storage_options)
         copied = copying.Copied()
         if names is None:
             found = [Found(name, "", whole=True) for name in self._names()]

@@ -1,8 +1,9 @@
 """Whether flows load and draw in a fresh interpreter: what runs there, ``python -m headrace.storage.check``.
 
-The parent (``storage.preflight``) writes, for each flow, one line with location and lengths, then the bytes of its
-object and bundle; the child answers with one JSON object when there is nothing more to read. It is started before there
-is something to check, so it first loads the modules that it is given, which every flow needs, and then waits.
+The parent (``storage.preflight``) writes, for each flow, one line with location, lengths and the modules of others that
+it may import, then the bytes of its object and bundle; the child answers with one JSON object when there is nothing
+more to read. It is started before there is something to check, so it first loads the modules that it is given, which
+every flow needs, and then waits.
 
 It runs in an empty folder, and flows that travel as pickles find neither that nor the folders that the user has put on
 ``PYTHONPATH``: what lies there travels in the bundle, or is missing elsewhere, too.
@@ -112,12 +113,13 @@ def answer(source: BinaryIO) -> dict[str, Any]:
     source : binary file
         As the parent writes it.
     """
-    verdicts, before = [], set(map(_top, sys.modules))
+    verdicts, before, names = [], set(map(_top, sys.modules)), set()
     while line := source.readline():
-        location, length, length_of_code = json.loads(line)
+        location, length, length_of_code, imports = json.loads(line)
+        names.update(imports)
         verdicts.append(check_one(location, source.read(length), source.read(length_of_code)))
     loaded = [module for name, module in list(sys.modules.items()) if _top(name) not in before]
-    return {"verdicts": verdicts, "findings": [dataclasses.asdict(each) for each in findings_about(loaded)]}
+    return {"verdicts": verdicts, "findings": [dataclasses.asdict(each) for each in findings_about(loaded, names)]}
 
 
 def main() -> None:

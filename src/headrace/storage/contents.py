@@ -73,6 +73,25 @@ def secrets_in_code(captured: Captured) -> list[Finding]:
     ]
 
 
+def not_installed(captured: Captured) -> list[Finding]:
+    """Return what a flow needs when it runs, and what is not installed here, where its check would not notice.
+
+    Parameters
+    ----------
+    captured : Captured
+        The flow's object.
+    """
+    return [
+        Finding(
+            WARNING,
+            f"flow {captured.name!r}",
+            f"imports {module!r} when it runs, and there is no module of that name here",
+            "see to it that it is installed where the flow runs; install it here, too, and its version is written down",
+        )
+        for module in captured.lacking
+    ]
+
+
 def large_parts(flow: FlowDefinition | str, captured: Captured) -> list[Finding]:
     """Return the large constants of a flow.
 

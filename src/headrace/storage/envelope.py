@@ -51,7 +51,7 @@ def versions() -> dict[str, str]:
     found = {"python": platform.python_version(), "headrace": __version__}
     for package in ("dask", "cloudpickle"):
         try:
-            found[package] = version(package)
+            found[package] = version(package) or "unknown"  # None if its METADATA is gone
         except PackageNotFoundError:
             found[package] = "unknown"
     return found
@@ -65,8 +65,8 @@ class Envelope:
     ----------
     header : dict
         JSON data.
-    payload : bytes
-        Not unpickled yet.
+    payload : memoryview
+        Not unpickled yet; shares the object's bytes, because a copy of hundreds of megabytes takes longer than a look.
     where : str
         Where it was found.
     digest : str
@@ -76,12 +76,12 @@ class Envelope:
     """
 
     header: dict[str, Any]
-    payload: bytes
+    payload: memoryview
     where: str
     digest: str
     signature: str
 
-    def part(self, name: str) -> bytes | None:
+    def part(self, name: str) -> memoryview | None:
         """Return a part of the payload; None if there is none of this name."""
         start = 0
         for each, length in self.header["payload"].get("parts", {}).items():
@@ -90,7 +90,7 @@ class Envelope:
             start += length
         return None
 
-    def unpickle(self, payload: bytes | None = None) -> Any:
+    def unpickle(self, payload: memoryview | None = None) -> Any:
         """Unpickle the payload, or a part of it.
 
         Raises
@@ -132,21 +132,25 @@ def pack(
     if taken:
         raise ValueError(f"the header of an envelope sets {', '.join(taken)} itself")
     parts = {}
+    pieces = [payload] if isinstance(payload, bytes) else list(payload.values())
     if not isinstance(payload, bytes):
         parts = {"parts": {name: len(part) for name, part in payload.items()}}
-        payload = b"".join(payload.values())
+    sha256 = hashlib.sha256()
+    for piece in pieces:
+        sha256.update(piece)
     full = {
         "kind": kind,
         "format": FORMAT,
         "versions": versions(),
-        "payload": {"length": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), **parts},
+        "payload": {"length": sum(map(len, pieces)), "sha256": sha256.hexdigest(), **parts},
         **header,
     }
     # Not all indented: that is written by Python, not by C, and a run of thousands of nodes would wait for it.
     lines = [json.dumps({name: value}, ensure_ascii=False)[1:-1] for name, value in full.items()]
     text = "{{\n {}\n}}".format(",\n ".join(lines)).encode(errors="backslashreplace")  # as JSON writes it, too
     digest = hashlib.sha256(text).hexdigest()
-    return b"%s%d\n%s%s\n%s" % (_MAGIC, FORMAT, _second_line(len(text), digest, seal, where), text, payload)
+    first, second = b"%s%d\n" % (_MAGIC, FORMAT), _second_line(len(text), digest, seal, where)
+    return b"".join((first, second, text, b"\n", *pieces))  # at once, and so copied once
 
 
 def _second_line(length: int, digest: str, seal: Seal, where: str) -> bytes:
@@ -208,7 +212,7 @@ def open_envelope(data: bytes, where: str, kind: str, seal: Seal = UNSEALED) -> 
             expected=kind,
             found=header["kind"],
         )
-    payload = data[start:]
+    payload = memoryview(data)[start:]
     length = header["payload"]["length"]
     if len(payload) < length:
         raise _truncated(where, f"{len(payload)} of {length} bytes of its payload are there")

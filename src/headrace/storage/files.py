@@ -56,10 +56,10 @@ def normal_url(url: str | os.PathLike[str]) -> str:
             f"cannot use {text!r}: chained URLs hide what other processes write; give the URL of the store itself"
         )
     lead, colon, _ = text.lower().partition(":")
-    if colon and lead in _BUCKETS and not text[len(lead) :].startswith("://"):
-        raise StorageError(
-            f"{text!r} lacks a slash, or two; did you mean '{lead}://{text[len(lead) + 1 :].strip('/')}'?"
-        )
+    if colon and lead in PROTOCOLS and not text[len(lead) :].startswith("://"):
+        rest = text[len(lead) + 1 :]
+        meant = rest if lead == "file" else rest.strip("/")
+        raise StorageError(f"{text!r} lacks a slash, or two; did you mean '{lead}://{meant}'?")
     match = _PROTOCOL.match(text)
     protocol, path = (match[1].lower(), text[match.end() :]) if match else ("file", text)
     if protocol in ("file", "local"):
@@ -295,14 +295,24 @@ class Files:
         )
 
 
-def read_url(url: str, storage_options: Mapping[str, Any] | None = None) -> bytes:
+def are_asked_alike(url: str, other: str) -> bool:
+    """Whether what gives access to one URL may be sent to where another one leads: the same service, by its address.
+
+    Of object stores, the options say where the service is; of all else, the URL does.
+    """
+    (protocol, _, rest), (other_protocol, _, other_rest) = url.partition("://"), other.partition("://")
+    same_host = protocol in _BUCKETS or rest.partition("/")[0] == other_rest.partition("/")[0]
+    return protocol == other_protocol and same_host
+
+
+def read_url(url: str, storage_options: Mapping[str, Any] | None = None, credentials: str = "") -> bytes:
     """Return the bytes at a URL.
 
     Parameters
     ----------
     url : str
         Of one object.
-    storage_options : mapping, optional
+    storage_options, credentials : mapping and str, optional
         As for `Files`.
 
     Raises
@@ -311,7 +321,7 @@ def read_url(url: str, storage_options: Mapping[str, Any] | None = None) -> byte
         If there is none.
     """
     folder, _, name = url.rpartition("/")
-    return Files(folder, storage_options).read(name)
+    return Files(folder, storage_options, credentials=credentials).read(name)
 
 
 @contextmanager

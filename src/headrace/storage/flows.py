@@ -12,15 +12,15 @@ from typing import Any, Self
 
 from headrace.code.bundle import Bundle, open_bundle
 from headrace.core.flow import FlowDefinition
-from headrace.errors import AlreadyExists, EnvelopeError, FlowError, NotFound
+from headrace.errors import AlreadyExists, EnvelopeError, FlowError, HeadraceError, NotFound
 from headrace.storage import sources
 from headrace.storage.capture import Captured, code_key, open_flow
 from headrace.storage.catalog import Catalog
-from headrace.storage.contents import large_parts, refuse_secrets, secrets_in_code
+from headrace.storage.contents import large_parts, not_installed, refuse_secrets, secrets_in_code
 from headrace.storage.costs import StoredCosts
 from headrace.storage.credentials import provider_name
 from headrace.storage.envelope import Envelope, signed
-from headrace.storage.files import DEADLINE, read_url
+from headrace.storage.files import DEADLINE, are_asked_alike, read_url
 from headrace.storage.findings import Finding, distinct, warn
 from headrace.storage.preflight import PATIENCE, Preflight
 from headrace.storage.resigning import SignedAgain, sign_again
@@ -93,6 +93,7 @@ class StoredFlows(Catalog):
         self.url = spec.url
         self.name = spec.name
         self._staged: dict[str, tuple[Captured, bool]] = {}
+        self._refused: set[str] = set()  # of what is staged: what a `build` did not upload
         self._bundles: dict[str, Bundle] = {}
         self._noticed: dict[str, list[Finding]] = {}  # about what is staged
         self._preflight = Preflight()
@@ -151,7 +152,7 @@ class StoredFlows(Catalog):
         except FlowError:
             del self._staged[location]
             raise
-        self._noticed[location] = secrets_in_code(captured) + large_parts(flow, captured)
+        self._noticed[location] = secrets_in_code(captured) + not_installed(captured) + large_parts(flow, captured)
         return location
 
     def stage(
@@ -173,6 +174,10 @@ class StoredFlows(Catalog):
         captured = sources.captured(flow, kind, example, self._read_url, pickles=self.spec.pickle)
         if not replace:
             self._check_origin(captured, self._origin_here(captured.name))
+        for location in [each for each, (flow, _) in self._staged.items() if flow.name == captured.name]:
+            if location in self._refused:
+                del self._staged[location]
+                self._refused.discard(location)
         # The last one added under a name is the newest: taken out and put in again at the end.
         self._staged.pop(captured.location, None)
         self._staged[captured.location] = captured, replace
@@ -204,15 +209,22 @@ class StoredFlows(Catalog):
         Raises
         ------
         MissingModule, UnstableFlow, FlowError
-            If a flow does not load, or draws another graph there. Nothing is uploaded then.
+            If a flow does not load, or draws another graph there. Nothing is uploaded then; a flow that is added
+            again, as it was mended, takes the place of the one that was refused.
         """
         staged = list(self._staged.items())
-        found = self._preflight.check([captured for _, (captured, _) in staged], deadline) if check else []
-        noticed = [each for location, _ in staged for each in self._noticed.pop(location, ())]
+        try:
+            found = self._preflight.check([captured for _, (captured, _) in staged], deadline) if check else []
+        except HeadraceError:
+            self._refused.update(self._staged)
+            raise
+        self._refused.clear()
+        noticed = [each for location, _ in staged for each in self._noticed.get(location, ())]
         self.findings = tuple(distinct(noticed + found))
         for location, (captured, replace) in staged:
             self._upload(captured, replace=replace)
             self._staged.pop(location, None)
+            self._noticed.pop(location, None)
         warn(self.findings, stacklevel=2)
         return self
 
@@ -236,8 +248,10 @@ class StoredFlows(Catalog):
         return sources.load(envelope, self._bundle(envelope), pickles=self.spec.pickle)
 
     def _read_url(self, url: str) -> bytes:
-        """The bytes at any URL; where it is of this storage's protocol, with its options."""
-        return read_url(url, self.spec.storage_options if url.partition(":")[0] == self.url.partition(":")[0] else {})
+        """The bytes at any URL; where this storage's service is asked for them, with its options."""
+        if are_asked_alike(url, self.url):
+            return read_url(url, self.spec.storage_options, self.spec.credentials)
+        return read_url(url)
 
     def manifest(self, location: str) -> dict[str, Any]:
         """Return what a stored flow says about itself, without running code of it.
@@ -299,6 +313,12 @@ class StoredFlows(Catalog):
         newest = Versions(self.files).see(name).newest
         return None if newest is None else newest.origin
 
+    def _alike(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Self:
+        spec = self.spec
+        return type(self)(
+            url, storage_options, pickle=spec.pickle, signing_keys=spec.signing_keys, deadline=spec.deadline
+        )
+
     def _check_origin(self, captured: Captured, origin: str | None) -> None:
         """Refuse a flow whose name belongs to a flow that is defined elsewhere."""
         if origin is not None and not _same_origin(origin, captured.origin):
@@ -320,29 +340,28 @@ class StoredFlows(Catalog):
         if seen.newest is not None:
             fits(seen.newest)
         location, data = captured.location, signed(captured.data, captured.location, self.files.seal)
-        shared: dict[str, bytes] = {}  # what was there already
+        written = {location: data}
         bundle = captured.bundle if captured.holds_code else None
         if bundle is not None:  # first, so that nobody finds the flow without it
             key = code_key(captured.name, bundle.sha256)
-            if not self._upload_code(key, bundle):
-                shared[key] = bundle.data
-        if self.files.create_many({location: data}):
+            self._upload_code(key, bundle)
+            written[key] = bundle.data
+        taken = self.files.create_many({location: data})
+        if taken:
             self._mend(location, data)
-            shared[location] = data
         versions.add(captured.name, captured.sha256, captured.origin, seen, fits)
-        # Removed, with an older version, before this one named it again.
-        for key in sorted(shared.keys() - self.files.exists_many(shared)):
-            self.files.replace(key, shared[key])
+        if taken or seen.highest:  # who removed older versions meanwhile may have taken this for a part of them
+            for key in sorted(written.keys() - self.files.exists_many(written)):
+                self.files.replace(key, written[key])
 
-    def _upload_code(self, key: str, bundle: Bundle) -> bool:
-        """Write a bundle, and return whether it is new. What is there is the same, unless it is damaged."""
+    def _upload_code(self, key: str, bundle: Bundle) -> None:
+        """Write a bundle. What is there is the same, unless it is damaged."""
         if not self.files.create_many({key: bundle.data}):
-            return True
+            return
         try:
             open_bundle(self.files.read(key), bundle.sha256, bundle.modules, key)
         except (EnvelopeError, NotFound):
             self.files.replace(key, bundle.data)
-        return False
 
     def _mend(self, location: str, data: bytes) -> None:
         """The name stands for the content, so what is there is the same, unless it is damaged: then it is replaced.
@@ -462,7 +481,7 @@ class StoredFlows(Catalog):
         NotFound
             If there is none of this id.
         """
-        if not run_id or "/" in run_id or not self.files.exists(RunRecord.key_of(run_id)):
+        if run_id in ("", ".", "..") or "/" in run_id or not self.files.exists(RunRecord.key_of(run_id)):
             raise NotFound(f"there is no run {run_id!r} in {self.url}; storage.runs() lists those that there are")
         return RunRecord(self.files, run_id)
 

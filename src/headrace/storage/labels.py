@@ -14,7 +14,7 @@ import socket
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any, Final
 
 from headrace.errors import AlreadyExists, Conflict, EnvelopeError, FlowError, LeftOut, NoSuchFlow
@@ -22,7 +22,7 @@ from headrace.storage.capture import location_of
 from headrace.storage.envelope import versions as software
 from headrace.storage.files import Files
 from headrace.storage.records import create_record, read_records
-from headrace.storage.versions import Version, all_at_once
+from headrace.storage.versions import Version, all_at_once, now_after
 
 #: would be read as the newest version, which the name of the flow alone means.
 _NEWEST = ("newest", "latest")
@@ -30,6 +30,7 @@ _NEWEST = ("newest", "latest")
 _LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_.\-]{0,63}")
 _LIKE_SHA256 = re.compile(r"[0-9a-fA-F]{6,64}")
 _KEY = re.compile(r"flows/[^/]+/labels/([^/]+)/(\d{8,})")
+_MOVE = re.compile(r"\d{8,}")
 
 
 class Anything:
@@ -117,7 +118,7 @@ class Labels:
         NoSuchFlow
             If there is none; names those that there are.
         """
-        _, change = self._last(name, label)
+        change = self._last(name, label)[1] if _LABEL.fullmatch(label) else None
         if change is not None and change.version is not None:
             return change
         known = sorted(self.current(name))
@@ -158,9 +159,7 @@ class Labels:
                 raise self._conflict(name, label, expect, last)
             if last is not None and now == (version and version.number):
                 return last
-            time = datetime.now(UTC)
-            if last is not None:  # this machine's clock may be behind that of who moved it before
-                time = max(time, last.time + timedelta(microseconds=1))
+            time = now_after(None if last is None else last.time)
             facts = {
                 "version": version.number if version else None,
                 "sha256": version.sha256 if version else None,
@@ -212,7 +211,7 @@ class Labels:
 
     def _last(self, name: str, label: str) -> tuple[int, LabelChange | None]:
         folder = f"flows/{name}/labels/{label}"
-        numbers = [int(child) for child in self._files.children(folder) if child.isdecimal()]
+        numbers = [int(child) for child in self._files.children(folder) if _MOVE.fullmatch(child)]
         if not numbers:
             return 0, None
         return max(numbers), next(iter(self._read([f"{folder}/{max(numbers):08d}"])), None)

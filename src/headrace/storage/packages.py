@@ -9,8 +9,10 @@ from __future__ import annotations
 import base64
 import csv
 import hashlib
+import importlib.util
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from headrace.storage.findings import NOTE, WARNING, Finding
 #: Installers write the list of files last, but not always within the same second.
 SLACK = 2.0
 _INFO = ".dist-info"
+_FOLDER = re.compile(rf"{re.escape(os.sep)}(?:site|dist)-packages(?={re.escape(os.sep)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +39,18 @@ class _Installed:
     origin: Mapping[str, Any]  # direct_url.json; empty for what came from a registry
 
 
-def findings_about(modules: Iterable[ModuleType]) -> list[Finding]:
-    """Return what is worth telling about the packages of loaded modules.
+def findings_about(modules: Iterable[ModuleType], names: Iterable[str] = ()) -> list[Finding]:
+    """Return what is worth telling about the packages of modules.
 
     Parameters
     ----------
     modules : iterable of ModuleType
-        Those that the flows import.
+        Those that the flows have loaded.
+    names : iterable of str, default ()
+        Of those that they will load when they run; they are not loaded here.
     """
     files = {file for module in modules if (file := getattr(module, "__file__", None)) and file.endswith(".py")}
+    files.update(file for name in names for file in _files_of(name))
     by_folder: dict[Path, set[str]] = {}
     for file in files:
         folder = _folder_of_packages(file)
@@ -54,12 +60,29 @@ def findings_about(modules: Iterable[ModuleType]) -> list[Finding]:
     return sorted(found + list(_editable(files)), key=lambda finding: finding.subject)
 
 
+def _files_of(module: str) -> Iterator[str]:
+    """The files of a module and of the packages that it is in, as far as they can be told without loading any."""
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return
+    if spec is None:
+        return
+    if spec.origin is not None and spec.origin.endswith(".py"):
+        yield spec.origin
+    folders = list(spec.submodule_search_locations or ())
+    for part in rest:
+        paths = [os.path.join(folder, part) for folder in folders]
+        yield from filter(os.path.isfile, [f"{path}.py" for path in paths])
+        folders = [path for path in paths if os.path.isdir(path)]
+        yield from filter(os.path.isfile, [os.path.join(folder, "__init__.py") for folder in folders])
+
+
 def _folder_of_packages(file: str) -> Path | None:
-    path = Path(file)
-    for folder in path.parents:
-        if folder.name in ("site-packages", "dist-packages"):
-            return folder
-    return None
+    # As text: there are hundreds of files, and paths as objects take most of the time.
+    found = max(_FOLDER.finditer(file), key=lambda match: match.end(), default=None)
+    return None if found is None else Path(file[: found.end()])
 
 
 def _in_folder(folder: Path, loaded: set[str]) -> Iterator[Finding]:
@@ -94,10 +117,10 @@ def _in_folder(folder: Path, loaded: set[str]) -> Iterator[Finding]:
 def _lists(record: Path, tops: set[str]) -> bool:
     """Whether a list of files has one of these at its top; without parsing it: there are hundreds of lists."""
     try:
-        text = record.read_text(encoding="utf-8", errors="replace")
+        data = b"\n" + record.read_bytes()
     except OSError:
         return False
-    return any(text.startswith((f"{top}/", f"{top},")) or f"\n{top}/" in text or f"\n{top}," in text for top in tops)
+    return any(b"\n%s/" % top in data or b"\n%s," % top in data for top in map(os.fsencode, tops))
 
 
 def _read(info: Path, record: Path) -> _Installed:

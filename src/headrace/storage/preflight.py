@@ -163,7 +163,7 @@ def _end(owner: int, process: subprocess.Popen[bytes], folder: str, *files: IO[b
 def _frames(flows: Iterable[Captured]) -> Iterable[bytes]:
     for flow in flows:
         code = flow.bundle.data if flow.bundle is not None else b""
-        yield json.dumps([flow.location, len(flow.data), len(code)]).encode() + b"\n"
+        yield json.dumps([flow.location, len(flow.data), len(code), sorted(flow.imports)]).encode() + b"\n"
         yield flow.data
         yield code
 

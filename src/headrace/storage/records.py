@@ -118,6 +118,6 @@ def from_bytes(data: bytes, where: str, seal: Seal) -> dict[str, Any]:
         facts = json.loads(data)
     except (ValueError, RecursionError):
         facts = None
-    if not isinstance(facts, dict):
+    if not isinstance(facts, dict) or not facts or "signature" in facts:
         raise DamagedObject(f"{where} is not the JSON object that headrace wrote; restore it from a copy, or delete it")
     return facts

@@ -51,7 +51,7 @@ def check_unused(files: Files, name: str, removed: Iterable[Version], *, whole: 
         )
     locations = {version.location for version in removed}
     newest = runs_of(files, limit=NEWEST_RUNS)
-    going_on = [run for run in newest if _location(run) in locations and run.outcome is None]
+    going_on = [run for run in newest if _location(run) in locations and not _has_ended(run)]
     if going_on:
         raise Conflict(
             f"{begin}, because run {going_on[0].run_id} of it has not ended, or its driver died; wait for its end, or "
@@ -65,6 +65,13 @@ def _location(run: RunRecord) -> str | None:
         return run.location
     except EnvelopeError:
         return None  # a damaged record tells of no flow, and holds none
+
+
+def _has_ended(run: RunRecord) -> bool:
+    try:
+        return run.outcome is not None
+    except EnvelopeError:
+        return True  # how, nobody can read any more
 
 
 def remove_versions(files: Files, name: str, removed: Iterable[Version]) -> None:
@@ -105,7 +112,7 @@ def remove_runs(files: Files, name: str, locations: Iterable[str] | None) -> Non
     for run in runs_of(files, flow=name):
         location = _location(run) or ""
         is_meant = location.startswith(f"flows/{name}/") if wanted is None else location in wanted
-        if is_meant and run.outcome is not None:
+        if is_meant and _has_ended(run):
             files.delete(RunRecord.key_of(run.run_id))  # without it, it is not listed any more
             files.delete_many(files.list(f"runs/{run.run_id}"))
 

@@ -20,7 +20,8 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from headrace.errors import NoSuchFlow
+from headrace.core.flow import check_name
+from headrace.errors import FlowError, NoSuchFlow
 from headrace.storage.files import Files
 from headrace.storage.labels import Labels
 from headrace.storage.versions import Versions
@@ -72,6 +73,8 @@ def find(text: str, files: Files, staged: Mapping[str, str]) -> Found:
     NoSuchFlow
         If there is none, or it means several; says what there is.
     """
+    if not isinstance(text, str):
+        raise NoSuchFlow(f"a flow in {files.url} is named by a text, such as 'etl' or 'etl@3', not by {text!r:.60}")
     text = _inside(text, files.url)
     place = LOCATION.fullmatch(text)
     if place:
@@ -140,7 +143,11 @@ def _by_digest(name: str, prefix: str, files: Files, staged: Mapping[str, str]) 
 
 
 def _is_name(text: str) -> bool:
-    return bool(text) and "/" not in text and ".." not in text
+    try:
+        check_name(text)
+    except FlowError:
+        return False
+    return True
 
 
 def _unknown(name: str, files: Files, staged: Mapping[str, str]) -> NoSuchFlow:

@@ -11,7 +11,16 @@ from typing import Any
 from headrace import pickling
 from headrace.code.bundle import Bundle, open_bundle
 from headrace.code.space import active
-from headrace.errors import AlreadyExists, EnvelopeError, NotFound, RunError, TaskFailed, ValueReleased
+from headrace.errors import (
+    AlreadyExists,
+    DamagedObject,
+    EnvelopeError,
+    HeadraceError,
+    NotFound,
+    RunError,
+    TaskFailed,
+    ValueReleased,
+)
 from headrace.storage.capture import code_key
 from headrace.storage.costs import INSTANT, StoredCosts
 from headrace.storage.envelope import Envelope, open_envelope, pack, versions
@@ -22,13 +31,14 @@ from headrace.storage.records import create_record, read_record, read_records
 KIND = "outcome"
 #: how many runs are read at the same time to find those of a flow.
 _WINDOW = 100
+_KINDS = {"flow": str, "location": str, "start": str, "parameters": dict, "environment": dict, "versions": dict}
 _RUNNING = "Running"
 _SUCCESS = "Success"
 
 
 def new_run_id() -> str:
-    """Return an id for a run: begins with the time (UTC), so that ids sort by age."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(4)}"
+    """Return an id for a run: begins with the time (UTC), to the microsecond, so that ids sort by age."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}"
 
 
 class RunRecord:
@@ -65,14 +75,24 @@ class RunRecord:
         return cls(files, run_id, costs)
 
     def __repr__(self) -> str:
-        return f"<RunRecord {self.run_id} of {self.flow or '?'}: {self.state}>"
+        try:
+            return f"<RunRecord {self.run_id} of {self.flow or '?'}: {self.state}>"
+        except HeadraceError as error:  # a list that has it is shown all the same
+            return f"<RunRecord {self.run_id}: {type(error).__name__}>"
 
     @property
     def facts(self) -> dict[str, Any]:
         """All that was written down when the run began."""
         if self._facts is None:
-            self._facts = read_record(self._files, self.key_of(self.run_id))
+            self._facts = self._read_facts()
         return self._facts
+
+    def _read_facts(self) -> dict[str, Any]:
+        key = self.key_of(self.run_id)
+        facts = read_record(self._files, key)
+        if wrong := _wrong(facts):
+            raise DamagedObject(f"{key} tells no {', '.join(wrong)} as headrace does; restore it, or delete the run")
+        return facts
 
     @property
     def flow(self) -> str | None:
@@ -120,7 +140,10 @@ class RunRecord:
                 data = self._files.read(self._outcome_key)
             except NotFound:
                 return None
-            self._end = open_envelope(data, self._outcome_key, KIND, self._files.seal)
+            end = open_envelope(data, self._outcome_key, KIND, self._files.seal)
+            if not isinstance(end.header.get("outcome"), dict) or "has_result" not in end.header:
+                raise DamagedObject(f"{self._outcome_key} does not tell how the run ended; restore it from a copy")
+            self._end = end
         return self._end
 
     @property
@@ -206,7 +229,7 @@ class RunRecord:
                 f"large or {cannot}; let the last task write it to a file and return its address"
             )
         if is_json:
-            return json.loads(end.payload)
+            return json.loads(bytes(end.payload))
         if not self._files.pickles:
             raise refusal(f"the result of run {self.run_id} is", "open it without that, if you trust it")
         with active(self._bundle()):
@@ -266,7 +289,12 @@ def runs_of(files: Files, limit: int | None = None, flow: str | None = None) -> 
             if told is None or (flow is not None and not isinstance(told, EnvelopeError) and told.get("flow") != flow):
                 continue
             record = RunRecord(files, run_id)
-            record._facts = None if isinstance(told, EnvelopeError) else told
+            record._facts = None if isinstance(told, EnvelopeError) or _wrong(told) else told
             found.append(record)
         size = _WINDOW
     return found[:limit]
+
+
+def _wrong(facts: Mapping[str, Any]) -> list[str]:
+    """The names of facts that are not of the kind that headrace writes."""
+    return [name for name, kind in _KINDS.items() if not isinstance(facts.get(name), (kind, type(None)))]

@@ -14,6 +14,7 @@ Keys stay in their process. What travels is where they are found: a variable, a 
 
 from __future__ import annotations
 
+import base64
 import hmac
 import importlib
 import os
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from headrace.errors import HeadraceError, NotPicklable, SigningKeyError, UntrustedObject
+from headrace.redaction import know
 
 #: The variable that holds the signing keys, separated by commas: the first signs, all of them are trusted. Or ``@``
 #: and the path of a file that holds them, one a line.
@@ -271,13 +273,27 @@ def _provided(provider: Callable[[], Any], named: str) -> list[bytes]:
 def _checked(key: Any, place: str) -> bytes:
     if not isinstance(key, (str, bytes)):
         raise SigningKeyError(f"a signing key of {place} is a {type(key).__name__}; give text or bytes")
+    if isinstance(key, str) and os.path.isfile(key):
+        raise SigningKeyError(
+            f"a signing key of {place} is the name of a file, which others may guess; if the key is in that file, give "
+            f"'file:…' or a Path in code, '@…' in {VARIABLE}"
+        )
     found = key.encode() if isinstance(key, str) else key
     if len(found) < SHORTEST:
         raise SigningKeyError(
             f"a signing key of {place} has {len(found)} bytes, and needs {SHORTEST} or more, so that nobody finds it "
             f"by trying; {_MAKE_ONE}"
         )
+    know(*_texts_of(found))
     return found
+
+
+def _texts_of(key: bytes) -> list[str]:
+    """A key as it may stand in texts; `redaction` adds the forms that any text has."""
+    try:
+        return [key.decode()]
+    except UnicodeDecodeError:
+        return [key.hex(), base64.b64encode(key).decode().rstrip("="), repr(key)[2:-1]]
 
 
 # -- what is not trusted -------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from headrace import parameters
 from headrace.code.bundle import Bundle
 from headrace.code.space import active
+from headrace.code.units import imported_by
 from headrace.core.flow import FlowDefinition, draw_twice
 from headrace.errors import (
     ChangedSource,
@@ -35,7 +36,7 @@ from headrace.storage.capture import Captured, manifest_of
 from headrace.storage.confidential import has_password
 from headrace.storage.envelope import Envelope, digest_of, pack
 from headrace.storage.files import normal_url
-from headrace.storage.imports import packages_of
+from headrace.storage.imports import foreign, lacking, packages_of
 from headrace.storage.picking import pick_flow, variable_of
 from headrace.storage.plain import refusal
 from headrace.storage.scripts import bundle_of_script, run_script
@@ -355,9 +356,14 @@ def _captured_by_name(
     known = manifest_of(flow, graph, values, "")
     content = _digest_of(known)
     where = source.data() if bundle is None else {**source.data(), "code": bundle.facts()}
-    header = {**known, "content": content, "imports": {}, "source": where}
+    units = bundle.units if bundle is not None else {}
+    modules = imported_by(bundle.modules, units) if bundle is not None else set()
+    header = {**known, "content": content, "imports": packages_of(modules), "source": where}
     data = pack(capture.KIND, header, b"")
-    return Captured(flow.name, flow.qualified_name, content, data, digest_of(data), bundle, holds_code=False)
+    return Captured(
+        flow.name, flow.qualified_name, content, data, digest_of(data), bundle, holds_code=False,
+        imports=frozenset(foreign(modules)), lacking=lacking(modules, set(), units),
+    )  # fmt: skip
 
 
 #: what is known of a flow without its code
@@ -417,7 +423,7 @@ def load(envelope: Envelope, bundle: Bundle | None, *, pickles: bool = True) -> 
     with active(bundle):
         flow = source.load(bundle)
         _compare(flow, source, header)
-    flow.bundle = bundle
+    flow.bundle = flow.arrived = bundle
     return flow
 
 

@@ -15,8 +15,9 @@ from headrace.storage.confidential import merged, only_secrets, plain, without_s
 from headrace.storage.files import DEADLINE, Files, normal_url
 from headrace.storage.signing import KeySource, KeySources, Seal, references_of, sources_of
 
-_FIELDS = {
-    "url", "name", "storage_options", "credentials", "shipped", "omitted", "pickle", "signing_keys", "deadline",
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "url": str, "name": str, "storage_options": dict, "credentials": str, "shipped": str, "omitted": list,
+    "pickle": bool, "signing_keys": list, "deadline": (int, float),
 }  # fmt: skip
 _KEYS = "signing_keys"
 
@@ -152,9 +153,8 @@ class StorageSpec:
         StorageError
             If the data are not those of a storage.
         """
-        unknown = set(data) - _FIELDS
-        if unknown or not isinstance(data.get("url"), str):
-            what = f"has unknown fields {', '.join(sorted(unknown))}" if unknown else "has no url"
+        what = _what_is_wrong(data)
+        if what:
             raise StorageError(f"this is not a serialized storage: it {what}; give what storage.serialize() returned")
         options = merged(data.get("storage_options") or {}, storage_options or {})
         omitted = data.get("omitted") or []
@@ -174,6 +174,19 @@ class StorageSpec:
             signing_keys=keys,
             deadline=data.get("deadline", DEADLINE),
         )
+
+
+def _what_is_wrong(data: Any) -> str:
+    if not isinstance(data, Mapping):
+        return f"is a {type(data).__name__}"
+    if unknown := set(data) - set(_FIELDS):
+        return f"has unknown fields {', '.join(sorted(map(str, unknown)))}"
+    if "url" not in data:
+        return "has no url"
+    wrong = [name for name, value in data.items() if value is not None and not isinstance(value, _FIELDS[name])]
+    if not wrong and not all(isinstance(each, str) for each in data.get("omitted") or ()):
+        wrong = ["omitted"]
+    return f"has another kind of {', '.join(wrong)}" if wrong else ""
 
 
 def default_name(url: str) -> str:

@@ -207,9 +207,7 @@ class Versions:
             if newest is not None and newest.sha256 == sha256:
                 return newest
             number = max(number, seen.highest) + 1
-            now = datetime.now(UTC)
-            if newest is not None:  # this machine's clock may be behind that of the newest version's writer
-                now = max(now, newest.time + timedelta(microseconds=1))
+            now = now_after(None if newest is None else newest.time)
             version = Version(number, location_of(name, sha256), now, origin)
             try:
                 create_record(self._files, _key(name, number), _facts(version))
@@ -282,6 +280,14 @@ class Versions:
                         f"version {number} of flow {name!r} is left out: {error}", RuntimeWarning, stacklevel=4
                     )
         return found
+
+
+def now_after(time: datetime | None) -> datetime:
+    """Return the time, but after that of an earlier writer, whose clock may be ahead of this machine's."""
+    now = datetime.now(UTC)
+    if time is None or time < now:
+        return now
+    return time + timedelta(microseconds=1) if time.year < datetime.max.year else time
 
 
 def all_at_once(function: Callable[[Item], Answer], items: Sequence[Item]) -> list[Answer]:

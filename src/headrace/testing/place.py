@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from headrace.storage.files import DEADLINE
+
 
 class Look(Protocol):
     """What lies at a place, seen with other eyes than those that are examined: a folder, the store's own client."""
@@ -41,6 +43,8 @@ class Place:
         ``"list"``, ``"delete"``.
     shared : bool, default True
         Whether other processes see the same place. If not, threads take their part.
+    deadline : float, default 15
+        As for ``Storage``; more for a slow emulator on a busy machine.
     """
 
     url: str
@@ -48,3 +52,4 @@ class Place:
     look: Look | None = None
     refuses: frozenset[str] = frozenset()
     shared: bool = True
+    deadline: float = DEADLINE

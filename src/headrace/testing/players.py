@@ -127,14 +127,16 @@ class ProcessPlayer:
         Of the place.
     storage_options : mapping
         Of the place.
+    deadline : float
+        Of the place.
     """
 
-    def __init__(self, url: str, storage_options: Any) -> None:
+    def __init__(self, url: str, storage_options: Any, deadline: float) -> None:
         # -P: this file's folder holds modules whose names must not hide others.
         command = [sys.executable, "-P", __file__]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0)
         # Options may hold secrets, so they go through the pipe and not where `ps` shows them.
-        setup = pickle.dumps((sys.path, url, dict(storage_options)))
+        setup = pickle.dumps((sys.path, url, dict(storage_options), deadline))
         self._send(base64.b64encode(setup))
 
     def _send(self, line: bytes) -> None:
@@ -167,10 +169,10 @@ class ProcessPlayer:
 
 
 @contextmanager
-def processes(url: str, storage_options: Any, count: int) -> Iterator[list[ProcessPlayer]]:
+def processes(url: str, storage_options: Any, count: int, *, deadline: float = 15) -> Iterator[list[ProcessPlayer]]:
     """Start players that are ready to act, and end them."""
     with ExitStack() as stack:
-        players = [ProcessPlayer(url, storage_options) for _ in range(count)]
+        players = [ProcessPlayer(url, storage_options, deadline) for _ in range(count)]
         for player in players:
             stack.callback(player.kill)
         for player in players:
@@ -210,7 +212,7 @@ def race(players: Sequence[Player], act: str, key: str, size: int) -> int:
 
 def main() -> None:
     """Do what comes in, line by line, until nothing more comes."""
-    path, url, storage_options = pickle.loads(base64.b64decode(sys.stdin.buffer.readline()))
+    path, url, storage_options, deadline = pickle.loads(base64.b64decode(sys.stdin.buffer.readline()))
     sys.path[:] = path
     from headrace.storage.files import Files
 
@@ -218,7 +220,7 @@ def main() -> None:
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 
-    files = Files(url, storage_options)
+    files = Files(url, storage_options, deadline=deadline)
     say(Answer("ready"))
     for line in sys.stdin.buffer:
         act, *arguments = json.loads(line)

@@ -8,7 +8,7 @@ import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from headrace.storage.confidential import secret_texts
 from headrace.storage.files import Files
 from headrace.store import Storage
 from headrace.testing.place import Place
-from headrace.testing.players import Player, ask, content, processes, race, threads, value_of
+from headrace.testing.players import Player, ProcessPlayer, ask, content, processes, race, threads, value_of
 
 #: keys that trip up URLs, shells, globs and file systems. All of them are asked for at once.
 STRANGE_KEYS = (
@@ -59,7 +59,7 @@ class StorageTests:
     @pytest.fixture
     def files(self, place: Place) -> Files:
         """What is examined."""
-        return Files(place.url, place.storage_options)
+        return Files(place.url, place.storage_options, deadline=place.deadline)
 
     @pytest.fixture
     def put(self, place: Place, files: Files) -> Callable[[str, bytes], None]:
@@ -274,7 +274,7 @@ class StorageTests:
     def test_of_racing_creators_of_large_objects_one_wins(self, place: Place, files: Files) -> None:
         """However many parts the object travels in."""
         _promised(place, "create")
-        numbers = max(1, self.races // 100)
+        numbers = max(1, self.races // 250)
         with _players(place, files, 2) as players:
             for number in range(numbers):
                 winner = race(players, "create", f"race/{number}", self.large)
@@ -364,7 +364,7 @@ class StorageTests:
             key = f"killed/{number}"
             if old is not None:
                 files.replace(key, old)
-            with processes(place.url, place.storage_options, 1) as [writer]:
+            with _processes(place, 1) as [writer]:
                 begin = time.perf_counter()
                 assert ask(writer, verb, f"measured/{number}", 1, self.large) is None
                 seconds = time.perf_counter() - begin
@@ -413,7 +413,7 @@ class StorageTests:
         if not place.shared:
             pytest.skip("only threads use it")
         put("a", b"1")
-        with processes(place.url, place.storage_options, 1) as [player]:
+        with _processes(place, 1) as [player]:
             value, error, message = ask(player, "read_after_fork", "a", 60)
         assert (value, error) == (b"1".hex(), "") or error in _OUR_ERRORS, f"{error}: {message}"
 
@@ -479,10 +479,14 @@ def _ours_or_nothing() -> Iterator[None]:
         return
 
 
+def _processes(place: Place, count: int) -> AbstractContextManager[list[ProcessPlayer]]:
+    return processes(place.url, place.storage_options, count, deadline=place.deadline)
+
+
 @contextmanager
 def _players(place: Place, files: Files, count: int) -> Iterator[Sequence[Player]]:
     if place.shared:
-        with processes(place.url, place.storage_options, count) as players:
+        with _processes(place, count) as players:
             yield players
     else:
         with threads(files, count) as others:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from headrace._version import __version__
@@ -101,6 +102,17 @@ class S3(ObjectStore):
         place = Place(place.url, options, place.deadline, place.filesystem)
         return make_filesystem(place, _quick_s3(filesystem_class(place, "'headrace[s3]'")))
 
+    def _get_ready(self) -> None:
+        from aiobotocore.session import AioSession
+
+        filesystem = self.filesystem
+        with suppress(Exception):  # what is wrong with the user's configuration, the first request tells
+            if filesystem.session is None:  # as it would make one itself
+                filesystem.session = AioSession(**filesystem.kwargs)
+                filesystem._session_is_owned = True
+            path = filesystem.session.get_config_variable("data_path")
+            filesystem.session.register_component("data_loader", _models(path))
+
     async def _beside(self, key: str) -> Mapping[str, str]:
         return dict((await self._head(key))["Metadata"])
 
@@ -121,6 +133,19 @@ class S3(ObjectStore):
             if not page.get("IsTruncated"):
                 return
             more["ContinuationToken"] = page["NextContinuationToken"]
+
+
+@functools.cache
+def _models(path: str | None) -> Any:
+    """What reads botocore's descriptions of services, and has read that of S3: the better part of a client's making."""
+    from botocore.loaders import create_loader
+    from botocore.session import Session
+
+    loader, session = create_loader(path), Session()
+    session.register_component("data_loader", loader)
+    # With a key and a region it looks for neither, so it speaks with nobody.
+    session.create_client("s3", "us-east-1", aws_access_key_id="none", aws_secret_access_key="none")
+    return loader
 
 
 @functools.cache

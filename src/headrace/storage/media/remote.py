@@ -3,7 +3,8 @@
 A medium says in coroutines how it is asked once. Here is what they have in common:
 
 * **A deadline.** Each verb ends within the deadline, an object of many megabytes within one second per megabyte more,
-  whatever timeouts and retries the back end has of its own. A listing must bring its next page in time.
+  whatever timeouts and retries the back end has of its own. A listing must bring its next page in time. The clock
+  starts when the first request can go out: on a busy machine, what comes before may take longer than any store.
 * **Retries.** What may pass by itself (a connection that breaks, a store that is busy, silence) is asked again, a few
   times, after pauses that grow and are not all the same. Silence is waited for twice: the first time it may be a
   connection that died while it was idle.
@@ -18,6 +19,7 @@ import asyncio
 import os
 import random
 import secrets
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import wait
@@ -63,6 +65,8 @@ class Remote:
         self.deadline = deadline
         self._loop = loop
         self._process = os.getpid()
+        self._readying = threading.Lock()
+        self._is_ready = False
 
     # -- what a medium says: one attempt of each verb ---------------------------------------------------------
 
@@ -90,6 +94,12 @@ class Remote:
 
     async def _delete(self, key: str) -> None:
         raise NotImplementedError
+
+    def _get_ready(self) -> None:
+        """Do, once and before the clock starts, what takes this process its time and is not the store's to answer for.
+
+        It speaks with nobody: what waits for somebody else is done within the deadline.
+        """
 
     async def _recover(self) -> None:
         """Get ready for the next attempt, after one that got no answer."""
@@ -250,7 +260,11 @@ class Remote:
         """Have a coroutine run by the loop, and wait for it."""
         try:
             self._check_caller()
-        except StorageError:
+            with self._readying:
+                if not self._is_ready:
+                    self._get_ready()
+                    self._is_ready = True
+        except BaseException:
             work.close()
             raise
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
