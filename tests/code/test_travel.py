@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 import headrace
+from headrace import Storage
+from headrace.code import units
+from headrace.errors import FlowError
 
 FILES = {
     "pkg/__init__.py": "from .rows import Row\n",
@@ -150,3 +153,28 @@ def test_it_runs_where_another_version_of_it_is(stored, tmp_path):
     said = python(tmp_path / "reader.py", folder / "store", cwd=tmp_path, HEADRACE_CACHE=str(tmp_path / "cache"))
     assert said[0] == "[11, 12, 11] ['GOOD'] 2"
     assert said[-1] == "20"
+
+
+def test_a_package_that_is_too_large_is_refused_where_it_must_travel_only(project, monkeypatch):
+    monkeypatch.setattr(units, "MOST", 1000)
+    project.write("travel_big/__init__.py", "def weigh(): return len(open(__file__[:-11] + 'weights.bin').read())")
+    project.write("travel_big/weights.bin", "x" * 2000)
+    project.write(
+        "travel_flow.py",
+        """
+        import headrace as hr
+        import travel_big
+
+        @hr.task
+        def weigh():
+            return travel_big.weigh()
+
+        @hr.flow
+        def weighing():
+            return weigh()
+    """,
+    )
+    flow = project.load("travel_flow").weighing
+    assert flow.run().result() == 2000
+    with pytest.raises(FlowError, match="travel_big cannot travel"):
+        Storage("memory://travel-big").add_flow(flow)

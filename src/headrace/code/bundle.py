@@ -65,13 +65,15 @@ def _belongs(path: str, root: str) -> bool:
     return path == f"{stem}.py" or path.startswith(f"{stem}/")
 
 
-def bundle_for(names: Iterable[str]) -> Bundle | None:
+def bundle_for(names: Iterable[str], *, whole: bool = True) -> Bundle | None:
     """Return the first-party sources behind some modules, and behind all that they import, as they are on disk now.
 
     Parameters
     ----------
     names : iterable of str
         Dotted names of modules.
+    whole : bool, default True
+        Whether a package that is too large is an error; else it is left out.
 
     Returns
     -------
@@ -83,7 +85,7 @@ def bundle_for(names: Iterable[str]) -> Bundle | None:
     FlowError
         If they are too large; names the largest files.
     """
-    units = reached(names)
+    units = reached(names, whole=whole)
     if not units:
         return None
     key = tuple((unit.root, unit.digest) for unit in units.values())

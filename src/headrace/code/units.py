@@ -205,18 +205,25 @@ def check_size(what: str, sizes: Mapping[str, int]) -> None:
     )
 
 
-def reached(names: Iterable[str]) -> dict[str, Unit]:
+def reached(names: Iterable[str], *, whole: bool = True) -> dict[str, Unit]:
     """Return the first-party units behind some modules, and all that these import.
 
     Parameters
     ----------
     names : iterable of str
         Dotted names of modules; those that are not first-party give nothing.
+    whole : bool, default True
+        Whether one that is too large is an error; else it is left out, as one is that holds compiled code.
 
     Returns
     -------
     dict of str to Unit
         By root, in order.
+
+    Raises
+    ------
+    FlowError
+        If one is too large; names the largest files.
     """
     found: dict[str, Unit] = {}
     waiting = sorted(names)
@@ -229,7 +236,13 @@ def reached(names: Iterable[str]) -> dict[str, Unit]:
         place = place_of(name)
         if place is None or place.root in found:
             continue
-        unit = unit_at(place)
+        try:
+            unit = unit_at(place)
+        except FlowError as error:
+            if whole:
+                raise
+            LOG.info("%s", error)
+            continue
         if unit is not None:
             found[place.root] = unit
             waiting += unit.imports

@@ -86,7 +86,7 @@ def location_of(name: str, sha256: str) -> str:
     return f"flows/{name}/{sha256}.flow"
 
 
-def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> Captured:
+def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None, *, whole: bool = True) -> Captured:
     """Pickle a flow as it is now, and write its manifest.
 
     Parameters
@@ -95,26 +95,28 @@ def capture(flow: FlowDefinition, example: Mapping[str, Any] | None = None) -> C
         The flow.
     example : mapping, optional
         Parameter values, over the defaults, that the manifest's graph is drawn for.
+    whole : bool, default True
+        Whether a package of the user's that is too large to travel is an error; else it is left out.
 
     Raises
     ------
-    ParameterError, NotPicklable, UnstableFlow
+    ParameterError, NotPicklable, UnstableFlow, FlowError
         If the example does not fit, the flow cannot travel, or it draws two graphs for the same parameters.
     """
     with active(flow.arrived):
-        return _capture(flow, example)
+        return _capture(flow, example, whole)
 
 
-def _capture(flow: FlowDefinition, example: Mapping[str, Any] | None) -> Captured:
+def _capture(flow: FlowDefinition, example: Mapping[str, Any] | None, whole: bool) -> Captured:
     met = pickling.Met()
-    body, bundle = _pickle_fresh(flow, met)
+    body, bundle = _pickle_fresh(flow, met, whole)
     values = parameters.example_values(flow, example)
     graph = draw_twice(flow, values)[0] if values is not None else None
     example_body = None
     if values is not None:
         before = len(met.modules)
         example_body = pickling.dumps(values, f"the example values of flow {flow.name!r}", met=met)
-        bundle = _bundle_of(flow, met) if len(met.modules) > before else bundle
+        bundle = _bundle_of(flow, met, whole) if len(met.modules) > before else bundle
     content = _content(body, bundle)
     units = bundle.units if bundle is not None else {}
     modules = imported_by(met.modules, units)
@@ -131,31 +133,31 @@ def _capture(flow: FlowDefinition, example: Mapping[str, Any] | None) -> Capture
     )  # fmt: skip
 
 
-def _pickle_fresh(flow: FlowDefinition, met: pickling.Met) -> tuple[bytes, Bundle | None]:
+def _pickle_fresh(flow: FlowDefinition, met: pickling.Met, whole: bool) -> tuple[bytes, Bundle | None]:
     """Pickle a flow and find the code that it reaches; what was edited since it was loaded is loaded again first."""
     with unchanging():
-        body = pickle_flow(flow, met)
-        bundle = _bundle_of(flow, met)
+        body = pickle_flow(flow, met, whole)
+        bundle = _bundle_of(flow, met, whole)
         if bundle is not None and flow.arrived is None and wait_for_own(bundle.modules):
-            body = pickle_flow(flow, met)
-            bundle = _bundle_of(flow, met)
+            body = pickle_flow(flow, met, whole)
+            bundle = _bundle_of(flow, met, whole)
         if bundle is not None and flow.arrived is None and refresh(bundle.units):
-            body = pickle_flow(flow, met)
-            bundle = _bundle_of(flow, met)
+            body = pickle_flow(flow, met, whole)
+            bundle = _bundle_of(flow, met, whole)
     return body, bundle
 
 
-def _bundle_of(flow: FlowDefinition, met: pickling.Met) -> Bundle | None:
+def _bundle_of(flow: FlowDefinition, met: pickling.Met, whole: bool) -> Bundle | None:
     """The code that a flow reaches; one that was loaded keeps what it came with, imported here or not."""
     arrived: Bundle | None = flow.arrived
-    return arrived if arrived is not None else bundle_for(met.modules)
+    return arrived if arrived is not None else bundle_for(met.modules, whole=whole)
 
 
 def _content(body: bytes, bundle: Bundle | None) -> str:
     return hashlib.sha256(body + (bundle.sha256.encode() if bundle is not None else b"")).hexdigest()
 
 
-def pickle_flow(flow: FlowDefinition, met: pickling.Met | None = None) -> bytes:
+def pickle_flow(flow: FlowDefinition, met: pickling.Met | None = None, whole: bool = True) -> bytes:
     """Pickle a flow without its surroundings.
 
     Parameters
@@ -164,6 +166,8 @@ def pickle_flow(flow: FlowDefinition, met: pickling.Met | None = None) -> bytes:
         The flow.
     met : Met, optional
         Receives what it refers to.
+    whole : bool, default True
+        As for `capture`.
 
     Raises
     ------
@@ -177,7 +181,7 @@ def pickle_flow(flow: FlowDefinition, met: pickling.Met | None = None) -> bytes:
     met = met if met is not None else pickling.Met()
     met.tracked.clear()
     data = pickling.dumps(bare, f"flow {flow.name!r}", met=met)
-    bundle = _bundle_of(flow, met) if met.tracked else None
+    bundle = _bundle_of(flow, met, whole) if met.tracked else None
     return identified(data, met.tracked, bundle.sha256 if bundle is not None else "")
 
 
@@ -186,7 +190,7 @@ def content_of(flow: FlowDefinition) -> str:
     met = pickling.Met()
     with active(flow.arrived):
         body = pickle_flow(flow, met)
-    return _content(body, _bundle_of(flow, met))
+    return _content(body, _bundle_of(flow, met, whole=True))
 
 
 def manifest_of(

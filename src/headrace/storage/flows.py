@@ -145,7 +145,7 @@ class StoredFlows(Catalog):
         NotPicklable, ParameterError, UnstableFlow
             If it cannot be stored, or does not always draw the same graph.
         """
-        location = self.stage(flow, replace=replace, example=example, source=source)
+        location = self.stage(flow, replace=replace, example=example, source=source, whole=True)
         self._preflight.prepare(type(flow).__module__)
         captured = self._staged[location][0]
         try:
@@ -163,6 +163,7 @@ class StoredFlows(Catalog):
         replace: bool = False,
         example: Mapping[str, Any] | None = None,
         source: str | None = None,
+        whole: bool = False,
     ) -> str:
         """Capture a flow that is executed at once, and maybe never uploaded.
 
@@ -170,9 +171,11 @@ class StoredFlows(Catalog):
         ----------
         flow, replace, example, source
             As for `add_flow`, which makes ready for `build` besides.
+        whole : bool, default False
+            Whether packages that are too large to travel are an error. In this process they are not missed.
         """
         kind = source or (PICKLE if self.spec.pickle else MODULE)
-        captured = sources.captured(flow, kind, example, self._read_url, pickles=self.spec.pickle)
+        captured = sources.captured(flow, kind, example, self._read_url, pickles=self.spec.pickle, whole=whole)
         if not replace:
             self._check_origin(captured, self._origin_here(captured.name))
         for location in [each for each, (flow, _) in self._staged.items() if flow.name == captured.name]:

@@ -31,7 +31,13 @@ from headrace.storage.plain import refusal
 
 
 def captured(
-    target: FlowDefinition | str, kind: str, example: Mapping[str, Any] | None, read: Reader, *, pickles: bool
+    target: FlowDefinition | str,
+    kind: str,
+    example: Mapping[str, Any] | None,
+    read: Reader,
+    *,
+    pickles: bool,
+    whole: bool = True,
 ) -> Captured:
     """Capture a flow as it is now, as a pickle, or as the name of where its code lies.
 
@@ -47,6 +53,8 @@ def captured(
         Returns the bytes at a URL.
     pickles : bool
         Whether one may be made.
+    whole : bool, default True
+        Whether a package that is too large to travel is an error; else it is left out of a pickle's code.
 
     Raises
     ------
@@ -62,7 +70,7 @@ def captured(
         raise refusal("a flow with source='pickle' would be", "add it with source='module' or source='script'")
     if isinstance(target, str):
         raise FlowError(f"{target!r} is a text, not a flow; give the flow, or say source='module' or source='script'")
-    return capture.capture(target, example)
+    return capture.capture(target, example, whole=whole)
 
 
 def _captured_by_name(
