@@ -120,6 +120,25 @@ def test_with_a_key_pickles_are_signed_for_their_place(tmp_path, monkeypatch):
         target.read(url)
 
 
+def test_of_a_value_that_is_not_trusted_the_error_says_what_helps(tmp_path, monkeypatch):
+    """`headrace sign` does not: it knows storages, and no targets."""
+    target, url = Target("any"), str(tmp_path / "x")
+    target.write(url, 1)
+    monkeypatch.setenv(VARIABLE, "a key of 16 bytes or more")
+    with pytest.raises(UntrustedObject, match=r"not signed.*remove it") as caught:
+        target.read(url)
+    assert "headrace sign" not in str(caught.value)
+    assert caught.value.reason == "unsigned"
+    (tmp_path / "x").unlink()
+    target.write(url, 2)
+    monkeypatch.setenv(VARIABLE, "another key of 16 bytes or more")
+    with pytest.raises(UntrustedObject, match=r"another key \(id .*keep it in the list.*remove the value") as caught:
+        target.read(url)
+    assert "headrace sign" not in str(caught.value)
+    monkeypatch.setenv(VARIABLE, "another key of 16 bytes or more,a key of 16 bytes or more")
+    assert target.read(url) == (2,)
+
+
 def test_with_a_key_a_forged_value_is_no_value_that_was_there_before(tmp_path, monkeypatch):
     target, url = Target("any"), str(tmp_path / "x")
     target.write(url, 1)

@@ -18,7 +18,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from headrace import pickling
-from headrace.errors import AlreadyExists, FlowError, NodeUsedAsValue, NotFound
+from headrace.errors import AlreadyExists, FlowError, NodeUsedAsValue, NotFound, UntrustedObject
 from headrace.storage.confidential import has_password, without_secrets
 from headrace.storage.envelope import open_envelope, pack
 from headrace.storage.files import Files, normal_url
@@ -148,7 +148,11 @@ class Target:
                 raise FlowError(
                     f"what lies at {url} is no JSON ({error}); remove it, or choose another target"
                 ) from None
-        return (open_envelope(data, _signed_as(files, key), KIND, self._seal()).unpickle(),)
+        try:
+            envelope = open_envelope(data, _signed_as(files, key), KIND, self._seal())
+        except UntrustedObject as error:
+            raise _untrusted(error, url) from None
+        return (envelope.unpickle(),)
 
     def write(self, url: str, value: Any) -> Any:
         """Keep a value, and return it; the one that is there if another writer was first, so that all agree.
@@ -238,6 +242,21 @@ _TAKEN = ("flows", "runs", "cache")
 def _signed_as(files: Files, key: str) -> str:
     """What the signature of a value is for."""
     return f"{files.url}/{key}"
+
+
+def _untrusted(error: UntrustedObject, url: str) -> UntrustedObject:
+    """The same error with advice that helps here: `headrace sign` knows storages, and no targets."""
+    facts: dict[str, Any] = error.facts
+    if facts["reason"] == "unsigned":
+        told, advice = "is not signed, and values here are signed", "find out who wrote it, and remove it:"
+    elif facts["reason"] == "other key":
+        told = f"is signed by another key (id {facts['key_id']}) than those that are trusted here"
+        advice = "if you trust that key, keep it in the list, behind the first one; else remove the value:"
+    else:
+        return error
+    return UntrustedObject(
+        f"the value at {url} {told}, so nothing of it was used; {advice} the task makes it anew then", **facts
+    )
 
 
 _ADVICE = "give plain lists, texts, numbers and dicts with texts for keys, or format='pickle'"

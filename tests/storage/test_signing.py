@@ -281,6 +281,25 @@ def test_signing_again_leaves_alone_what_was_changed(full):
     assert full.files.read(run_key) == forged
 
 
+@pytest.mark.parametrize("name", ["etl", "other"])
+def test_signing_again_does_not_bring_back_what_others_remove_meanwhile(full, url, name, monkeypatch):
+    both = hr.Storage(url, signing_keys=[OTHER, ONE])
+    read_many = both.files.read_many
+
+    def removed_meanwhile(keys):
+        found = read_many(keys)
+        if name in full:
+            full.remove(name)
+        return found
+
+    monkeypatch.setattr(both.files, "read_many", removed_meanwhile)
+    before = keys_of(full)
+    done = both.sign_again()
+    assert full.files.list(f"flows/{name}") == []
+    assert done.refused == {}
+    assert 0 < done.signed < len(before)
+
+
 def test_signing_needs_a_key(url):
     with pytest.raises(SigningKeyError, match=VARIABLE):
         hr.Storage(url).sign_again()

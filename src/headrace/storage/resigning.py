@@ -1,6 +1,10 @@
 """Signing anew what a storage holds: after a new key was put before the old one, or where there was none before.
 
 Contents stay as they are, so locations do, too; whoever reads meanwhile finds the old signature or the new one.
+
+What others remove meanwhile does not come back: each object is looked for right before it is written. What remains: one
+that is removed between that look and the write, milliseconds later, is there again, because stores cannot be asked to
+replace only what is there. It must be removed again; best is to sign while nobody removes.
 """
 
 from __future__ import annotations
@@ -40,7 +44,10 @@ class SignedAgain:
 
 
 def sign_again(files: Files, *, unsigned: bool) -> SignedAgain:
-    """Sign all objects with the first key of a storage; see `StoredFlows.sign_again`."""
+    """Sign all objects with the first key of a storage; see `StoredFlows.sign_again`.
+
+    An object that is removed between the last look for it and the write comes back; see above.
+    """
     if not files.seal.active:
         raise SigningKeyError(f"{files.url} has no signing key to sign with; set HEADRACE_SIGNING_KEY")
     done = SignedAgain()
@@ -58,9 +65,16 @@ def sign_again(files: Files, *, unsigned: bool) -> SignedAgain:
                 done.kept += 1
             else:
                 changed[key] = found
-        all_at_once(lambda item: files.replace(*item), list(changed.items()))
-        done.signed += len(changed)
+        done.signed += sum(all_at_once(lambda item: _write_if_there(files, *item), list(changed.items())))
     return done
+
+
+def _write_if_there(files: Files, key: str, data: bytes) -> bool:
+    """Replace an object, unless it was removed since it was read; return whether it was there."""
+    there = files.exists(key)
+    if there:
+        files.replace(key, data)
+    return there
 
 
 def _signed_again(key: str, data: bytes, seal: Seal, *, unsigned: bool) -> bytes:
