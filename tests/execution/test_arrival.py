@@ -257,6 +257,7 @@ def test_code_goes_to_a_worker_once_and_the_last_few_stay(projects, cluster, tmp
         for number in range(KEPT + 2):
             assert dask.execute(storage, f"versions@{number + 1}").result() == number
         until(lambda: len(client.run_on_scheduler(arriving.BROUGHT)) <= KEPT + 1)
+        assert dask.execute(storage, "versions@1").result() == 0  # forgotten by all but the client that brought it
 
 
 def test_nothing_is_brought_for_a_flow_without_code(cluster):

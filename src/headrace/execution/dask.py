@@ -64,6 +64,8 @@ DESERTED = 600.0
 
 #: By client: the scheduler that has our plugin.
 _PREPARED: WeakKeyDictionary[Client, Any] = WeakKeyDictionary()
+#: By client: the plugins by which its runs brought code to that scheduler's workers.
+_BROUGHT: WeakKeyDictionary[Client, set[str]] = WeakKeyDictionary()
 
 
 class DaskExecutor(Executor):
@@ -149,15 +151,28 @@ class DaskExecutor(Executor):
         if _PREPARED.get(self.client) != scheduler:
             self.client.register_plugin(RunsPlugin())
             _PREPARED[self.client] = scheduler
+            _BROUGHT.pop(self.client, None)
 
     def _bring_code(self) -> None:
         """Bring the flow's code to the workers, unless an earlier run did."""
         if self.code is None:
             return
         self._registered = True  # from here on, the scheduler has to forget something
-        known = self.client.run_on_scheduler(claim_code, topic(self._run_id), plugin_name(self.code.sha256))
-        if not known:
+        name, brought = plugin_name(self.code.sha256), _BROUGHT.setdefault(self.client, set())
+        if name in brought:  # it is hardly ever forgotten meanwhile, and plans wait for their code
+            self._later(self._claim_again)
+            return
+        if not self.client.run_on_scheduler(claim_code, topic(self._run_id), name):
             self._bring(CodePlugin(self.code))
+        brought.add(name)
+
+    async def _claim_again(self) -> None:
+        """Claim code that an earlier run of this client brought, not making the run wait for the answer."""
+        assert self.code is not None
+        with suppress(OSError):  # the client notices by itself that the scheduler is gone, and `_look` with it
+            name = plugin_name(self.code.sha256)
+            if not await self.client.run_on_scheduler(claim_code, topic(self._run_id), name):
+                await self.client.register_plugin(CodePlugin(self.code))
 
     def _bring(self, plugin: PlanPlugin | CodePlugin | CredentialsPlugin) -> None:
         """Bring the plan to the workers; again, if one died meanwhile, for nobody knows then which others have it."""
