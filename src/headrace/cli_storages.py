@@ -108,7 +108,7 @@ def version_line(store: Storage, location: str) -> str:
     """Tell which versions lie at a location, with their labels."""
     from headrace.report.stored import age
 
-    if not store.files.writable:  # where nothing is stored, there may be no listings either
+    if not store.files.lists:
         return ""
     name = location.split("/")[1]
     versions = store.versions(name)
