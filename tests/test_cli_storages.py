@@ -167,6 +167,7 @@ def test_cp_to_a_bucket_and_back(store: Storage, folder: Path, s3: Any) -> None:
         (["tag", "some_flows.py#etl", "prod"], ["names code", "#etl"]),
         (["tag", "store#etl", "12"], ["a label cannot be '12'"]),
         (["tag", "store#etl@9", "prod"], ["no version 9", "1, 2"]),
+        (["tag", "store#etl@", "prod"], ["'etl@'", "which version", "give etl for the newest"]),
         (["tag", "nowhere#etl", "prod"], ["no folder"]),
         (["untag", "store#etl", "prod"], ["no label 'prod'"]),
         (["rm", "store"], ["which flow"]),

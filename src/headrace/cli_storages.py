@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from headrace import cli_support as support
-from headrace.errors import EnvelopeError, HeadraceError, NotFound
+from headrace.errors import EnvelopeError, HeadraceError, NoSuchFlow, NotFound
 
 if TYPE_CHECKING:
     from headrace.loading import Target
@@ -130,7 +130,9 @@ def tag(store: Storage, text: str, label: str, expect: str | None) -> None:
     """Let a label point at what a text names."""
     from headrace.storage.labels import ANYTHING
 
-    name, _, which = text.partition("@")
+    name, mark, which = text.partition("@")
+    if mark and not which:
+        raise NoSuchFlow(f"{text!r} does not say which version is meant; give {name} for the newest, or {name}@3")
     before = store.labels(name).get(label)
     version = store.tag(name, label, which or None, expect=ANYTHING if expect is None else _expected(expect))
     was = f", before at version {before}" if before not in (None, version.number) else ""
