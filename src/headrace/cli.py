@@ -80,6 +80,7 @@ StorageOptions = Annotated[
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = functools.partial(_warn, warnings.showwarning)
+    warnings.simplefilter("default", LeftOut)  # also where warnings are turned off
     app(prog_name="headrace")
 
 

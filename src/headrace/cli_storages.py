@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -32,16 +30,6 @@ def target_in(text: str) -> Target:
     return found
 
 
-@contextmanager
-def _remarks() -> Iterator[None]:
-    """Show warnings of the library as remarks: what is damaged is left out of a list, and told."""
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", RuntimeWarning)
-        yield
-    for warning in told:
-        support.remark(str(warning.message))
-
-
 # -- looking -----------------------------------------------------------------------------------------------------
 
 
@@ -50,8 +38,7 @@ def list_flows(store: Storage, url: str) -> None:
     from headrace.report.stored import print_flows
     from headrace.storage.versions import all_at_once
 
-    with _remarks():
-        flows = store.newest()
+    flows = store.newest()
     if not flows:
         support.remark(f"no flows in {store.url} yet; headrace add FILE.py:FLOW {support.quoted(url)} stores one")
         return
@@ -75,8 +62,7 @@ def list_versions(store: Storage, text: str) -> None:
     """Print the versions of a flow, newest first."""
     from headrace.report.stored import print_versions
 
-    with _remarks():
-        versions = store[text].versions
+    versions = store[text].versions
     rows = [
         (version.number, version.labels, version.time, version.sha256[:8], version.origin)
         for version in reversed(versions)
