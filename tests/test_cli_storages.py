@@ -144,6 +144,15 @@ def test_cp_copies_what_is_new(store: Storage, folder: Path) -> None:
     refused(call("cp", "store#broken", "nope://x"), "'nope'")
 
 
+def test_a_folder_may_have_a_hash_in_its_name(store: Storage, folder: Path) -> None:
+    (folder / "store").rename(folder / "team #1")
+    assert [row[0] for row in rows(call("ls", "team #1#etl").out)] == ["2", "1"]
+    assert call("tag", "team #1#etl@1", "prod").code == 0
+    assert call("cp", "team #1#etl@prod", "other").code == 0
+    assert len(Storage("other").versions("etl")) == 1
+    assert complete_target("team #1#etl@p") == ["team #1#etl@prod"]
+
+
 def test_cp_to_a_bucket_and_back(store: Storage, folder: Path, s3: Any) -> None:
     bucket = f"{s3.new_bucket()}/flows"
     given = [f"--to-option={key}={value}" for key, value in s3.storage_options.items()]

@@ -197,8 +197,10 @@ def complete_target(incomplete: str) -> list[str]:
     incomplete : str
         As typed so far. Without ``#``, the shell completes files.
     """
-    place, mark, text = incomplete.partition("#")
-    if not mark or place.endswith(".py"):
+    from headrace.loading import split
+
+    place, text = split(incomplete)
+    if place == incomplete or place.endswith(".py"):
         return []
     try:
         store = support.storage_of(place, None, must_exist=True)
