@@ -29,7 +29,7 @@ ALLOWED = {
     "execution": {
         "errors", "_version", "redaction", "entrusted", "core", "code", "pickling", "parameters", "report", "targets",
     },
-    "stored": {"core", "report", "storage", "execution"},
+    "stored": {"errors", "core", "report", "storage", "execution"},
     "store": {"errors", "core", "code", "storage", "execution", "stored"},
     "environments": {"errors", "_version", "core", "storage", "execution", "store"},
     "flows": {"errors", "core", "parameters", "report", "storage", "store", "execution", "environments"},

@@ -80,6 +80,7 @@ StorageOptions = Annotated[
 def main() -> None:
     """Run the command line."""
     warnings.showwarning = functools.partial(_warn, warnings.showwarning)
+    warnings.simplefilter("default", LeftOut)  # also where warnings are turned off
     app(prog_name="headrace")
 
 
@@ -298,7 +299,9 @@ def ls(
     storage_option: StorageOptions = None,
 ) -> None:
     """List the flows in a storage (URL), the versions of one of them (URL#FLOW), or runs."""
-    place, _, flow = url.partition("#")
+    from headrace.loading import split
+
+    place, flow = split(url)
     store = support.storage_of(place, storage_option, must_exist=True)
     if runs:
         storages.list_runs(store, limit, flow or None)
@@ -426,6 +429,8 @@ def cp(
 
     What was copied before is not copied again.
     """
-    place, _, flow = source.partition("#")
+    from headrace.loading import split
+
+    place, flow = split(source)
     store = support.storage_of(place, storage_option, must_exist=True)
     storages.copy(store, support.storage_of(url, to_option), flow or None, runs=runs)

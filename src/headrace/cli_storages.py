@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from headrace import cli_support as support
-from headrace.errors import EnvelopeError, HeadraceError, NotFound
+from headrace.errors import EnvelopeError, HeadraceError, NoSuchFlow, NotFound
 
 if TYPE_CHECKING:
     from headrace.loading import Target
@@ -32,16 +30,6 @@ def target_in(text: str) -> Target:
     return found
 
 
-@contextmanager
-def _remarks() -> Iterator[None]:
-    """Show warnings of the library as remarks: what is damaged is left out of a list, and told."""
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always", RuntimeWarning)
-        yield
-    for warning in told:
-        support.remark(str(warning.message))
-
-
 # -- looking -----------------------------------------------------------------------------------------------------
 
 
@@ -50,8 +38,7 @@ def list_flows(store: Storage, url: str) -> None:
     from headrace.report.stored import print_flows
     from headrace.storage.versions import all_at_once
 
-    with _remarks():
-        flows = store.newest()
+    flows = store.newest()
     if not flows:
         support.remark(f"no flows in {store.url} yet; headrace add FILE.py:FLOW {support.quoted(url)} stores one")
         return
@@ -75,8 +62,7 @@ def list_versions(store: Storage, text: str) -> None:
     """Print the versions of a flow, newest first."""
     from headrace.report.stored import print_versions
 
-    with _remarks():
-        versions = store[text].versions
+    versions = store[text].versions
     rows = [
         (version.number, version.labels, version.time, version.sha256[:8], version.origin)
         for version in reversed(versions)
@@ -108,7 +94,7 @@ def version_line(store: Storage, location: str) -> str:
     """Tell which versions lie at a location, with their labels."""
     from headrace.report.stored import age
 
-    if not store.files.writable:  # where nothing is stored, there may be no listings either
+    if not store.files.lists:
         return ""
     name = location.split("/")[1]
     versions = store.versions(name)
@@ -130,7 +116,9 @@ def tag(store: Storage, text: str, label: str, expect: str | None) -> None:
     """Let a label point at what a text names."""
     from headrace.storage.labels import ANYTHING
 
-    name, _, which = text.partition("@")
+    name, mark, which = text.partition("@")
+    if mark and not which:
+        raise NoSuchFlow(f"{text!r} does not say which version is meant; give {name} for the newest, or {name}@3")
     before = store.labels(name).get(label)
     version = store.tag(name, label, which or None, expect=ANYTHING if expect is None else _expected(expect))
     was = f", before at version {before}" if before not in (None, version.number) else ""
@@ -209,8 +197,10 @@ def complete_target(incomplete: str) -> list[str]:
     incomplete : str
         As typed so far. Without ``#``, the shell completes files.
     """
-    place, mark, text = incomplete.partition("#")
-    if not mark or place.endswith(".py"):
+    from headrace.loading import split
+
+    place, text = split(incomplete)
+    if place == incomplete or place.endswith(".py"):
         return []
     try:
         store = support.storage_of(place, None, must_exist=True)

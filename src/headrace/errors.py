@@ -47,7 +47,7 @@ survives a pickle, and the standard class is a base where one fits::
     ├── NotInTask(RuntimeError)               hr.context() where no task is being executed
     └── IllegalMove(AssertionError)           a bug of headrace itself; please report it
 
-Two warnings: ``LeftOut(RuntimeWarning)``, of what a listing left out because it is not good, and
+Two warnings: ``LeftOut(RuntimeWarning)``, of what a listing left out because it is not good or cannot be known, and
 ``PreflightWarning(UserWarning)``, of a build that found what may go wrong elsewhere.
 """
 
@@ -254,7 +254,7 @@ class IllegalMove(HeadraceError, AssertionError):
 
 
 class LeftOut(RuntimeWarning):
-    """A listing left something out that lies in the storage and is not good, so that it hides no others."""
+    """A listing left something out: what is not good, so that it hides no others, or what cannot be known there."""
 
 
 class PreflightWarning(UserWarning):

@@ -56,13 +56,25 @@ def parse_target(text: str) -> Target:
     Target
         Nothing was looked up yet, but for whether a plain word is a folder or a module.
     """
-    place, mark, flow = text.rpartition("#")
-    if mark:
+    place, flow = split(text)
+    if place != text:
         return Target(place, flow, _is_code(place))
     place, mark, flow = text.rpartition(":")
     if mark and not flow.startswith("//") and "://" not in place:
         return Target(place, flow, True)
     return Target(text, "", _is_code(text))
+
+
+def split(text: str) -> tuple[str, str]:
+    """Take ``PLACE#FLOW`` apart at its last ``#``, because folders may have one in their names, and flows may not.
+
+    Parameters
+    ----------
+    text : str
+        As on the command line. Without ``#``, all of it is the place.
+    """
+    place, mark, flow = text.rpartition("#")
+    return (place, flow) if mark else (text, "")
 
 
 def _is_code(place: str) -> bool:

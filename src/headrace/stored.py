@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from headrace.core.flow import FlowDefinition
+from headrace.errors import LeftOut
 from headrace.report.html import stored_flow_html
 from headrace.storage.flows import StoredFlows
 from headrace.storage.resolving import Found
@@ -61,13 +63,28 @@ class StoredFlow:
 
     @property
     def versions(self) -> list[Version]:
-        """All versions of the flow, newest last, with their labels, as the storage says now."""
-        return self._storage.versions(self.name)
+        """All versions of the flow, newest last, with their labels, as the storage says now.
+
+        None, with a warning, where that cannot be known: HTTP has no listings.
+        """
+        return self._storage.versions(self.name) if self._lists("versions") else []
 
     @property
     def labels(self) -> dict[str, int]:
-        """The labels of the flow, and the number of the version that each points at now."""
-        return self._storage.labels(self.name)
+        """The labels of the flow, and the number of the version that each points at now; see `versions`."""
+        return self._storage.labels(self.name) if self._lists("labels") else {}
+
+    def _lists(self, what: str) -> bool:
+        """Whether the storage can tell what there is of a flow; warn if not."""
+        lists = self._storage.files.lists
+        if not lists:
+            warnings.warn(
+                f"the {what} of flow {self.name!r} are not known: {self._storage.url} has no listings; this one is at "
+                f"{self.location}",
+                LeftOut,
+                stacklevel=3,
+            )
+        return lists
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -95,6 +112,6 @@ class StoredFlow:
     def _repr_html_(self) -> str:
         rows = [
             (version.number, version.labels, version.time, version.sha256[:8], version.location == self.location)
-            for version in reversed(self.versions)
+            for version in (reversed(self.versions) if self._storage.files.lists else ())
         ]
         return stored_flow_html(self.manifest, f"{self._storage.url}/{self.location}", rows)

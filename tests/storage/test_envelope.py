@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import headrace as hr
 from headrace.errors import (
     DamagedObject,
     EnvelopeError,
@@ -18,7 +19,7 @@ from headrace.errors import (
     NewerFormat,
     TruncatedObject,
 )
-from headrace.storage.capture import location_of, open_flow
+from headrace.storage.capture import capture, load_flow, location_of, open_flow
 from headrace.storage.envelope import FORMAT, check_versions, digest_of, open_envelope, pack
 from headrace.storage.records import from_bytes, to_bytes
 from headrace.storage.signing import UNSEALED
@@ -205,8 +206,74 @@ def test_reserved_names_are_refused():
         pack("thing", {"versions": {}}, b"")
 
 
-@pytest.mark.parametrize("fact", [{"code": "x"}, {"source": "x"}, {"parameters": 5}, {"environment": 5}, {"graph": {}}])
-def test_a_flow_that_tells_something_of_another_kind_is_damage(fact):
-    data = pack("flow", {"name": "etl", **fact}, {"flow": b""})
+def crafted(payload=None, **facts):
+    """An intact object whose header says what somebody made up, and where it lies."""
+
+    @hr.flow
+    def etl(n: int = 3):
+        return hr.task(abs, name="abs")(n)
+
+    header = open_envelope(capture(etl).data, "x", "flow").header
+    header = {name: told for name, told in {**header, **facts}.items() if told != "missing"}
+    for name in ("kind", "format", "payload", "versions"):
+        header.pop(name)
+    data = pack("flow", header, {"flow": b"x"} if payload is None else payload)
+    return data, location_of("etl", digest_of(data))
+
+
+NODE = {"name": "a", "task": "a", "mapped": False, "upstream": []}
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        *({name: "missing"} for name in ("origin", "content", "parameters", "tasks", "example", "graph", "digest")),
+        *({name: 5} for name in ("origin", "doc", "content", "parameters", "tasks", "example", "graph", "digest")),
+        *({name: 5} for name in ("environment", "imports", "code", "source")),
+        {"origin": None},
+        {"parameters": None},
+        {"parameters": [5]},
+        {"parameters": [{"name": "n"}]},
+        {"parameters": [{"name": "n", "annotation": 5, "required": True, "default": None}]},
+        {"tasks": [{"name": "a"}]},
+        {"graph": [{"name": "a"}]},
+        {"graph": [NODE, NODE]},
+        {"graph": [{**NODE, "upstream": ["b"]}]},
+        {"graph": [{**NODE, "upstream": [[]]}]},
+        {"code": {}},
+        {"code": {"sha256": "0", "modules": [5]}},
+        {"imports": {"dask": 5}},
+        {"source": {}},
+        {"source": {"kind": 5}},
+        {"source": {"kind": "pickle"}},
+        {"source": {"kind": "module", "module": "a", "name": "b"}},
+        {"source": {"kind": "script", "url": "a"}},
+        {"source": {"kind": "later", "code": 5}},
+    ],
+    ids=str,
+)
+def test_a_flow_that_tells_something_not_as_headrace_does_is_damage(fact):
     with pytest.raises(DamagedObject, match=f"tells {next(iter(fact))} not as headrace does"):
-        open_flow(data, location_of("etl", digest_of(data)))
+        open_flow(*crafted(**fact))
+
+
+def test_a_flow_without_a_digest_of_its_graph_is_damage():
+    with pytest.raises(DamagedObject, match="tells example, graph, digest not as"):
+        open_flow(*crafted(digest=None))
+
+
+def test_what_later_versions_tell_is_let_through():
+    facts = {"later": [1], "source": {"kind": "later", "place": 5}, "tasks": [{"name": "a", "origin": "b", "c": 1}]}
+    assert open_flow(*crafted(**facts)).header["later"] == [1]
+
+
+@pytest.mark.parametrize("payload", [{"flow": b""}, {"other": b"x"}, {"flow": b"x", "example": b""}])
+def test_a_flow_without_its_pickles_is_damage(payload):
+    with pytest.raises(DamagedObject, match=r"its payload lacks it|an example that is empty"):
+        open_flow(*crafted(payload))
+
+
+@pytest.mark.parametrize("pickled", [b"x", b"\x80\x05K", pickle.dumps(5)])
+def test_what_is_no_pickle_of_a_flow_is_damage(pickled):
+    with pytest.raises(DamagedObject, match=r"no whole pickle|pickle of a int, not of a flow"):
+        load_flow(open_flow(*crafted({"flow": pickled})))

@@ -32,6 +32,7 @@ class TestTable:
         module, _, name = row.medium.partition(":")
         medium = getattr(importlib.import_module(f"headrace.storage.media.{module}"), name)
         assert medium.writable == bool(row.create) == bool(row.replace)
+        assert medium.lists == row.lists
 
     def test_the_documentation_says_the_same(self):
         text = (DOCS / "storage.md").read_text()

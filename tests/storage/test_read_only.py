@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import time
+import warnings
 import zipfile
 
 import pytest
 
 import headrace as hr
-from headrace.errors import NotFound, StorageError, Unreachable
+from headrace.errors import ForeignObject, LeftOut, NotFound, StorageError, Unreachable
 from headrace.storage.files import Files
 
 
@@ -19,6 +20,30 @@ def web(server_of):
     server = server_of("http")
     url = server.new_url()
     return url, server.look(url)
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Puts a flow somewhere, as it lies in a folder, and returns its location."""
+
+    @hr.task
+    def double(x):
+        return 2 * x
+
+    @hr.flow
+    def twice(n: int = 3):
+        return double(n)
+
+    def put(below):
+        folder = hr.Storage(tmp_path / "folder")
+        location = folder.add_flow(twice)
+        folder.build(check=False)
+        for key in folder.files.list("flows/twice"):
+            if "/versions/" not in key:
+                below.write(key, folder.files.read(key))
+        return location
+
+    return put
 
 
 class TestHttp:
@@ -57,20 +82,9 @@ class TestHttp:
             getattr(files, verb)(*args)
         assert web[1].keys() == set()
 
-    def test_a_flow_at_its_full_location_runs(self, web, tmp_path):
-        @hr.task
-        def double(x):
-            return 2 * x
-
-        @hr.flow
-        def twice(n: int = 3):
-            return double(n)
-
-        folder = hr.Storage(tmp_path)
-        location = folder.add_flow(twice)
-        folder.build()
+    def test_a_flow_at_its_full_location_runs(self, web, stored):
         url, below = web
-        below.write(location, (tmp_path / location).read_bytes())
+        location = stored(below)
         before = below.keys()
 
         storage = hr.Storage(url)
@@ -84,6 +98,41 @@ class TestHttp:
             storage.resolve("twice")
         with pytest.raises(StorageError, match="cannot be written there"):
             storage.get_env_runner(location)
+
+    def test_a_flow_at_its_full_location_is_looked_at_and_copied(self, web, stored, tmp_path):
+        url, below = web
+        storage, location = hr.Storage(url), stored(below)
+        flow = storage[location]
+        with pytest.warns(LeftOut, match=rf"versions of flow 'twice' are not known: {url} has no listings"):
+            assert flow.versions == []
+        with pytest.warns(LeftOut, match="labels of flow 'twice' are not known"):
+            assert flow.labels == {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # a display has no place for warnings
+            html = flow._repr_html_()
+        assert location in html
+        assert "double" in html
+        assert "Version</th>" not in html
+
+        other = hr.Storage(tmp_path / "copy")
+        copied = storage.copy_to(other, location)
+        assert (copied.versions, copied.labels_kept) == ({"twice": [1]}, {})
+        (version,) = other.versions("twice")
+        assert (version.number, version.location, version.labels) == (1, location, ())
+        assert version.origin == storage.manifest(location)["origin"]
+        assert other.get_runner("twice").run(parameters={"n": 21}).result() == 42
+        assert storage.copy_to(other, [location]).versions == {}
+        with pytest.raises(StorageError, match="to run or copy a flow, give its full location"):
+            storage.copy_to(other)
+
+    def test_of_a_flow_that_is_not_intact_nothing_is_copied(self, web, stored, tmp_path):
+        url, below = web
+        location = stored(below)
+        below.write(location, b"junk")
+        other = hr.Storage(tmp_path / "copy")
+        with pytest.raises(ForeignObject):
+            hr.Storage(url).copy_to(other, location)
+        assert other.files.list() == []
 
 
 class TestOthers:

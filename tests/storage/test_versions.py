@@ -18,6 +18,7 @@ from headrace.errors import (
     DamagedObject,
     EnvelopeError,
     FlowError,
+    LeftOut,
     NoSuchFlow,
     NotFound,
     PickleRefused,
@@ -181,7 +182,7 @@ class TestNumbers:
         [good] = build(stored, 1, name="good")
         build(stored, 1, name="bad")
         stored.files.replace("flows/bad/versions/00000001", b"{")
-        with pytest.warns(RuntimeWarning, match="flow 'bad' is left out: flows/bad/versions/00000001"):
+        with pytest.warns(LeftOut, match="flow 'bad' is left out: flows/bad/versions/00000001"):
             assert stored.flows == {"good": good}
         with pytest.raises(DamagedObject, match="flows/bad/versions/00000001"):
             stored.resolve("bad")
@@ -190,14 +191,14 @@ class TestNumbers:
             stored.resolve("bad")
         stored.files.create("flows/bad/versions/junk", b"rubbish")  # is no version
         stored.files.create("flows/etl@3/stray", b"rubbish")
-        with pytest.warns(RuntimeWarning, match="flow 'bad'"):
+        with pytest.warns(LeftOut, match="flow 'bad'"):
             assert list(stored) == ["good"]
 
     def test_a_record_that_is_not_good_hides_no_other_version(self):
         stored = memory()
         build(stored, 1, 2, 3)
         stored.files.replace("flows/etl/versions/00000002", b"{")
-        with pytest.warns(RuntimeWarning, match="version 2 of flow 'etl' is left out"):
+        with pytest.warns(LeftOut, match="version 2 of flow 'etl' is left out"):
             assert [version.number for version in stored.versions("etl")] == [1, 3]
         for change in (lambda: stored.remove("etl@1"), lambda: stored.copy_to(memory())):
             with pytest.raises(DamagedObject, match="flows/etl/versions/00000002"):  # it may name what would be lost
@@ -663,7 +664,7 @@ class TestRemove:
                 change()
         with pytest.raises(NoSuchFlow):
             stored.remove("elt", force=True)
-        with pytest.warns(RuntimeWarning, match="another key"):
+        with pytest.warns(LeftOut, match="another key"):
             assert stored.remove("etl", force=True) == []
         assert stored.files.list() == []
         assert build(stored, 1) == [stored.resolve("etl")]

@@ -126,6 +126,8 @@ def _code_of(source: Mapping[str, Any]) -> str:
     if source["kind"] == "module":
         versions = ", ".join(f"{name} {version}" for name, version in source["distributions"].items())
         return f"the module {source['module']}{f' of {versions}' if versions else ''}, which is installed where it runs"
+    if source["kind"] != "script":
+        return f"a place of a kind that this headrace does not know ({source['kind']!r:.60}); upgrade it"
     if "commit" in source:
         return f"git+{source['repository']}@{source['commit']}#{source['path']}"
     return f"{source['url']}  (sha256 {source['sha256'][:12]}…)"

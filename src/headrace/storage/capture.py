@@ -26,14 +26,10 @@ from headrace.core.task import Task
 from headrace.errors import DamagedObject
 from headrace.storage.envelope import Envelope, check_versions, digest_of, open_envelope, pack
 from headrace.storage.imports import foreign, lacking, packages_of
+from headrace.storage.manifest import wrong_in
 from headrace.storage.signing import UNSEALED, Seal
 
 KIND = "flow"
-#: of what the header tells, where it tells it.
-_KINDS = {
-    "name": str, "origin": str, "doc": str, "content": str, "parameters": list, "tasks": list, "example": dict,
-    "graph": list, "digest": str, "environment": dict, "imports": dict, "code": dict, "source": dict,
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,11 +258,14 @@ def open_flow(data: bytes, where: str, seal: Seal = UNSEALED) -> Envelope:
             f"{where} holds an intact flow, but another one than its name says: somebody moved or "
             "replaced the file; store the flow again"
         )
-    wrong = [name for name, kind in _KINDS.items() if not isinstance(envelope.header.get(name), (kind, type(None)))]
+    wrong = wrong_in(envelope.header)
     if wrong:
         raise DamagedObject(f"{where} tells {', '.join(wrong)} not as headrace does; store the flow again")
-    if envelope.header.get("source") is None and envelope.part("flow") is None:
+    if envelope.header.get("source") is None and not envelope.part("flow"):
         raise DamagedObject(f"{where} holds a flow that is no flow: its payload lacks it; store the flow again")
+    example = envelope.part("example")
+    if example is not None and not example:
+        raise DamagedObject(f"{where} holds an example that is empty; store the flow again")
     return envelope
 
 
@@ -287,7 +286,11 @@ def load_flow(envelope: Envelope, bundle: Bundle | None = None) -> FlowDefinitio
     """
     check_versions(envelope.header, envelope.where)
     with active(bundle):
-        flow = cast(FlowDefinition, envelope.unpickle(envelope.part("flow")))
+        flow = envelope.unpickle(envelope.part("flow"))
+    if not isinstance(flow, FlowDefinition):
+        raise DamagedObject(
+            f"{envelope.where} holds the pickle of a {type(flow).__name__}, not of a flow; store the flow again"
+        )
     flow.bundle = flow.arrived = bundle
     return flow
 

@@ -291,7 +291,7 @@ class Catalog:
             keys, for instance.
         names : str or iterable of str, optional
             Which flows. With ``name@3``, that version only: it becomes the newest there, as if it were built there.
-            Default: all, whole.
+            Of a storage at HTTP, which has no listings, give full locations. Default: all, whole.
         runs : bool, default False
             Whether to copy also the runs of these flows that have ended.
         storage_options : mapping, optional
@@ -320,6 +320,8 @@ class Catalog:
         for flow in found:
             if flow.whole:
                 copying.copy_flow(self.files, target.files, flow.name, copied)
+            elif flow.number is None and not self.files.lists:
+                copying.copy_location(self.files, target.files, flow.name, flow.location, copied)
             else:
                 version = self._version(flow.name, flow.number or flow.location.rpartition("/")[2][:64])
                 copying.copy_version(self.files, target.files, flow.name, version, copied)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import islice
 
 from headrace.errors import Conflict, DamagedObject, NotFound
@@ -87,6 +88,14 @@ def copy_flow(source: Files, target: Files, name: str, copied: Copied) -> None:
     kept = Labels(target).copy(name, Labels(source))
     if kept:
         copied.labels_kept[name] = kept
+
+
+def copy_location(source: Files, target: Files, name: str, location: str, copied: Copied) -> None:
+    """Copy a flow of which only its location is known, because its storage has no listings."""
+    header = open_flow(source.read(location), location, source.seal).header
+    # Its number, time and labels are not known; the other storage gives it a number and a time of its own.
+    version = Version(0, location, datetime.now(UTC), str(header.get("origin")))
+    copy_version(source, target, name, version, copied)
 
 
 def copy_version(source: Files, target: Files, name: str, version: Version, copied: Copied) -> None:

@@ -122,6 +122,11 @@ class Renewing:
         """Whether it takes more than reading."""
         return self._medium(other_than=None).writable
 
+    @property
+    def lists(self) -> bool:
+        """Whether it tells what lies below a key."""
+        return self._medium(other_than=None).lists
+
     def read(self, key: str) -> bytes:
         """Return the bytes of an object."""
         return self._ask(lambda medium: medium.read(key))

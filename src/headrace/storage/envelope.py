@@ -22,6 +22,7 @@ import platform
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pickle import UnpicklingError
 from typing import Any
 
 from headrace import pickling
@@ -100,9 +101,14 @@ class Envelope:
             a later major version of cloudpickle did.
         MissingModule
             If code that it refers to is not here.
+        DamagedObject
+            If it is no whole pickle.
         """
         check_versions(self.header, self.where)
-        return pickling.loads(self.payload if payload is None else payload, self.where)
+        try:
+            return pickling.loads(self.payload if payload is None else payload, self.where)
+        except (EOFError, UnpicklingError) as error:
+            raise _damaged(self.where, f"what it holds is no whole pickle ({error})") from error
 
 
 def pack(

@@ -134,6 +134,11 @@ class Files:
         """Whether objects can be created there: not by HTTP, say."""
         return self._medium.writable
 
+    @property
+    def lists(self) -> bool:
+        """Whether it can be told what lies there: not by HTTP."""
+        return self._medium.lists
+
     def read(self, key: str) -> bytes:
         """Return an object's bytes.
 

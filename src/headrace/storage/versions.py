@@ -276,9 +276,7 @@ class Versions:
                 except EnvelopeError as error:
                     if strict:
                         raise
-                    warnings.warn(
-                        f"version {number} of flow {name!r} is left out: {error}", RuntimeWarning, stacklevel=4
-                    )
+                    warnings.warn(f"version {number} of flow {name!r} is left out: {error}", LeftOut, stacklevel=4)
         return found
 
 

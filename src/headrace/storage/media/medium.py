@@ -53,6 +53,11 @@ class Medium(Protocol):
         """Whether it takes more than reading."""
         ...
 
+    @property
+    def lists(self) -> bool:
+        """Whether it tells what lies below a key."""
+        ...
+
     def read(self, key: str) -> bytes:
         """Return the bytes of an object."""
         ...
@@ -97,6 +102,7 @@ class OneByOne:
     """A medium that answers so quickly that nothing is won by asking it twice at a time."""
 
     writable = True
+    lists = True
 
     def each(self, verb: str, calls: Sequence[tuple[Any, ...]]) -> Outcomes:
         """Ask one verb many times."""

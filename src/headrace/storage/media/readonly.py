@@ -41,8 +41,9 @@ class Http(ReadOnly):
     """A web server. What lies at a known location can be read."""
 
     # Servers differ in what a PUT means, and a page of links is no list of what is there.
+    lists = False
     why = (
-        "HTTP is read only, and has no listings; to run a flow, give its full location, "
+        "HTTP is read only, and has no listings; to run or copy a flow, give its full location, "
         f"flows/<name>/<sha256>.flow; {_REMEDY}"
     )
 

@@ -55,6 +55,7 @@ class Remote:
     """
 
     writable = True
+    lists = True
     #: requests that are under way at a time.
     concurrency = 64
     #: whether what is below asks again by itself if a connection breaks
