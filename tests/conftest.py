@@ -7,7 +7,6 @@ from contextlib import ExitStack
 
 import pytest
 
-from headrace import redaction
 from tests.servers import SERVERS, Server
 
 
@@ -28,10 +27,3 @@ def server_of() -> Iterator[Callable[[str], Server]]:
 @pytest.fixture(scope="session")
 def s3(server_of: Callable[[str], Server]) -> Server:
     return server_of("s3")
-
-
-@pytest.fixture(autouse=True)
-def no_known_secrets() -> Iterator[None]:
-    """What one test makes known as a secret is none for the next, whose flows may hold the same words."""
-    yield
-    redaction._KNOWN.forms = ()

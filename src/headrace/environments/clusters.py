@@ -10,8 +10,9 @@ import importlib
 import multiprocessing
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 from urllib.parse import urlsplit
@@ -22,6 +23,7 @@ Maker = Callable[[dict[str, Any]], Any]
 
 #: Seconds within which a connection to a scheduler must be taken.
 CONNECT = 10.0
+_IMPORTING = threading.Lock()
 
 
 def local_cluster(options: dict[str, Any]) -> Any:
@@ -37,6 +39,8 @@ def local_cluster(options: dict[str, Any]) -> Any:
     if options.get("processes", True):
         # Python tasks hold the GIL: a process for each core keeps all of them busy.
         defaults |= {"host": "127.0.0.1", "threads_per_worker": 1}
+    with _IMPORTING, suppress(ImportError):  # two schedulers that import it at the same moment can find half of it
+        importlib.import_module("distributed.dashboard.scheduler")
     with _interrupts_stay_here():
         try:
             return LocalCluster(**{**defaults, **options})

@@ -38,11 +38,11 @@ class Scattered:
         self.client = client
         self.run_id = run_id
         alone = client.scheduler_info(n_workers=0)["address"].startswith("inproc://")  # nothing is pickled there
-        if code is None:
-            self._constants = [Constant(copy(value) if alone else value) for value in values]
-        else:
-            with active(code):
-                self._constants = [Constant(packed=Constant(value).pack(), lasting=True) for value in values]
+        with active(code):
+            constants = [Constant(copy(value) if alone else value) for value in values]
+            if code is not None:
+                constants = [Constant(packed=each.pack(), lasting=True) for each in constants]
+        self._constants = constants
         self._futures: dict[int, Future[Any]] = {}
         self._times = 0
         self._wanted: Future[Any] | None = None
