@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from headrace import redaction
 from tests.servers import CLOUDS, Server
 
 MEDIA = ("file", "memory", "s3", "gs", *(("abfs", "sftp") if CLOUDS else ()))
@@ -31,11 +30,3 @@ def medium(request: pytest.FixtureRequest, tmp_path: Path, server_of: Callable[[
         return Medium("memory", f"memory://store-{uuid.uuid4().hex}")
     server = server_of(request.param)
     return Medium(request.param, server.new_url(), dict(server.storage_options))
-
-
-@pytest.fixture(autouse=True)
-def no_known_secrets() -> Iterator[None]:
-    """What one test makes known as a secret is none for the next, whose flows may hold the same words."""
-    before = redaction._KNOWN.forms
-    yield
-    redaction._KNOWN.forms = before
