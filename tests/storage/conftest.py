@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pickle
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from headrace import pickling
 from tests.servers import CLOUDS, Server
 
 MEDIA = ("file", "memory", "s3", "gs", *(("abfs", "sftp") if CLOUDS else ()))
@@ -30,3 +32,18 @@ def medium(request: pytest.FixtureRequest, tmp_path: Path, server_of: Callable[[
         return Medium("memory", f"memory://store-{uuid.uuid4().hex}")
     server = server_of(request.param)
     return Medium(request.param, server.new_url(), dict(server.storage_options))
+
+
+@pytest.fixture
+def no_unpickling(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Whoever unpickles now fails the test, whatever is made of the error."""
+    seen = []
+
+    def loads(*args: Any, **kwargs: Any) -> Any:
+        seen.append(args)
+        raise AssertionError("something was unpickled")
+
+    monkeypatch.setattr(pickle, "loads", loads)
+    monkeypatch.setattr(pickling, "loads", loads)
+    yield
+    assert seen == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import pickle
 import random
 import re
 import time
@@ -15,7 +14,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import headrace as hr
-from headrace import pickling
 from headrace.errors import EnvelopeError, UntrustedObject
 from headrace.storage.capture import capture, load_flow, location_of, open_flow
 from headrace.storage.envelope import open_envelope, signed
@@ -132,20 +130,6 @@ def mutants(data: bytes, rounds: int) -> Iterator[tuple[str, bytes]]:
         if changed != data:
             rounds -= 1
             yield change.__name__, changed
-
-
-@pytest.fixture
-def no_unpickling(monkeypatch):
-    seen = []
-
-    def loads(*args, **kwargs):
-        seen.append(args)
-        raise AssertionError("something was unpickled")
-
-    monkeypatch.setattr(pickle, "loads", loads)
-    monkeypatch.setattr(pickling, "loads", loads)
-    yield
-    assert seen == []
 
 
 def where_it_fits(data: bytes) -> str:

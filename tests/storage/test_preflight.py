@@ -60,6 +60,18 @@ def alive(pid):
         return False
 
 
+#: Draws here, and hangs in another process.
+HANGING = """
+import os, time
+parent = os.getpid()
+@task
+def show(): return 1
+def function():
+    if os.getpid() != parent: time.sleep(600)
+    return show()
+"""
+
+
 def open_pipes() -> set[str]:
     """Of this process; other tests' servers and connections come and go."""
     found = set()
@@ -186,17 +198,8 @@ print(stored._preflight._waiting._process.pid, flush=True)
         assert list(stored.build().flows) == ["made"]
 
     def test_a_hanging_import_is_told_in_time(self):
-        source = """
-        import os, time
-        parent = os.getpid()
-        @task
-        def show(): return 1
-        def function():
-            if os.getpid() != parent: time.sleep(600)
-            return show()
-        """
         stored = StoredFlows("memory://hanging")
-        stored.add_flow(flow_of(source, "slow"))
+        stored.add_flow(flow_of(HANGING, "slow"))
         pid = stored._preflight._waiting._process.pid
         began = time.monotonic()
         with pytest.raises(FlowError, match=r"'slow' did not load in a fresh interpreter within 2 s; .*deadline"):
@@ -206,17 +209,8 @@ print(stored._preflight._waiting._process.pid, flush=True)
         assert stored.files.list() == []
 
     def test_ctrl_c_ends_it(self):
-        source = """
-        import os, time
-        parent = os.getpid()
-        @task
-        def show(): return 1
-        def function():
-            if os.getpid() != parent: time.sleep(600)
-            return show()
-        """
         stored = StoredFlows("memory://interrupted")
-        stored.add_flow(flow_of(source, "slow"))
+        stored.add_flow(flow_of(HANGING, "slow"))
         pid = stored._preflight._waiting._process.pid
         timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
         timer.start()
