@@ -6,8 +6,7 @@ options: ``"package.module:function"``, or the name of an entry point of the gro
 
 from __future__ import annotations
 
-import functools
-import importlib
+import pkgutil
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -90,8 +89,7 @@ def _find(name: str) -> Callable[[], object]:
             "install the package that has it, or give 'package.module:function'"
         )
     try:
-        found: Any = importlib.import_module(match["module"])
-        found = functools.reduce(getattr, match["function"].split("."), found)
+        found = pkgutil.resolve_name(f"{match['module']}:{match['function']}")
     except (ImportError, AttributeError) as error:
         raise StorageError(
             f"the provider {name!r} of credentials is not here ({error}); install its module wherever the storage is "

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import base64
 import hmac
-import importlib
 import os
+import pkgutil
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -245,9 +245,7 @@ def _several(texts: Iterable[str], place: str) -> list[bytes]:
 
 def _imported(module: str, name: str, reference: str) -> Callable[[], Any]:
     try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
+        found = pkgutil.resolve_name(f"{module}:{name}")
     except (ImportError, AttributeError) as error:
         # The text might be a key with a colon in it, so it is not shown.
         raise SigningKeyError(
