@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kube.objects import Object
-from tests.kube.processes import processes_with, signal_all
+from tests.kube.control.objects import Object
+from tests.kube.node.processes import processes_with, signal_all
 from tests.waiting import until
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent

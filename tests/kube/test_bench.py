@@ -17,7 +17,7 @@ from distributed import Client
 
 from tests.kube.bench import CHECKOUT, Bench, ProcessBench
 from tests.kube.manifests import dask_cluster, pod
-from tests.kube.processes import processes_with
+from tests.kube.node.processes import processes_with
 from tests.waiting import until
 
 ROLE = {

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.kube.objects import Object
+from tests.kube.control.objects import Object
 
 if TYPE_CHECKING:
-    from tests.kube.pods import Pod
+    from tests.kube.node.pods import Pod
 
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _SHIM = Path(__file__).parent / "podshim"

@@ -23,11 +23,11 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 
-from tests.kube.client import Client
-from tests.kube.objects import Object, is_over, now
-from tests.kube.placement import why_not
-from tests.kube.pods import Pod
-from tests.kube.services import Services
+from tests.kube.control.objects import Object, is_over, now
+from tests.kube.node.client import Client
+from tests.kube.node.placement import why_not
+from tests.kube.node.pods import Pod
+from tests.kube.node.services import Services
 
 log = logging.getLogger("kubelet")
 PORT = 10250

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.kube.objects import Object
+from tests.kube.control.objects import Object
 
 if TYPE_CHECKING:
-    from tests.kube.kubelet import Kubelet
+    from tests.kube.node.kubelet import Kubelet
 
 log = logging.getLogger("services")
 Place = tuple[str, int]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from tests.kube.objects import Object
-from tests.kube.quantities import pod_needs, quantity
+from tests.kube.control.objects import Object
+from tests.kube.control.quantities import pod_needs, quantity
 
 _AFFINITY = "node(s) didn't match Pod's node affinity/selector"
 

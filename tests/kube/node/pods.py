@@ -9,13 +9,13 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from tests.kube.client import Client
-from tests.kube.containers import Container
-from tests.kube.objects import Object, now
-from tests.kube.processes import processes_with, signal_all
+from tests.kube.control.objects import Object, now
+from tests.kube.node.client import Client
+from tests.kube.node.containers import Container
+from tests.kube.node.processes import processes_with, signal_all
 
 if TYPE_CHECKING:
-    from tests.kube.kubelet import Kubelet
+    from tests.kube.node.kubelet import Kubelet
 
 log = logging.getLogger("pods")
 #: a container that ran for so long starts its back-off anew

@@ -10,10 +10,10 @@ import logging
 import time
 from decimal import Decimal
 
-from tests.kube.jobs import Jobs
-from tests.kube.objects import Object, Refused, condition, is_over, is_ready, owner_reference
-from tests.kube.quantities import written
-from tests.kube.store import Store
+from tests.kube.control.jobs import Jobs
+from tests.kube.control.objects import Object, Refused, condition, is_over, is_ready, owner_reference
+from tests.kube.control.quantities import written
+from tests.kube.control.store import Store
 
 log = logging.getLogger("controllers")
 #: how long a replica set waits after it could not make a pod

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from tests.kube.environment import Unconfigured, Unmounted, expanded, mounts_of, variables_of
-from tests.kube.objects import Object, now
-from tests.kube.processes import processes_with, signal_all
+from tests.kube.control.objects import Object, now
+from tests.kube.node.environment import Unconfigured, Unmounted, expanded, mounts_of, variables_of
+from tests.kube.node.processes import processes_with, signal_all
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.kube.pods import Pod
+    from tests.kube.node.pods import Pod
 
 log = logging.getLogger("containers")
 _NO_IMAGE = re.compile(r"does-not-exist|bad-image")

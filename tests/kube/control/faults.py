@@ -10,8 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.kube.access import Access
-from tests.kube.objects import Refused
+from tests.kube.control.access import Access
+from tests.kube.control.objects import Refused
 
 
 class Listener:

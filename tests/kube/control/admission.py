@@ -9,12 +9,12 @@ from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from tests.kube.objects import Object, Refused, is_over
-from tests.kube.quantities import pod_needs, quantity, written
-from tests.kube.validation import check_labels, check_pod, invalid
+from tests.kube.control.objects import Object, Refused, is_over
+from tests.kube.control.quantities import pod_needs, quantity, written
+from tests.kube.control.validation import check_labels, check_pod, invalid
 
 if TYPE_CHECKING:
-    from tests.kube.store import Store
+    from tests.kube.control.store import Store
 
 _POD_DEFAULTS = {
     "restartPolicy": "Always",

@@ -7,7 +7,7 @@ from collections import Counter
 from decimal import Decimal
 from typing import Any
 
-from tests.kube.objects import Object, Refused
+from tests.kube.control.objects import Object, Refused
 
 _UNITS = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1)}
 _UNITS |= {unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", 1)}
