@@ -1,4 +1,4 @@
-"""Dask's operator as it is, but without the libraries that kopf imports in case a handler uses them: 40 % of a start."""
+"""Dask's operator as it is, but without the libraries that kopf imports for handlers that use them: 40 % of a start."""
 
 from __future__ import annotations
 

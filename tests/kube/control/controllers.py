@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 import time
-from decimal import Decimal
 
 from tests.kube.control.jobs import Jobs
 from tests.kube.control.objects import Object, Refused, condition, is_over, is_ready, owner_reference
@@ -143,5 +142,5 @@ class Controllers:
         for quota in list(quotas.objects.values()):
             hard = quota["spec"].get("hard") or {}
             usage = self._store.admission.usage(quota["metadata"]["namespace"])
-            used = {name: written(Decimal(usage[name]), name) for name in hard}
+            used = {name: written(usage[name], name) for name in hard}
             self._store.set_status(quotas, quota, {"hard": hard, "used": used})

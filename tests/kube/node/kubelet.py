@@ -280,7 +280,7 @@ class Kubelet:
         match request.match_info["what"]:
             case "cut-forwards":
                 for socket in list(self._forwards):
-                    transport = socket._req.transport if socket._req else None  # type: ignore[union-attr]
+                    transport = socket._req.transport if socket._req else None
                     if transport is not None:
                         transport.abort()
             case "balancers":

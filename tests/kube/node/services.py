@@ -74,7 +74,7 @@ class Service:
         ]
         if not ready:
             return None
-        pod, target = random.choice(ready), port.get("targetPort", port["port"])
+        pod, target = random.choice(ready), port.get("targetPort") or port["port"]
         for container in pod.containers:
             for each in container.spec.get("ports") or []:
                 if each.get("name") == target:
