@@ -45,7 +45,7 @@ PATHS = {
     "daskautoscalers": "apis/kubernetes.dask.org/v1",
     "daskjobs": "apis/kubernetes.dask.org/v1",
 }
-#: what is somebody's work, and not the cluster's own
+#: what is somebody's work, and what a cluster makes by itself in a namespace
 _LEAVINGS = [
     kind for kind in PATHS if kind not in ("events", "serviceaccounts", "resourcequotas", "roles", "rolebindings")
 ]
@@ -133,9 +133,11 @@ class Bench:
         return found + [f"process {number}: {command}" for number, command in self.processes(namespace).items()]
 
     def _present(self, kind: str, namespace: str) -> list[Object]:
-        with suppress(urllib.error.HTTPError):  # no such kind here
-            return [each for each in self.objects(kind, namespace) if each.get("type") != _TOKEN]
-        return []
+        try:
+            objects = self.objects(kind, namespace)
+        except urllib.error.HTTPError:  # no such kind here
+            return []
+        return [each for each in objects if each["metadata"]["name"] not in _OWN and each.get("type") != _TOKEN]
 
     def processes(self, namespace: str) -> dict[int, str]:
         """Processes of the pods in a namespace: id → command."""
@@ -291,9 +293,6 @@ class Bench:
         """A cluster without Dask's custom resources, and without an operator."""
         with ProcessBench.started("--no-crds", "--no-operator") as bench:
             yield bench
-
-
-_TOKEN = "kubernetes.io/service-account-token"  # secrets that old clusters make by themselves
 
 
 class ProcessBench(Bench):
