@@ -45,10 +45,9 @@ PATHS = {
     "daskautoscalers": "apis/kubernetes.dask.org/v1",
     "daskjobs": "apis/kubernetes.dask.org/v1",
 }
-#: what is somebody's work, and what a cluster makes by itself in a namespace
-_LEAVINGS = [
-    kind for kind in PATHS if kind not in ("events", "serviceaccounts", "resourcequotas", "roles", "rolebindings")
-]
+#: no work of anybody's, or made by the cluster itself
+_NO_LEAVINGS = {"events", "serviceaccounts", "resourcequotas", "roles", "rolebindings"}
+_OWN, _TOKEN = ("kube-root-ca.crt",), "kubernetes.io/service-account-token"
 
 
 class Bench:
@@ -129,7 +128,8 @@ class Bench:
 
     def left_over(self, namespace: str) -> list[str]:
         """What is left behind: objects, and processes of pods; empty when all is clean."""
-        found = [f"{kind}/{each['metadata']['name']}" for kind in _LEAVINGS for each in self._present(kind, namespace)]
+        kinds = [kind for kind in PATHS if kind not in _NO_LEAVINGS]
+        found = [f"{kind}/{each['metadata']['name']}" for kind in kinds for each in self._present(kind, namespace)]
         return found + [f"process {number}: {command}" for number, command in self.processes(namespace).items()]
 
     def _present(self, kind: str, namespace: str) -> list[Object]:
