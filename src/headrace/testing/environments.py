@@ -276,7 +276,7 @@ def _processes_and_ports() -> set[Any]:
     return found | {("port", *each.laddr) for each in ports}
 
 
-# -- flows: defined within functions, so that they travel by value, and workers need no pytest ---------------------------
+# -- flows: defined within functions, so that they travel by value, and workers need no pytest -----------------------
 
 
 def _doubles() -> Flow:
