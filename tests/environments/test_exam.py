@@ -10,6 +10,7 @@ from distributed import Client, LocalCluster
 
 import headrace as hr
 from headrace.testing import EnvironmentTests, Make
+from tests.environments.ssh import ssh_server
 
 QUIET = {"dashboard_address": None}
 THREADS = {"processes": False, **QUIET}
@@ -90,3 +91,34 @@ class TestLiveClient(EnvironmentTests):
         with Client(pond, set_as_default=False) as client:
             yield lambda: hr.DaskEnvironment(client)
             assert client.status == "running"
+
+
+class TestSSH(EnvironmentTests):
+    @pytest.fixture(scope="class")
+    def make(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+        with ssh_server(tmp_path_factory.mktemp("ssh")) as options:
+            yield lambda: hr.DaskEnvironment(
+                "distributed.SSHCluster",
+                hosts=["127.0.0.1", "127.0.0.1"],
+                connect_options=options,
+                scheduler_options={"port": 0, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
+                worker_options={"nthreads": 1, "dashboard_address": "127.0.0.1:0"},
+            )
+
+    @pytest.fixture
+    def broken(self) -> hr.Environment:
+        return hr.DaskEnvironment("distributed.SSHCluster", hosts=["127.0.0.1"] * 2, connect_options={"port": 1})
+
+
+class TestJobQueue(EnvironmentTests):
+    @pytest.fixture(scope="class")
+    def make(self, tmp_path_factory: pytest.TempPathFactory) -> Make:
+        folder = str(tmp_path_factory.mktemp("jobs"))
+        return lambda: hr.DaskEnvironment(
+            "dask_jobqueue.local.LocalCluster",
+            n_workers=1,
+            cores=1,
+            memory="500 MB",
+            local_directory=folder,
+            scheduler_options={"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
+        )
