@@ -21,25 +21,33 @@ from tests.servers import started
 
 _SERVER = """
 import asyncio, sys, asyncssh
+from asyncio.subprocess import DEVNULL, PIPE
 
 async def run(channel):
-    options = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
-    process = await asyncio.create_subprocess_exec("sh", "-c", f"exec {channel.command}", **options)
-    async def end():
-        await channel.channel.wait_closed()
+    command = f"exec {channel.command}"
+    process = await asyncio.create_subprocess_exec("sh", "-c", command, stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
+
+    async def copy(source, target):
+        while data := await source.read(65536):
+            target.write(data)
+
+    async def heed():
+        try:
+            await channel.stdin.read()
+        except asyncssh.SignalReceived:
+            process.kill()
+        await channel.channel.wait_closed()  # as the client closes its connection
         if process.returncode is None:
             process.kill()
-    ending = asyncio.create_task(end())
-    try:
-        await channel.redirect(stdout=process.stdout, stderr=process.stderr)
-        channel.exit(await process.wait())
-    except asyncssh.SignalReceived as received:
-        process.send_signal(getattr(asyncio.subprocess.signal, f"SIG{received.signal}", 9))
-    await ending
+
+    heeding = asyncio.create_task(heed())
+    await asyncio.gather(copy(process.stdout, channel.stdout), copy(process.stderr, channel.stderr))
+    channel.exit(await process.wait())
+    await heeding
 
 async def serve(key, allowed):
     server = await asyncssh.listen(
-        "127.0.0.1", 0, server_host_keys=[key], authorized_client_keys=allowed, process_factory=run
+        "127.0.0.1", 0, server_host_keys=[key], authorized_client_keys=allowed, process_factory=run, encoding=None
     )
     print("listening on", server.get_port(), flush=True)
     await server.wait_closed()

@@ -115,6 +115,17 @@ def check_answers(address: str) -> None:
         ) from error
 
 
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Import something such that Ctrl-C still does what it did: dask_jobqueue has it end the process, from then on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():  # in others, an import cannot set one
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
 def maker_of(kind: str) -> Maker:
     """Return how to make a cluster of a kind: a name in ``KINDS``, or the import path of a class.
 
@@ -135,7 +146,8 @@ def maker_of(kind: str) -> Maker:
             "cluster class like 'dask_jobqueue.SLURMCluster', or a live Cluster or Client"
         )
     try:
-        module = importlib.import_module(module_name)
+        with _handlers_kept():
+            module = importlib.import_module(module_name)
     except ImportError as error:
         package = (error.name or module_name).partition(".")[0].replace("_", "-")
         raise MissingPackage(
