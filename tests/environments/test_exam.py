@@ -9,6 +9,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import headrace as hr
+from headrace.environments.base import GROUP
 from headrace.testing import EnvironmentTests, Make
 from tests.environments.ssh import ssh_server
 
@@ -56,6 +57,68 @@ class TestClass(TestLocal):
     @pytest.fixture
     def broken(self) -> hr.Environment:
         return hr.DaskEnvironment(Pond)
+
+
+class Still(LocalCluster):
+    """A cluster class whose constructor takes no number of workers."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        super().__init__(n_workers=0, **THREADS)
+
+
+class TestClassWithoutSize(TestClass):
+    @pytest.fixture(scope="class")
+    def make(self) -> Make:
+        return lambda **options: hr.DaskEnvironment(Still, depth=3, **(options or {"n_workers": 1}))
+
+
+GATEWAY = """
+from distributed import LocalCluster
+from headrace import DaskEnvironment, Environment
+
+class GatewayEnvironment(Environment):
+    def __init__(self, address):
+        self.address, self._cluster, self._inner = address, None, None
+
+    def setup(self, storage=None):
+        if self._inner is None:
+            self._cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+            self._inner = DaskEnvironment(self._cluster)
+        self._inner.setup(storage)
+
+    def executor(self):
+        return self._inner.executor()
+
+    def describe(self):
+        return {"type": "GatewayEnvironment", "address": self.address}
+
+    serialize = describe
+
+    def close(self):
+        inner, cluster = self._inner, self._cluster
+        self._inner = self._cluster = None
+        if inner is not None:
+            inner.close()
+        if cluster is not None:
+            cluster.close()
+"""
+
+
+class TestPlugIn(EnvironmentTests):
+    """An environment of another package, which is found by its entry point."""
+
+    @pytest.fixture(scope="class")
+    def make(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+        site = tmp_path_factory.mktemp("site")
+        facts = site / "pondgate-1.0.dist-info"
+        facts.mkdir()
+        (site / "pondgate.py").write_text(GATEWAY)
+        (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: pondgate\nVersion: 1.0\n")
+        (facts / "entry_points.txt").write_text(f"[{GROUP}]\nGatewayEnvironment = pondgate:GatewayEnvironment\n")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(site)
+            yield lambda: hr.Environment.deserialize({"type": "GatewayEnvironment", "address": "https://gate"})
 
 
 @pytest.fixture(scope="class")

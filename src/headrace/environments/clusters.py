@@ -7,12 +7,14 @@ or in a file of its own, and one row in ``KINDS``.
 from __future__ import annotations
 
 import importlib
+import inspect
 import multiprocessing
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any
 from urllib.parse import urlsplit
@@ -156,4 +158,27 @@ def maker_of(kind: str) -> Maker:
     cls = getattr(module, name, None)
     if not callable(cls):
         raise SetupError(f"the module {module_name!r} has no cluster class {name!r}")
-    return lambda options: cls(**options)
+    return partial(make, cls)
+
+
+def make(cls: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """Make a cluster of any class; one that does not take ``n_workers`` is scaled to it.
+
+    Parameters
+    ----------
+    cls : callable
+        The class.
+    options : dict
+        Its own, and perhaps ``n_workers``.
+    """
+    try:
+        parameters = inspect.signature(cls).parameters.values()
+    except (TypeError, ValueError):  # it is written in C, say
+        return cls(**options)
+    if any(each.name == "n_workers" or each.kind is each.VAR_KEYWORD for each in parameters):
+        return cls(**options)
+    wanted = options.pop("n_workers", None)
+    cluster = cls(**options)
+    if wanted is not None:
+        cluster.scale(wanted)
+    return cluster

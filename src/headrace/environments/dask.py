@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 from headrace._version import __version__
 from headrace.core.summary import Observer
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
-from headrace.environments.clusters import check_answers, is_address, maker_of
+from headrace.environments.clusters import check_answers, is_address, make, maker_of
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
 from headrace.storage.confidential import secret_paths
@@ -149,8 +150,8 @@ class DaskEnvironment(Environment):
                 options["n_workers"] = self.n_workers
             elif self.adapt is not None:
                 options["n_workers"] = self.adapt[0]
-            make = maker_of(given) if isinstance(given, str) else lambda options: given(**options)
-            cluster = self._cluster = make(options)
+            maker = maker_of(given) if isinstance(given, str) else partial(make, given)
+            cluster = self._cluster = maker(options)
             if self.adapt is not None:
                 cluster.adapt(minimum=self.adapt[0], maximum=self.adapt[1])
         self._owns_client = True
