@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -98,6 +98,7 @@ class Api:
             raise self._closed(error) from error
         self.namespace: str = spec.namespace or self._own_namespace()
         self.server: str = self.kr8s.auth.server
+        self.context: str = spec.context or self.kr8s.auth.active_context
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
@@ -179,7 +180,7 @@ class Api:
             raise
         return str(answer.text) if answer is not None else ""
 
-    def events(self, name: str) -> list[dict[str, Any]]:
+    def events(self, name: str) -> Sequence[dict[str, Any]]:
         """Return what was told of an object, oldest first; ``name`` may be of any kind."""
         found = self.list("Event", fields=f"involvedObject.name={name}")
         return sorted(found, key=lambda event: event.get("lastTimestamp") or event["metadata"]["creationTimestamp"])
@@ -284,9 +285,9 @@ class Api:
             return self._away(error)
         if isinstance(error, ValueError) and "Unable to find valid credentials" in str(error):
             return KubernetesError(
-                f"there is no way to Kubernetes from here: no kubeconfig at {_source(self.spec)}, and this process does "
-                "not run in a pod; name one (kubeconfig=, or the variable KUBECONFIG), as the provider of the cluster "
-                "gives it"
+                f"there is no way to Kubernetes from here: no kubeconfig at {_source(self.spec)}, and this process "
+                "does not run in a pod; name one (kubeconfig=, or the variable KUBECONFIG), as the provider of the "
+                "cluster gives it"
             )
         if isinstance(error, ValueError) and "No such context" in str(error):
             return KubernetesError(
@@ -294,14 +295,15 @@ class Api:
                 "kubectl config get-contexts lists those that it has"
             )
         return KubernetesError(
-            f"logging in to Kubernetes with {_source(self.spec)} failed ({type(error).__name__}: {error}); look whether "
-            "`kubectl get pods` works here"
+            f"logging in to Kubernetes with {_source(self.spec)} failed ({type(error).__name__}: {error}); look "
+            "whether `kubectl get pods` works here"
         )
 
     def _away(self, error: Exception) -> SetupError:
         return KubernetesError(
-            f"the Kubernetes API server {self._where()} cannot be reached ({type(error).__name__}: {error}); look whether "
-            "the cluster is up, and whether this machine may connect to it (VPN, proxy): `kubectl get pods` tells, too"
+            f"the Kubernetes API server {self._where()} cannot be reached ({type(error).__name__}: {error}); look "
+            "whether the cluster is up, and whether this machine may connect to it (VPN, proxy): `kubectl get pods` "
+            "tells, too"
         )
 
     def _refused(self, error: Exception, status: int, verb: str, kind: str, name: str) -> SetupError:
@@ -312,18 +314,20 @@ class Api:
         if status == 403 and "exceeded quota" in said:
             return KubernetesError(f"{what}: {said}; remove what is not needed, or have the quota raised", **facts)
         if status == 403 and "being terminated" in said:
-            return KubernetesError(f"the namespace {self.namespace!r} is being deleted; name another: namespace=", **facts)
+            return KubernetesError(
+                f"the namespace {self.namespace!r} is being deleted; name another: namespace=", **facts
+            )
         if status == 403:
             rule = f'apiGroups: ["{group}"], resources: ["{plural}"], verbs: ["{verb}"]'
             return KubernetesError(
-                f"Kubernetes does not let this user {what} ({said}); have this rule added to the role that the user, or "
-                f"the pod's service account, has there: {rule}",
+                f"Kubernetes does not let this user {what} ({said}); have this rule added to the role that the user, "
+                f"or the pod's service account, has there: {rule}",
                 **facts,
             )
         if status == 401:
             return KubernetesError(
-                f"Kubernetes does not know who asks ({said}): the credentials of {_source(self.spec)} have expired, or are "
-                "of another cluster; log in again",
+                f"Kubernetes does not know who asks ({said}): the credentials of {_source(self.spec)} have expired, "
+                "or are of another cluster; log in again",
                 **facts,
             )
         if status == 404 and f'namespaces "{self.namespace}" not found' in said:

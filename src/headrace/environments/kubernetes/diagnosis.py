@@ -69,9 +69,9 @@ class Snapshot:
 
     @property
     def containers(self) -> Iterator[Container]:
-        """All containers of pods that are not ready, the scheduler's first."""
+        """All containers of pods that are not well, the scheduler's first."""
         for pod in sorted(self.pods, key=lambda pod: pod not in self.component("scheduler")):
-            if not is_ready(pod) and "deletionTimestamp" not in pod["metadata"]:
+            if not is_well(pod) and "deletionTimestamp" not in pod["metadata"]:
                 yield from containers_of(pod)
 
 
@@ -154,10 +154,12 @@ def progress(snapshot: Snapshot, wanted: int, connected: int | None = None) -> s
     if connected is None and (snapshot.scheduler is None or not is_ready(snapshot.scheduler)):
         what = how_is(snapshot.scheduler, snapshot.events) if snapshot.scheduler else "no pod yet"
         return f"cluster {name}: waiting for the scheduler: {what}"
-    told = _counted([how_is(pod, snapshot.events) for pod in snapshot.component("worker")])
+    states = [how_is(pod, snapshot.events) for pod in snapshot.component("worker")]
+    ready = states.count("run")
+    known = ["run"] * min(ready, connected or 0)
+    states = known + ["starting"] * (ready - len(known)) + [state for state in states if state != "run"]
     workers = "1 worker" if wanted == 1 else f"{wanted} workers"
-    there = f"{connected} connected; " if connected else ""
-    return f"cluster {name}: waiting for {workers}: {there}{told or 'no pods yet'}"
+    return f"cluster {name}: waiting for {workers}: {_counted(states) or 'no pods yet'}"
 
 
 def how_is(pod: Object, events: Iterable[Object] = ()) -> str:
@@ -197,6 +199,11 @@ def is_ready(pod: Object) -> bool:
     """Whether a pod says that it is up."""
     conditions = pod.get("status", {}).get("conditions") or ()
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def is_well(pod: Object) -> bool:
+    """Whether a pod is ready, and has not only just been started once more: workers are ready at once."""
+    return is_ready(pod) and not any(container.failing for container in containers_of(pod))
 
 
 def containers_of(pod: Object) -> Iterator[Container]:
@@ -279,10 +286,10 @@ def _image(snapshot: Snapshot) -> str:
                 for event in snapshot.events
                 if _about(event) == container.pod and event.get("reason") == "Failed" and "ull" in _words(event)
             ]
-            words = said[-1] if said else message if reason != "ImagePullBackOff" else ""
+            words = said[-1] if said else _sentence(message)
             return (
-                f"image {container.image!r} cannot be pulled{f' ({_sentence(words)})' if words else ''}; check its name "
-                "and tag, and that the nodes may pull it: a private registry needs image_pull_secrets="
+                f"image {container.image!r} cannot be pulled{f' ({words})' if words else ''}; check its name and tag, and "
+                "that the nodes may pull it: a private registry needs image_pull_secrets="
             )
     return ""
 
@@ -291,9 +298,10 @@ def _configuration(snapshot: Snapshot) -> str:
     for container in snapshot.containers:
         reason, message = container.waiting
         if reason in _CONFIG:
+            said = _sentence(message) or reason
             return (
-                f"the container {container.name} of pod {container.pod} cannot be made: {_sentence(message) or reason}; "
-                f"make what is missing in namespace {snapshot.namespace!r}, or take it out of env=, env_from= or volumes="
+                f"the container {container.name} of pod {container.pod} cannot be made: {said}; make what is missing in "
+                f"namespace {snapshot.namespace!r}, or take it out of env=, env_from= or volumes="
             )
     return ""
 
@@ -304,8 +312,8 @@ def _command(snapshot: Snapshot) -> str:
         if reason in _COMMAND or container.ended.get("reason") in _COMMAND or container.ended.get("exitCode") == 127:
             said = message or container.ended.get("message", "") or "command not found"
             return (
-                f"image {container.image!r} does not hold what its pod {container.pod} is to run ({_sentence(said)}); use "
-                "an image in which `dask` and headrace are installed" + _tail(_log(snapshot, container))
+                f"image {container.image!r} does not hold what its pod {container.pod} is to run ({_sentence(said)}); "
+                "use an image in which `dask` and headrace are installed" + _tail(_log(snapshot, container))
             )
     return ""
 
@@ -334,9 +342,10 @@ def _crash(snapshot: Snapshot) -> str:
 def _evicted(snapshot: Snapshot) -> str:
     for pod in snapshot.pods:
         if pod.get("status", {}).get("reason") == "Evicted":
+            said = _sentence(pod["status"].get("message", ""))
             return (
-                f"pod {pod['metadata']['name']} was evicted from its node ({_sentence(pod['status'].get('message', ''))}"
-                "); request what it needs (memory=, cpu=), so that it is put where there is room"
+                f"pod {pod['metadata']['name']} was evicted from its node ({said}); request what it needs (memory=, "
+                "cpu=), so that it is put where there is room"
             )
     return ""
 
@@ -357,8 +366,9 @@ def _quota(snapshot: Snapshot) -> str:
         if "exceeded quota" in words:
             return (
                 f"the quota of namespace {snapshot.namespace!r} leaves no room for its pods "
-                f"({_sentence(words[words.index('exceeded quota') :])}); ask for less (n_workers=, cpu=, memory=), remove "
-                "what is not needed there (`headrace clusters` lists clusters that were left over), or have it raised"
+                f"({_sentence(words[words.index('exceeded quota') :])}); ask for less (n_workers=, cpu=, memory=), "
+                "remove what is not needed there (`headrace clusters` lists clusters that were left over), or have it "
+                "raised"
             )
     return ""
 
@@ -478,8 +488,4 @@ def _tail(log: str) -> str:
 
 def _counted(states: list[str]) -> str:
     """Like states together, in the order in which they come."""
-    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(sorted(states, key=_order)))
-
-
-def _order(state: str) -> bool:
-    return state != "run"
+    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
