@@ -15,7 +15,7 @@ from cryptography import x509
 from distributed import LocalCluster, Security
 
 import headrace as hr
-from headrace.environments import certificates
+from headrace.environments import addresses, certificates
 from headrace.environments.certificates import make_certificates, security_of
 from headrace.errors import SetupError
 from tests.environments import flows
@@ -47,9 +47,8 @@ def paths(pems, tmp_path):
     (tmp_path / "ca.pem").write_text(pems.ca)
     (tmp_path / "cert.pem").write_text(pems.cert)
     (tmp_path / "key.pem").write_text(pems.key)
-    return {
-        f"tls_{name}": str(tmp_path / f"{name.rpartition('_')[2]}.pem") for name in ("client_cert", "client_key")
-    } | {"tls_ca_file": str(tmp_path / "ca.pem")}
+    names = {"tls_ca_file": "ca.pem", "tls_client_cert": "cert.pem", "tls_client_key": "key.pem"}
+    return {name: str(tmp_path / file) for name, file in names.items()}
 
 
 def spoken_at(address, security):
@@ -172,25 +171,18 @@ def test_what_does_not_fit_together_is_said_at_once(pems, paths, monkeypatch):
         fails(encrypted, r"does not accept: certificate has expired", security=expired)
 
 
-def test_a_dashboard_is_not_taken_for_a_scheduler():
-    with LocalCluster(
-        n_workers=0, processes=False, host="127.0.0.1", protocol="tcp", dashboard_address="127.0.0.1:0"
-    ) as cluster:
-        port = cluster.scheduler.http_server.port
-        fails(f"tcp://127.0.0.1:{port}", r"is a web server and no Dask scheduler: its dashboard")
-        fails(
-            f"tls://127.0.0.1:{port}",
-            r"is a web server and no Dask scheduler",
-            security=security_of(make_certificates()),
-        )
+def test_a_dashboard_is_not_taken_for_a_scheduler(pems, monkeypatch):
+    monkeypatch.setattr(addresses, "HELLO", 1.0)
+    options = {"protocol": "tcp", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(n_workers=0, processes=False, **options) as cluster:
+        place = f"127.0.0.1:{cluster.scheduler.http_server.port}"
+        fails(f"tcp://{place}", r"is a web server and no Dask scheduler: its dashboard")
+        fails(f"tls://{place}", r"is a web server and no Dask scheduler", security=security_of(pems))
 
 
 def test_files_that_are_missing_or_no_certificates(paths, tmp_path):
-    fails(
-        "tls://127.0.0.1:1",
-        r"tls_client_key='/nowhere' of security= is not there",
-        security={**paths, "tls_client_key": "/nowhere"},
-    )
+    missing = {**paths, "tls_client_key": "/nowhere"}
+    fails("tls://127.0.0.1:1", r"tls_client_key='/nowhere' of security= is not there", security=missing)
     (tmp_path / "cert.pem").write_text("nonsense")
     fails("tls://127.0.0.1:1", r"cannot be used .*cert\.pem'.*must be in the PEM format", security=paths)
     fails("tls://127.0.0.1:1", r"no 'tls_ca'; did you mean 'tls_ca_file'", security={"tls_ca": "ca.pem"})

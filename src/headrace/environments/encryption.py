@@ -78,8 +78,8 @@ def as_data(given: Any) -> Any:
     from distributed import Security
 
     if isinstance(given, Security):
-        versions = given.tls_min_version, given.tls_max_version
-        if given.extra_conn_args or versions != (ssl.TLSVersion.TLSv1_2, None):
+        versions = [getattr(given, f"tls_{which}_version") for which in ("min", "max")]
+        if given.extra_conn_args or versions != [ssl.TLSVersion.TLSv1_2, None]:
             raise SetupError(
                 "security= cannot be written down, because it sets versions of TLS or extra_conn_args; set them in "
                 "Dask's configuration, where the environment is used"

@@ -93,7 +93,8 @@ class Forward:
         import kr8s.asyncio
 
         async with asyncio.timeout(WAIT):
-            self._api = await kr8s.asyncio.api(**self._access)
+            open_api: Any = kr8s.asyncio.api
+            self._api = await open_api(**self._access)
         servers = {
             target: await asyncio.start_server(partial(self._accept, target), "127.0.0.1", 0, limit=CHUNK)
             for target in targets
@@ -151,7 +152,7 @@ class Forward:
             timeout=ANSWER,
         )
         await stack.enter_async_context(session)
-        wire = await stack.enter_async_context(
+        wire: Any = await stack.enter_async_context(
             httpx_ws.aconnect_ws(
                 f"/api/v1/namespaces/{self._namespace}/pods/{pod['metadata']['name']}/portforward",
                 session,

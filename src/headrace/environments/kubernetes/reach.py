@@ -148,7 +148,8 @@ def _balancer(api: Api, service: Mapping[str, Any], end: float, timeout: float) 
     def given() -> str | None:
         now = api.get("Service", name)
         ingress = ((now or {}).get("status", {}).get("loadBalancer") or {}).get("ingress") or [{}]
-        return ingress[0].get("ip") or ingress[0].get("hostname")
+        address: str | None = ingress[0].get("ip") or ingress[0].get("hostname")
+        return address
 
     address = _awaited(end, given)
     if address is None:
