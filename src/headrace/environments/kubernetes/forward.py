@@ -121,9 +121,24 @@ class Forward:
         finally:
             writer.transport.abort()
 
-    async def _wire(self, stack: AsyncExitStack, target: Target) -> Any:
+    def check(self, timeout: float) -> None:
+        """Make sure that there is a way to the pod, or raise why there is none.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds for which to try.
+        """
+        asyncio.run_coroutine_threadsafe(self._check(timeout), self._loop).result()
+
+    async def _check(self, timeout: float) -> None:
+        async with AsyncExitStack() as stack:
+            for target in self.ports:
+                await self._wire(stack, target, timeout)
+
+    async def _wire(self, stack: AsyncExitStack, target: Target, timeout: float = WAIT) -> Any:
         """Open a websocket to the pod, once there is a way."""
-        end = time.monotonic() + WAIT
+        end = time.monotonic() + timeout
         while True:
             attempt = AsyncExitStack()
             try:
