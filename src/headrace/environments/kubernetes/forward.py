@@ -114,7 +114,7 @@ class Forward:
         """Serve one connection, from its beginning to its end."""
         try:
             async with AsyncExitStack() as stack:
-                wire = await self._wire(stack, target)
+                wire = await self._wire(stack, target, WAIT)
                 await _Carrier(wire, reader, writer).carry()
         except Exception as error:  # noqa: BLE001 - of many libraries; who connected sees the end, and tries again
             logger.debug("a connection to port %s of the pod with %s ended: %r", target, self._selector, error)
@@ -136,7 +136,7 @@ class Forward:
             for target in self.ports:
                 await self._wire(stack, target, timeout)
 
-    async def _wire(self, stack: AsyncExitStack, target: Target, timeout: float = WAIT) -> Any:
+    async def _wire(self, stack: AsyncExitStack, target: Target, timeout: float) -> Any:
         """Open a websocket to the pod, once there is a way."""
         end = time.monotonic() + timeout
         while True:

@@ -116,9 +116,9 @@ def _no_forward(api: Api, error: Exception) -> SetupError:
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status == 403:
         return SetupError(
-            f"Kubernetes does not let this user forward ports to pods in the namespace {api.namespace!r}; have this rule "
-            'added to his role: apiGroups: [""], resources: ["pods/portforward"], verbs: ["get", "create"]; or give '
-            "another reach=, such as 'load-balancer'"
+            f"Kubernetes does not let this user forward ports to pods in the namespace {api.namespace!r}; have this "
+            'rule added to his role: apiGroups: [""], resources: ["pods/portforward"], verbs: ["get", "create"]; or '
+            "give another reach=, such as 'load-balancer'"
         )
     return SetupError(
         f"no port could be forwarded to the scheduler's pod in the namespace {api.namespace!r} "

@@ -90,8 +90,8 @@ def find(api: Api, spec: KubernetesSpec, name: str) -> Security | None:
     keys = ("ca.crt", "tls.crt", "tls.key")
     if any(key not in data for key in keys):
         raise SetupError(
-            f"the cluster {name!r} in namespace {api.namespace!r} has no Secret of its name with certificates, so it was "
-            f"made elsewhere, or without TLS; {otherwise}"
+            f"the cluster {name!r} in namespace {api.namespace!r} has no Secret of its name with certificates, so it "
+            f"was made elsewhere, or without TLS; {otherwise}"
         )
     return security_of(Pems(*(base64.b64decode(data[key]).decode() for key in keys)))
 
