@@ -24,13 +24,13 @@ from urllib.parse import urlsplit
 
 from headrace.environments.encryption import as_security
 from headrace.environments.kubernetes import secret
-from headrace.environments.kubernetes.api import Api
+from headrace.environments.kubernetes.api import Api, allowed
 from headrace.environments.kubernetes.diagnosis import Snapshot, diagnose, end_of, is_ready, progress
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
 from headrace.environments.kubernetes.reach import Way, reach
 from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec
 from headrace.environments.kubernetes.telling import Telling
-from headrace.environments.kubernetes.watching import CLUSTER_LABEL, GROUP_LABEL, Watch, allowed
+from headrace.environments.kubernetes.watching import CLUSTER_LABEL, GROUP_LABEL, Watch
 from headrace.errors import KubernetesError, SetupError
 
 if TYPE_CHECKING:
@@ -377,7 +377,7 @@ class KubernetesCluster:
         name = pod["metadata"]["name"]
         restarted = any(each.get("restartCount") for each in pod["status"].get("containerStatuses") or ())
         log = allowed(self.api.logs, name, previous=restarted) or ""
-        return end_of(pod, name, allowed(self.api.events, name), log)
+        return end_of(pod, name, allowed(self.api.events, name) or (), log)
 
     def _beat(self) -> None:
         """Say again and again that the cluster is in use, so that nobody takes it for one that was left over."""
