@@ -21,6 +21,8 @@ from tests.waiting import until
 
 #: Seconds within which a cluster is known not to come up.
 SOON = 10.0
+#: The same, while many come up on two cores; the deadline is ten times that.
+EARLY = 30.0
 
 
 def why_not(kube, place, **options):
@@ -69,12 +71,12 @@ CAUSES = {
         r'cannot be made: secret "vault" not found; make what is missing in namespace',
     ),
     "no node": (
-        {"deadline": 4, "worker_groups": {"default": {"gpus": 64}}},
-        r"not up within 4 s \(deadline=\): there is no node .*Insufficient nvidia.com/gpu",
+        {"deadline": 6, "cpu": 1000},
+        r"not up within 6 s \(deadline=\): there is no node .*Insufficient cpu",
     ),
     "load balancer": (
-        {"deadline": 4, "reach": "load-balancer"},
-        r"not up within 4 s \(deadline=\): the load balancer of service \S+ has no address yet",
+        {"deadline": 8, "reach": "load-balancer"},
+        r"not up within 8 s \(deadline=\): the load balancer of service \S+ has no address yet",
     ),
 }
 
@@ -96,7 +98,7 @@ def test_a_cluster_that_does_not_come_up_says_why(outcomes, cause):
     error, took = outcomes[cause]
     assert error.cause == cause, error
     assert re.search(CAUSES[cause][1], str(error))
-    assert took < SOON * 1.5, f"{took:.1f} s, while {len(CAUSES)} clusters came up"
+    assert took < EARLY, f"{took:.1f} s: {error}"
 
 
 def test_what_is_waited_for_is_told(fails, capsys):

@@ -24,10 +24,12 @@ from urllib.parse import urlsplit
 from headrace.environments.encryption import as_security
 from headrace.environments.kubernetes import secret
 from headrace.environments.kubernetes.api import Api, allowed
-from headrace.environments.kubernetes.diagnosis import Snapshot, diagnose, end_of, is_ready, progress
+from headrace.environments.kubernetes.diagnosis import diagnose, is_hopeful
 from headrace.environments.kubernetes.ending import at_exit, not_at_exit, remove
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
+from headrace.environments.kubernetes.progress import end_of, progress
 from headrace.environments.kubernetes.reach import Way, reach
+from headrace.environments.kubernetes.snapshot import Snapshot, is_ready
 from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec
 from headrace.environments.kubernetes.telling import Telling
 from headrace.environments.kubernetes.watching import CLUSTER_LABEL, GROUP_LABEL, Watch
@@ -240,27 +242,19 @@ class KubernetesCluster:
             If none comes; says why.
         """
         wanted = sum(map(self._size, self.spec.groups)) if self.owned else min(1, self._size(DEFAULT_GROUP))
-        counted, since = 0, math.inf
-
-        def are_there(snapshot: Snapshot | None) -> bool:
-            nonlocal counted, since
-            with suppress(OSError, TimeoutError):  # the connection comes back by itself, or the deadline ends it
-                counted = len(client.nthreads())
-            since = min(since, time.monotonic()) if counted else math.inf
-            return counted >= wanted or time.monotonic() - since > LAGGARDS
-
+        workers = _Workers(client, wanted)
         if wanted == 0:
             return
         with Telling() as telling:
             try:
-                self._await(telling, are_there, wanted, lambda: counted)
+                self._await(telling, workers.are_there, workers)
             except SetupError as error:
-                if not counted:
+                if not workers.connected:
                     raise
-                _LOGGER.warning("%s; going on with %d of %d workers", error, counted, wanted)
+                _LOGGER.warning("%s; going on with %d of %d workers", error, workers.connected, wanted)
                 return
-        if counted < wanted:
-            _LOGGER.warning("cluster %s has %d of %d workers as yet; going on with them", self.name, counted, wanted)
+        if workers.connected < wanted:
+            _LOGGER.warning("%s; going on with them", progress(self._watch.look(), wanted, workers.connected))
 
     def _has_scheduler(self, snapshot: Snapshot | None) -> bool:
         if snapshot is None or snapshot.scheduler is None or not is_ready(snapshot.scheduler):
@@ -269,11 +263,7 @@ class KubernetesCluster:
         return not waits or any((each.get("status") or {}).get("loadBalancer") for each in snapshot.services)
 
     def _await(
-        self,
-        telling: Telling,
-        is_there: Callable[[Snapshot | None], bool],
-        wanted: int | None = None,
-        connected: Callable[[], int] = int,
+        self, telling: Telling, is_there: Callable[[Snapshot | None], bool], workers: _Workers | None = None
     ) -> None:
         """Look again and again, until it is there or will not come."""
         looked = -math.inf
@@ -282,9 +272,11 @@ class KubernetesCluster:
             if time.monotonic() - looked > LOOK:
                 snapshot = self._watch.look()
                 looked = time.monotonic()
-                number = None if wanted is None else connected()
-                telling.say(progress(snapshot, wanted or sum(map(self._size, self.spec.groups)), number))
-                if (finding := self._watch.judge(snapshot)) is not None:
+                wanted = workers.wanted if workers is not None else sum(map(self._size, self.spec.groups))
+                telling.say(progress(snapshot, wanted, workers.connected if workers is not None else None))
+                finding = self._watch.judge(snapshot)
+                some = workers is not None and workers.connected
+                if finding is not None and (some or not is_hopeful(snapshot)):
                     raise SetupError(
                         f"the cluster {self._called} does not come up: {finding.message}", cause=finding.cause
                     )
@@ -414,6 +406,23 @@ class KubernetesCluster:
                     remove(self.api, self.name, self._uid)
                 if self._has_secret and self._uid is None:  # there was no cluster with which it would go
                     self.api.delete("Secret", self.name)
+
+
+class _Workers:
+    """The workers that a cluster that comes up shall have, as its scheduler counts them."""
+
+    def __init__(self, client: Any, wanted: int) -> None:
+        self.wanted = wanted
+        self.connected = 0
+        self._client = client
+        self._since = math.inf
+
+    def are_there(self, snapshot: Snapshot | None) -> bool:
+        """Whether to wait no longer."""
+        with suppress(OSError, TimeoutError):  # the connection comes back by itself, or the deadline ends it
+            self.connected = len(self._client.nthreads())
+        self._since = min(self._since, time.monotonic()) if self.connected else math.inf
+        return self.connected >= self.wanted or time.monotonic() - self._since > LAGGARDS
 
 
 def _now() -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from headrace.environments.kubernetes.api import Api, allowed
-from headrace.environments.kubernetes.diagnosis import Finding, Snapshot, containers_of, diagnose, is_well
+from headrace.environments.kubernetes.diagnosis import Finding, diagnose
+from headrace.environments.kubernetes.snapshot import Snapshot, about, containers_of, is_well
 
 #: On all that Dask's operator makes for a cluster, and for a group of its workers.
 CLUSTER_LABEL, GROUP_LABEL = "dask.org/cluster-name", "dask.org/workergroup-name"
@@ -78,12 +79,12 @@ class Watch:
 
     def _allowed(self, ask: Callable[..., Any], kind: str, *args: Any, **options: Any) -> Any:
         """Ask for what makes a diagnosis better; not again, if this user may not know it."""
-        about = kind if ask == self._api.list else ask.__name__
-        if about in self._denied:
+        asked = kind if ask == self._api.list else ask.__name__
+        if asked in self._denied:
             return []
         found = allowed(ask, kind, *args, **options)
         if found is None:
-            self._denied.add(about)
+            self._denied.add(asked)
         return found or []
 
     def _logs(self, pod: Mapping[str, Any]) -> dict[tuple[str, str], str]:
@@ -98,8 +99,7 @@ class Watch:
 
 
 def _of(event: Mapping[str, Any], name: str) -> bool:
-    about = str((event.get("involvedObject") or {}).get("name", ""))
-    return about == name or about.startswith(f"{name}-")
+    return about(event) == name or about(event).startswith(f"{name}-")
 
 
 def _moment(event: Mapping[str, Any]) -> str:
