@@ -19,6 +19,8 @@ from headrace.store import Storage
 
 #: Seconds within which a scheduler must answer and the first worker be there.
 DEADLINE = 60.0
+#: Seconds for which a run waits for a scheduler that is out of reach.
+RECONNECT = 60.0
 
 
 class DaskEnvironment(Environment):
@@ -40,6 +42,9 @@ class DaskEnvironment(Environment):
         worker has yet. Not needed for a cluster that adapts by itself.
     deadline : float, default 60.0
         Seconds within which the cluster must be up, with its first worker.
+    reconnect : float, default 60.0
+        Seconds for which the scheduler may be out of reach while a run goes on: a connection that breaks, or a
+        scheduler that is started anew, is a pause, and no more.
     on_start : callable or str, optional
         Called with a ``Change`` before a run executes anything; if it raises, the run does not begin. A function, or
         where it is: ``"module:qualname"``.
@@ -62,6 +67,7 @@ class DaskEnvironment(Environment):
         adapt: tuple[int, int] | None = None,
         offers: Mapping[str, float] | None = None,
         deadline: float = DEADLINE,
+        reconnect: float = RECONNECT,
         on_start: Callback | None = None,
         on_exit: Callback | None = None,
         **options: Any,
@@ -81,6 +87,7 @@ class DaskEnvironment(Environment):
         self.adapt = tuple(adapt) if adapt is not None else None
         self.offers = dict(offers) if offers is not None else None
         self.deadline = deadline
+        self.reconnect = reconnect
         self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
         self._cluster: Any = None  # made by setup, so ours to close
@@ -103,8 +110,8 @@ class DaskEnvironment(Environment):
     # -- life ----------------------------------------------------------------------------------------------------
 
     def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
-        if self._client is not None and self._client.status == "running":
-            return
+        if self._client is not None and self._client.status in ("running", "connecting"):
+            return  # runs wait for a connection that is broken just now
         try:
             self._connect()
             self._check()
@@ -202,7 +209,7 @@ class DaskEnvironment(Environment):
     def executor(self) -> Executor:  # noqa: D102 - inherited
         from headrace.execution.dask import DaskExecutor
 
-        return DaskExecutor(self._client, self.offers)
+        return DaskExecutor(self._client, self.offers, self.reconnect)
 
     def observers(self) -> Sequence[Observer]:  # noqa: D102 - inherited
         return self.callbacks.observers()
@@ -240,6 +247,7 @@ class DaskEnvironment(Environment):
             **self.describe(),
             **self.callbacks.serialize(),
             "deadline": self.deadline,
+            "reconnect": self.reconnect,
             "options": self.options,
         }
         if secrets := list(secret_paths(self.options)):
