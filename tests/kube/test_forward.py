@@ -58,7 +58,7 @@ def proxy(kube: Bench, tmp_path: Path) -> Iterator[Proxy]:
     (cluster,) = config["clusters"]
     server = urlsplit(cluster["cluster"]["server"]).netloc
     with proxy_before(server) as proxy:
-        cluster["cluster"]["server"] = f"https://{proxy.address}"
+        cluster["cluster"] |= {"server": f"https://{proxy.address}", "tls-server-name": "localhost"}
         (tmp_path / "kubeconfig").write_text(json.dumps(config))
         yield proxy
 
