@@ -57,7 +57,7 @@ def test_without_and_with_certificates_of_ones_own(kube: Bench, namespace: str, 
     storage = hr.Storage(tmp_path)
     location = storage.add_flow(flows.doubled)
     options = {"image": kube.image, "namespace": namespace, "n_workers": 1}
-    with hr.DaskEnvironment("kubernetes", security=False, **options) as env:
+    with hr.DaskEnvironment("kubernetes", security=False, reach="node-port", **options) as env:
         assert env.execute(storage, location).result() == 90
         assert env.client.scheduler.address.startswith("tcp://")
         name = env.client.cluster.name
@@ -65,6 +65,6 @@ def test_without_and_with_certificates_of_ones_own(kube: Bench, namespace: str, 
             hr.DaskEnvironment("kubernetes", name=name, namespace=namespace).setup()
         assert kube.find("secrets", namespace, name) is None
     own = security_of(make_certificates())
-    with hr.DaskEnvironment("kubernetes", security=own, **options) as env:
+    with hr.DaskEnvironment("kubernetes", security=own, reach="load-balancer", **options) as env:
         assert env.execute(storage, location).result() == 90
         assert env.client.security is own
