@@ -24,11 +24,14 @@ class Watch:
         Asked.
     name : str
         Of the cluster.
+    pods : int
+        How many it has when it is complete.
     """
 
-    def __init__(self, api: Api, name: str) -> None:
+    def __init__(self, api: Api, name: str, pods: int) -> None:
         self._api = api
         self._name = name
+        self._pods = pods
         self._began = time.monotonic()
         self._since: dict[str, float] = {}
         self._denied: set[object] = set()
@@ -39,7 +42,7 @@ class Watch:
         pods = api.list("Pod", selector)
         cluster = api.get("DaskCluster", name)
         quick = Snapshot(name, api.namespace, time.monotonic() - self._began, cluster, pods)
-        if pods and all(map(is_well, pods)):
+        if len(pods) >= self._pods and all(map(is_well, pods)):
             return quick
         events = [event for event in self._allowed(api.list, "Event", fields="type=Warning") if _of(event, name)]
         waiting = [pod for pod in pods if not is_well(pod)][:MOST]
