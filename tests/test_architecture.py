@@ -39,9 +39,11 @@ ALLOWED = {
         "flows", "loading",
     },
     "cli_runs": {"errors", "core", "parameters", "report", "execution", "environments", "store", "cli_support"},
+    "cli_clusters": {"report", "environments", "cli_support"},
     "cli_storages": {"errors", "report", "storage", "store", "loading", "cli_support"},
     "cli": {
-        "errors", "_version", "store", "environments", "flows", "loading", "cli_support", "cli_runs", "cli_storages",
+        "errors", "_version", "store", "environments", "flows", "loading", "cli_support", "cli_runs", "cli_clusters",
+        "cli_storages",
         "report", "parameters",
     },
     "__main__": {"cli"},

@@ -10,25 +10,22 @@ import importlib
 import inspect
 import multiprocessing
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any
-from urllib.parse import urlsplit
 
+from headrace.environments.encryption import made
 from headrace.errors import MissingPackage, SetupError
 
-Maker = Callable[[dict[str, Any]], Any]
+#: From options and the seconds within which it must be up to a cluster.
+Maker = Callable[[dict[str, Any], float], Any]
 
-#: Seconds within which a connection to a scheduler must be taken.
-CONNECT = 10.0
 _IMPORTING = threading.Lock()
 
 
-def local_cluster(options: dict[str, Any]) -> Any:
+def local_cluster(options: dict[str, Any], deadline: float) -> Any:
     """Processes on this machine. Listens on the loopback interface only."""
     from distributed import LocalCluster
 
@@ -45,7 +42,7 @@ def local_cluster(options: dict[str, Any]) -> Any:
         importlib.import_module("distributed.dashboard.scheduler")
     with _interrupts_stay_here():
         try:
-            return LocalCluster(**{**defaults, **options})
+            return made(LocalCluster, {**defaults, **options})
         except RuntimeError as error:
             if not options.get("processes", True):
                 raise
@@ -76,45 +73,21 @@ def _interrupts_stay_here() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def kubernetes_cluster(options: dict[str, Any], deadline: float) -> Any:
+    """Pods, by Dask's operator."""
+    from headrace.environments.kubernetes.cluster import KubernetesCluster
+    from headrace.environments.kubernetes.spec import KubernetesSpec
+
+    given = dict(options)
+    n_workers = given.pop("n_workers", None)
+    return KubernetesCluster(KubernetesSpec.of(**given), n_workers, deadline)
+
+
 #: name → how to make a cluster of that kind.
-KINDS: dict[str, Maker] = {"local": local_cluster}
-
-
-def is_address(text: str) -> bool:
-    """Whether a text is the address of a scheduler."""
-    return "://" in text
-
-
-def check_answers(address: str) -> None:
-    """Find out within seconds whether somebody listens at an address, of which Dask would make a minute.
-
-    Parameters
-    ----------
-    address : str
-        Like ``tcp://host:8786``.
-
-    Raises
-    ------
-    SetupError
-        If it is not an address, or the connection is refused.
-    """
-    protocol, _, rest = address.partition("://")
-    if protocol not in ("tcp", "tls"):
-        return
-    parts = urlsplit(f"//{rest}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or not port:
-        raise SetupError(f"{address!r} is not the address of a scheduler; give one like 'tcp://host:8786'")
-    try:
-        socket.create_connection((host, port), timeout=CONNECT).close()
-    except OSError as error:
-        raise SetupError(
-            f"no Dask scheduler answers at {address} ({type(error).__name__}: {error}); check the address (the "
-            "scheduler's, not the dashboard's), and that this machine may connect to it"
-        ) from error
+KINDS: dict[str, Maker] = {"local": local_cluster, "kubernetes": kubernetes_cluster}
+#: Seconds within which a cluster must be up, with its first worker: by kind, and of all others. On Kubernetes, a node
+#: may have to come first.
+DEADLINES, DEADLINE = {"kubernetes": 300.0}, 60.0
 
 
 @contextmanager
@@ -128,8 +101,8 @@ def _handlers_kept() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def maker_of(kind: str) -> Maker:
-    """Return how to make a cluster of a kind: a name in ``KINDS``, or the import path of a class.
+def maker_of(kind: str | type) -> Maker:
+    """Return how to make a cluster of a kind: a name in ``KINDS``, a class, or its import path.
 
     Raises
     ------
@@ -138,6 +111,8 @@ def maker_of(kind: str) -> Maker:
     MissingPackage
         If its package is not installed.
     """
+    if isinstance(kind, type):
+        return lambda options, deadline: _sized(kind, options)
     if kind in KINDS:
         return KINDS[kind]
     module_name, dot, name = kind.replace(":", ".").rpartition(".")
@@ -158,27 +133,16 @@ def maker_of(kind: str) -> Maker:
     cls = getattr(module, name, None)
     if not callable(cls):
         raise SetupError(f"the module {module_name!r} has no cluster class {name!r}")
-    return partial(make, cls)
+    return lambda options, deadline: _sized(cls, options)
 
 
-def make(cls: Callable[..., Any], options: dict[str, Any]) -> Any:
-    """Make a cluster of any class; one that does not take ``n_workers`` is scaled to it.
-
-    Parameters
-    ----------
-    cls : callable
-        The class.
-    options : dict
-        Its own, and perhaps ``n_workers``.
-    """
-    try:
-        parameters = inspect.signature(cls).parameters.values()
-    except (TypeError, ValueError):  # it is written in C, say
-        return cls(**options)
-    if any(each.name == "n_workers" or each.kind is each.VAR_KEYWORD for each in parameters):
-        return cls(**options)
+def _sized(cls: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """Make a cluster of any class; one that does not take ``n_workers`` is scaled to it."""
+    kinds = inspect.signature(cls).parameters.values()
+    if any(each.name == "n_workers" or each.kind is each.VAR_KEYWORD for each in kinds):
+        return made(cls, options)
     wanted = options.pop("n_workers", None)
-    cluster = cls(**options)
+    cluster = made(cls, options)
     if wanted is not None:
         cluster.scale(wanted)
     return cluster

@@ -1,0 +1,28 @@
+"""`kube`: one bench for all tests of a session, started when the first test asks for it; `namespace`: a place in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kube.bench import Bench, ProcessBench, open_bench
+
+
+@pytest.fixture(scope="session")
+def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    bench = open_bench(lambda: tmp_path_factory.mktemp("kube"))
+    try:
+        yield bench
+    finally:
+        if isinstance(bench, ProcessBench):
+            bench.close()
+            print(bench.logs_of_parts())  # shown by pytest when a test failed
+
+
+@pytest.fixture
+def namespace(kube: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A fresh namespace, and ``KUBECONFIG`` set."""
+    monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig))
+    with kube.namespace() as name:
+        yield name
