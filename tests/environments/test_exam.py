@@ -10,6 +10,7 @@ from distributed import Client, LocalCluster
 
 import headrace as hr
 from headrace.environments.base import GROUP
+from headrace.environments.certificates import make_certificates, security_of
 from headrace.testing import EnvironmentTests, Make
 from tests.environments.ssh import ssh_server
 
@@ -136,6 +137,38 @@ class TestAddress(EnvironmentTests):
     @pytest.fixture
     def broken(self) -> hr.Environment:
         return hr.DaskEnvironment("tcp://127.0.0.1:1", deadline=1.0)
+
+
+class TestEncryptedAddress(EnvironmentTests):
+    @pytest.fixture(scope="class")
+    def make(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+        folder, pems = tmp_path_factory.mktemp("certificates"), make_certificates()
+        files = {"tls_ca_file": pems.ca, "tls_client_cert": pems.cert, "tls_client_key": pems.key}
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        given = {name: str(folder / name) for name in files}
+        options = {"protocol": "tls://", "host": "127.0.0.1", **THREADS}
+        with LocalCluster(n_workers=1, security=security_of(pems), **options) as cluster:
+            assert cluster.scheduler_address.startswith("tls://")
+            yield lambda: hr.DaskEnvironment(cluster.scheduler_address, security=given)
+            assert cluster.status.name == "running"
+
+    @pytest.fixture
+    def broken(self, make: Make) -> hr.Environment:
+        """It has no certificates."""
+        return hr.DaskEnvironment(make().cluster, deadline=5.0)  # type: ignore[attr-defined]
+
+
+class TestEncrypted(TestLocal):
+    takes = frozenset()
+
+    @pytest.fixture(scope="class")
+    def make(self) -> Make:
+        return lambda: hr.DaskEnvironment("local", n_workers=1, security=True)
+
+    @pytest.fixture
+    def broken(self) -> hr.Environment:
+        return hr.DaskEnvironment("local", security={"tls_ca_file": "/nowhere"})
 
 
 class TestLiveCluster(EnvironmentTests):

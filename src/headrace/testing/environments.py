@@ -211,7 +211,7 @@ class EnvironmentTests:
         assert json.loads(json.dumps(described)) == described
         assert described["type"] in known_kinds()
         if self.serializes:
-            assert described.items() <= environment.serialize().items()
+            assert environment.serialize()["type"] == described["type"]
         else:
             with pytest.raises(SetupError, match="cannot be written down"):
                 environment.serialize()
