@@ -41,6 +41,10 @@ class TestThreads(TestLocal):
     def make(self) -> Make:
         return lambda **options: hr.DaskEnvironment("local", **THREADS, **(options or {"n_workers": 1}))
 
+    @pytest.fixture
+    def broken(self) -> hr.Environment:
+        return hr.DaskEnvironment("local", **THREADS, moons=2)
+
 
 class Pond(LocalCluster):
     """A cluster class that nobody has heard of."""
@@ -60,12 +64,16 @@ class TestClass(TestLocal):
         return hr.DaskEnvironment(Pond)
 
 
-class Still(LocalCluster):
-    """A cluster class whose constructor takes no number of workers."""
+class Still:
+    """A cluster class whose constructor takes no number of workers, and which is none of Dask's own."""
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, **further: Any) -> None:
+        assert not further, "as of a server that knows its options"
         self.depth = depth
-        super().__init__(n_workers=0, **THREADS)
+        self._cluster = LocalCluster(n_workers=0, **THREADS)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._cluster, name)
 
 
 class TestClassWithoutSize(TestClass):

@@ -137,9 +137,12 @@ def maker_of(kind: str | type) -> Maker:
 
 
 def _sized(cls: Callable[..., Any], options: dict[str, Any]) -> Any:
-    """Make a cluster of any class; one that does not take ``n_workers`` is scaled to it."""
-    kinds = inspect.signature(cls).parameters.values()
-    if any(each.name == "n_workers" or each.kind is each.VAR_KEYWORD for each in kinds):
+    """Make a cluster of any class; one that does not take ``n_workers`` is scaled to it.
+
+    A class that takes any option may hand it on to one of its bases, or to a server, as options of dask-gateway are.
+    """
+    makers = [cls, *(base.__init__ for base in getattr(cls, "__mro__", ()) if base is not object)]
+    if any("n_workers" in inspect.signature(maker).parameters for maker in makers):
         return made(cls, options)
     wanted = options.pop("n_workers", None)
     cluster = made(cls, options)
