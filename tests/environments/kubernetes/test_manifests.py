@@ -117,6 +117,12 @@ def test_groups_offer_what_they_have():
     assert [spec.size(each) for each in spec.groups] == [4, 2, 0]
 
 
+def test_large_amounts_of_a_resource_are_exact():
+    spec = KubernetesSpec.of(image=IMAGE, resources={"BYTES": 123456789012, "HALF": 0.5})
+    args = pods([cluster_manifest(spec, "c")])["default"]["containers"][0]["args"]
+    assert args[args.index("--resources") + 1] == "BYTES=123456789012 HALF=0.5"
+
+
 def test_the_callers_number_of_workers_holds_over_the_specs():
     assert cluster_manifest(KubernetesSpec.of(**GROUPS), "c", n_workers=7)["spec"]["worker"]["replicas"] == 7
     assert cluster_manifest(KubernetesSpec.of(**OWN), "c", n_workers=7)["spec"]["worker"]["replicas"] == 7

@@ -46,7 +46,10 @@ def cluster_manifest(
     head = _head("DaskCluster", spec, name, name, owner)
     if spec.manifest:
         ours = merge(head, {"spec": {"idleTimeout": spec.idle_timeout}})
-        theirs = {"metadata": {"name": name}, "spec": {"worker": {"replicas": n_workers}} if n_workers else {}}
+        theirs = {
+            "metadata": {"name": name},
+            "spec": {"worker": {"replicas": n_workers}} if n_workers is not None else {},
+        }
         return merge(merge(ours, spec.manifest[0]), theirs)
     worker = _workers(spec, name, DEFAULT_GROUP, n_workers, tls_secret)
     service = {

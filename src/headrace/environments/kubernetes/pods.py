@@ -105,7 +105,7 @@ def worker_pod(spec: KubernetesSpec, name: str, group: str, *, tls_secret: str |
     options = spec.group(group)
     scheduler = {"DASK_SCHEDULER_ADDRESS": address(spec, name, tls=tls_secret is not None)}
     memory = options.memory_limit if options.memory_limit is not None else options.memory
-    offers = " ".join(f"{resource}={amount:g}" for resource, amount in spec.offers(group).items())
+    offers = " ".join(f"{resource}={amount:.15g}" for resource, amount in spec.offers(group).items())
     container = {
         "name": "worker",
         "args": [
