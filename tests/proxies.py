@@ -52,11 +52,13 @@ class Proxy:
     upstream : str
         ``host:port`` of the server.
     http : bool
-        Whether it understands requests. If not, it passes bytes on, and ``cut`` is all that it can do.
+        Whether it understands requests. If not, it passes bytes on, until it is ``cut``, ``frozen`` or ``down``.
     choose : callable
         (number of the request, its first line) → what to do to it.
     asked : list of str
         The first lines of the requests that came.
+    down : bool
+        Whether new connections are broken at once.
     """
 
     upstream: str
@@ -64,6 +66,8 @@ class Proxy:
     choose: Callable[[int, str], Fault] = field(default=lambda number, asked: None)
     asked: list[str] = field(default_factory=list)
     address: str = ""
+    down: bool = False
+    _frozen: set[asyncio.StreamWriter] = field(default_factory=set)
     _loop: Any = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -76,7 +80,14 @@ class Proxy:
 
         self._loop.call_soon_threadsafe(abort)
 
+    def freeze(self) -> None:
+        """Let nothing through any more on the connections that there are; nobody is told."""
+        self._loop.call_soon_threadsafe(lambda: self._frozen.update(self._open))
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.down:
+            writer.transport.abort()
+            return
         self._open.add(writer)
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
@@ -133,7 +144,9 @@ class Proxy:
 
         async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
             with suppress(OSError):
-                while data := await source.read(65536):
+                while (data := await source.read(65536)) or target in self._frozen:
+                    if target in self._frozen:
+                        await asyncio.Event().wait()
                     target.write(data)
                     await target.drain()
             target.close()
@@ -159,10 +172,10 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
 
 
 @contextmanager
-def proxy_before(server: Server) -> Iterator[Proxy]:
-    """Run a proxy in a thread of this process."""
-    upstream = server.endpoint.rpartition("/")[2]
-    proxy = Proxy(upstream, http=server.endpoint.startswith("http"))
+def proxy_before(server: Server | str) -> Iterator[Proxy]:
+    """Run a proxy before a server, or before any address, in a thread of this process."""
+    endpoint = server if isinstance(server, str) else server.endpoint
+    proxy = Proxy(endpoint.rpartition("/")[2], http=endpoint.startswith("http"))
     ready, done = threading.Event(), asyncio.Event()
 
     async def serve() -> None:

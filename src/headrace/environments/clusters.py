@@ -7,26 +7,25 @@ or in a file of its own, and one row in ``KINDS``.
 from __future__ import annotations
 
 import importlib
+import inspect
 import multiprocessing
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
-from urllib.parse import urlsplit
 
+from headrace.environments.encryption import made
 from headrace.errors import MissingPackage, SetupError
 
-Maker = Callable[[dict[str, Any]], Any]
+#: From options and the seconds within which it must be up to a cluster.
+Maker = Callable[[dict[str, Any], float], Any]
 
-#: Seconds within which a connection to a scheduler must be taken.
-CONNECT = 10.0
 _IMPORTING = threading.Lock()
 
 
-def local_cluster(options: dict[str, Any]) -> Any:
+def local_cluster(options: dict[str, Any], deadline: float) -> Any:
     """Processes on this machine. Listens on the loopback interface only."""
     from distributed import LocalCluster
 
@@ -43,7 +42,7 @@ def local_cluster(options: dict[str, Any]) -> Any:
         importlib.import_module("distributed.dashboard.scheduler")
     with _interrupts_stay_here():
         try:
-            return LocalCluster(**{**defaults, **options})
+            return made(LocalCluster, {**defaults, **options})
         except RuntimeError as error:
             if not options.get("processes", True):
                 raise
@@ -74,49 +73,36 @@ def _interrupts_stay_here() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def kubernetes_cluster(options: dict[str, Any], deadline: float) -> Any:
+    """Pods, by Dask's operator."""
+    from headrace.environments.kubernetes.cluster import KubernetesCluster
+    from headrace.environments.kubernetes.spec import KubernetesSpec
+
+    given = dict(options)
+    n_workers = given.pop("n_workers", None)
+    return KubernetesCluster(KubernetesSpec.of(**given), n_workers, deadline)
+
+
 #: name → how to make a cluster of that kind.
-KINDS: dict[str, Maker] = {"local": local_cluster}
+KINDS: dict[str, Maker] = {"local": local_cluster, "kubernetes": kubernetes_cluster}
+#: Seconds within which a cluster must be up, with its first worker: by kind, and of all others. On Kubernetes, a node
+#: may have to come first.
+DEADLINES, DEADLINE = {"kubernetes": 300.0}, 60.0
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is the address of a scheduler."""
-    return "://" in text
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Import something such that Ctrl-C still does what it did: dask_jobqueue has it end the process, from then on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():  # in others, an import cannot set one
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
 
 
-def check_answers(address: str) -> None:
-    """Find out within seconds whether somebody listens at an address, of which Dask would make a minute.
-
-    Parameters
-    ----------
-    address : str
-        Like ``tcp://host:8786``.
-
-    Raises
-    ------
-    SetupError
-        If it is not an address, or the connection is refused.
-    """
-    protocol, _, rest = address.partition("://")
-    if protocol not in ("tcp", "tls"):
-        return
-    parts = urlsplit(f"//{rest}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or not port:
-        raise SetupError(f"{address!r} is not the address of a scheduler; give one like 'tcp://host:8786'")
-    try:
-        socket.create_connection((host, port), timeout=CONNECT).close()
-    except OSError as error:
-        raise SetupError(
-            f"no Dask scheduler answers at {address} ({type(error).__name__}: {error}); check the address (the "
-            "scheduler's, not the dashboard's), and that this machine may connect to it"
-        ) from error
-
-
-def maker_of(kind: str) -> Maker:
-    """Return how to make a cluster of a kind: a name in ``KINDS``, or the import path of a class.
+def maker_of(kind: str | type) -> Maker:
+    """Return how to make a cluster of a kind: a name in ``KINDS``, a class, or its import path.
 
     Raises
     ------
@@ -125,6 +111,8 @@ def maker_of(kind: str) -> Maker:
     MissingPackage
         If its package is not installed.
     """
+    if isinstance(kind, type):
+        return lambda options, deadline: _sized(kind, options)
     if kind in KINDS:
         return KINDS[kind]
     module_name, dot, name = kind.replace(":", ".").rpartition(".")
@@ -135,7 +123,8 @@ def maker_of(kind: str) -> Maker:
             "cluster class like 'dask_jobqueue.SLURMCluster', or a live Cluster or Client"
         )
     try:
-        module = importlib.import_module(module_name)
+        with _handlers_kept():
+            module = importlib.import_module(module_name)
     except ImportError as error:
         package = (error.name or module_name).partition(".")[0].replace("_", "-")
         raise MissingPackage(
@@ -144,4 +133,19 @@ def maker_of(kind: str) -> Maker:
     cls = getattr(module, name, None)
     if not callable(cls):
         raise SetupError(f"the module {module_name!r} has no cluster class {name!r}")
-    return lambda options: cls(**options)
+    return lambda options, deadline: _sized(cls, options)
+
+
+def _sized(cls: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """Make a cluster of any class; one that does not take ``n_workers`` is scaled to it.
+
+    A class that takes any option may hand it on to one of its bases, or to a server, as options of dask-gateway are.
+    """
+    makers = [cls, *(base.__init__ for base in getattr(cls, "__mro__", ()) if base is not object)]
+    if any("n_workers" in inspect.signature(maker).parameters for maker in makers):
+        return made(cls, options)
+    wanted = options.pop("n_workers", None)
+    cluster = made(cls, options)
+    if wanted is not None:
+        cluster.scale(wanted)
+    return cluster

@@ -9,16 +9,18 @@ from typing import Any, Self
 
 from headrace._version import __version__
 from headrace.core.summary import Observer
+from headrace.environments.addresses import connected, is_address
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
-from headrace.environments.clusters import check_answers, is_address, maker_of
+from headrace.environments.clusters import DEADLINE, DEADLINES, maker_of
+from headrace.environments.encryption import as_data
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
 from headrace.storage.confidential import secret_paths
 from headrace.store import Storage
 
-#: Seconds within which a scheduler must answer and the first worker be there.
-DEADLINE = 60.0
+#: Seconds for which a run waits for a scheduler that is out of reach.
+RECONNECT = 60.0
 
 
 class DaskEnvironment(Environment):
@@ -28,7 +30,9 @@ class DaskEnvironment(Environment):
     ----------
     cluster : str, type, Cluster or Client, default "local"
         ``"local"``: processes on this machine, brought up by ``setup`` and taken down by ``close``. An address
-        (``"tcp://host:8786"``, ``"tls://…"``): a cluster that is there already. The import path or the class of a
+        (``"tcp://host:8786"``, ``"tls://…"``): a cluster that is there already. ``"kubernetes"``: pods, made by
+        ``setup`` through Dask's operator and removed by ``close``; with ``name=``, a DaskCluster that is there
+        already, joined and never removed. The import path or the class of a
         Dask cluster manager (``"dask_jobqueue.SLURMCluster"``): made by ``setup``. A live ``Cluster`` or ``Client``:
         used, never closed.
     n_workers : int, optional
@@ -38,15 +42,21 @@ class DaskEnvironment(Environment):
     offers : dict of str to float, optional
         Resources of workers that may come while a run goes on, ``{"GPU": 1}``, so that a task may ask for what no
         worker has yet. Not needed for a cluster that adapts by itself.
-    deadline : float, default 60.0
-        Seconds within which the cluster must be up, with its first worker.
+    deadline : float, optional
+        Seconds within which the cluster must be up, with its first worker. Default: 300 on Kubernetes, else 60.
+    reconnect : float, default 60.0
+        Seconds for which the scheduler may be out of reach while a run goes on: a connection that breaks, or a
+        scheduler that is started anew, is a pause, and no more.
     on_start : callable or str, optional
         Called with a ``Change`` before a run executes anything; if it raises, the run does not begin. A function, or
         where it is: ``"module:qualname"``.
     on_exit : callable or str, optional
         Called with a ``Change`` when a run is over, however it ended.
     **options
-        Go to the cluster class as they are; for an address, to ``distributed.Client``.
+        Go to the cluster class as they are; for an address, to ``distributed.Client``; for ``"kubernetes"``, they are
+        those of ``KubernetesSpec``. But ``security=True`` makes certificates for the cluster, and a dict of paths,
+        ``{"tls_ca_file": "ca.pem", …}``, names those to use: the arguments of ``distributed.Security``. All
+        connections are encrypted then; on Kubernetes they are anyway.
 
     Examples
     --------
@@ -61,7 +71,8 @@ class DaskEnvironment(Environment):
         n_workers: int | None = None,
         adapt: tuple[int, int] | None = None,
         offers: Mapping[str, float] | None = None,
-        deadline: float = DEADLINE,
+        deadline: float | None = None,
+        reconnect: float = RECONNECT,
         on_start: Callback | None = None,
         on_exit: Callback | None = None,
         **options: Any,
@@ -80,7 +91,10 @@ class DaskEnvironment(Environment):
         self.n_workers = n_workers
         self.adapt = tuple(adapt) if adapt is not None else None
         self.offers = dict(offers) if offers is not None else None
+        if deadline is None:
+            deadline = DEADLINES.get(cluster, DEADLINE) if isinstance(cluster, str) else DEADLINE
         self.deadline = deadline
+        self.reconnect = reconnect
         self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
         self._cluster: Any = None  # made by setup, so ours to close
@@ -103,8 +117,8 @@ class DaskEnvironment(Environment):
     # -- life ----------------------------------------------------------------------------------------------------
 
     def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
-        if self._client is not None and self._client.status == "running":
-            return
+        if self._client is not None and self._client.status in ("running", "connecting"):
+            return  # runs wait for a connection that is broken just now
         try:
             self._connect()
             self._check()
@@ -132,15 +146,8 @@ class DaskEnvironment(Environment):
             self._client = given
             return
         if isinstance(given, str) and is_address(given):
-            check_answers(given)
             self._owns_client = True
-            try:
-                self._client = Client(given, timeout=self.deadline, set_as_default=False, **self.options)
-            except (OSError, TimeoutError) as error:
-                raise SetupError(
-                    f"no Dask scheduler answers at {given} ({type(error).__name__}: {error}); check the address (the "
-                    "scheduler's, not the dashboard's), and that this machine may connect to it"
-                ) from error
+            self._client = connected(given, timeout=self.deadline, **self.options)
             return
         cluster = given
         if isinstance(given, (str, type)):
@@ -149,8 +156,7 @@ class DaskEnvironment(Environment):
                 options["n_workers"] = self.n_workers
             elif self.adapt is not None:
                 options["n_workers"] = self.adapt[0]
-            make = maker_of(given) if isinstance(given, str) else lambda options: given(**options)
-            cluster = self._cluster = make(options)
+            cluster = self._cluster = maker_of(given)(options, self.deadline)
             if self.adapt is not None:
                 cluster.adapt(minimum=self.adapt[0], maximum=self.adapt[1])
         self._owns_client = True
@@ -158,7 +164,9 @@ class DaskEnvironment(Environment):
 
     def _check(self) -> None:
         """Make sure that there are workers, and that they can load what this process sends."""
-        if self.adapt is None or self.adapt[0] > 0:
+        if hasattr(self._cluster, "await_workers"):
+            self._cluster.await_workers(self._client)
+        elif self.adapt is None or self.adapt[0] > 0:
             # A cluster that adapts by itself brings its first worker when there is something to do.
             something = self._client.submit(int, pure=False)
             try:
@@ -202,7 +210,9 @@ class DaskEnvironment(Environment):
     def executor(self) -> Executor:  # noqa: D102 - inherited
         from headrace.execution.dask import DaskExecutor
 
-        return DaskExecutor(self._client, self.offers)
+        executor = DaskExecutor(self._client, self.offers, self.reconnect)
+        executor.explain = getattr(self._cluster, "explain", executor.explain)
+        return executor
 
     def observers(self) -> Sequence[Observer]:  # noqa: D102 - inherited
         return self.callbacks.observers()
@@ -218,6 +228,9 @@ class DaskEnvironment(Environment):
         return type(given).__name__
 
     def describe(self) -> dict[str, Any]:  # noqa: D102 - inherited
+        return {**self._own_data(), **getattr(self._cluster, "facts", {})}
+
+    def _own_data(self) -> dict[str, Any]:
         data: dict[str, Any] = {"type": "DaskEnvironment", "cluster": self._kind()}
         if self.n_workers is not None:
             data["n_workers"] = self.n_workers
@@ -236,18 +249,22 @@ class DaskEnvironment(Environment):
         kind = self._kind()
         if "<locals>" in kind or kind.startswith("__main__"):
             raise SetupError(f"the cluster class {kind} cannot be found again by name; define it in a module")
+        options = dict(self.options)
+        if "security" in options:
+            options["security"] = as_data(options["security"])
         data = {
-            **self.describe(),
+            **self._own_data(),
             **self.callbacks.serialize(),
             "deadline": self.deadline,
-            "options": self.options,
+            "reconnect": self.reconnect,
+            "options": options,
         }
-        if secrets := list(secret_paths(self.options)):
+        if secrets := list(secret_paths({name: each for name, each in options.items() if name != "security"})):
             raise SetupError(
                 f"the options of {self!r} cannot be written down, because {', '.join(secrets)} looks like a secret; "
                 "leave it to where the cluster is made, such as a Kubernetes secret or Dask's configuration"
             )
-        lost = [name for name, value in {**data, **self.options}.items() if name != "options" and not _is_json(value)]
+        lost = [name for name, value in {**data, **options}.items() if name != "options" and not _is_json(value)]
         if lost:
             raise SetupError(  # their names only: what cannot be written may hold credentials
                 f"the options of {self!r} cannot be written down as JSON without loss: {', '.join(lost)}; give plain "
