@@ -42,7 +42,7 @@ class Watch:
         pods = api.list("Pod", selector)
         cluster = api.get("DaskCluster", name)
         quick = Snapshot(name, api.namespace, time.monotonic() - self._began, cluster, pods)
-        if len(pods) >= self._pods and all(map(is_well, pods)):
+        if len(pods) >= self._pods and all(map(is_well, pods)) and not _is_balanced(cluster):
             return quick
         events = [event for event in self._allowed(api.list, "Event", fields="type=Warning") if _of(event, name)]
         waiting = [pod for pod in pods if not is_well(pod)][:MOST]
@@ -95,6 +95,12 @@ class Watch:
                 log = self._allowed(self._api.logs, container.pod, container.name, previous=ended) or ""
                 found[container.pod, container.name] = log
         return found
+
+
+def _is_balanced(cluster: Mapping[str, Any] | None) -> bool:
+    """Whether its scheduler waits for a load balancer, too; one that it has does no harm."""
+    service = ((cluster or {}).get("spec", {}).get("scheduler") or {}).get("service") or {}
+    return bool(service.get("type") == "LoadBalancer")
 
 
 def _of(event: Mapping[str, Any], name: str) -> bool:
