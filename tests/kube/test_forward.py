@@ -159,10 +159,10 @@ def test_silence_is_noticed_and_patience_is_not_taken_for_it(
     monkeypatch.setattr(forward, "SILENCE", 0.3)
     with Line(way) as idle, Line(way) as busy:
         assert idle.ask(b"who") == busy.ask(b"who") == b"one"
-        much = bytes(64 << 20)
+        much = bytes(32 << 20)
         sending = threading.Thread(target=busy.plug.sendall, args=(much,))
         sending.start()  # and nobody reads what comes back, for longer than the silence
-        idle.plug.settimeout(1.5)
+        idle.plug.settimeout(1.0)
         with pytest.raises(TimeoutError):
             idle.plug.recv(1)
         left = len(much)
