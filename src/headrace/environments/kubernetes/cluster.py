@@ -43,7 +43,7 @@ CREATOR, CREATED, SEEN = "headrace.io/created-by", "headrace.io/created", "headr
 #: Seconds within which the scheduler must be reached and the first worker be there; a node may have to come first.
 DEADLINE = 300.0
 #: Seconds between two looks at what there is, and between two questions to the scheduler.
-LOOK, ASK = 0.4, 0.1
+LOOK, ASK = 0.25, 0.1
 #: Seconds between two signs of life, and between two looks after workers that have not come yet.
 BEAT, REST = 30.0, 2.0
 

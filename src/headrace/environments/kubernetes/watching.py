@@ -55,14 +55,14 @@ class Watch:
         snapshot = Snapshot(
             self._name, self._api.namespace, time.monotonic() - self._began, cluster, pods, **self._details
         )
-        if thorough or (time.monotonic() - self._read > READ and not self._is_complete(pods)):
+        if thorough or (time.monotonic() - self._read > READ and not self._is_complete(cluster, pods)):
             self._details = self._read_details(pods, thorough)
             self._read = time.monotonic()
             return replace(snapshot, **self._details)
         return snapshot
 
-    def _is_complete(self, pods: Sequence[Mapping[str, Any]]) -> bool:
-        return len(pods) >= self._pods and all(map(is_well, pods))
+    def _is_complete(self, cluster: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]]) -> bool:
+        return len(pods) >= self._pods and all(map(is_well, pods)) and not _is_balanced(cluster)
 
     def _read_details(self, pods: Sequence[Mapping[str, Any]], thorough: bool) -> dict[str, Any]:
         """What else there is to know of a cluster that is not complete."""
@@ -113,6 +113,12 @@ class Watch:
                 log = self._allowed(self._api.logs, container.pod, container.name, previous=before) or ""
                 found[container.pod, container.name] = log
         return found
+
+
+def _is_balanced(cluster: Mapping[str, Any] | None) -> bool:
+    """Whether its scheduler waits for a load balancer, too; one that it has does no harm."""
+    service = ((cluster or {}).get("spec", {}).get("scheduler") or {}).get("service") or {}
+    return bool(service.get("type") == "LoadBalancer")
 
 
 def _of(event: Mapping[str, Any], name: str) -> bool:
