@@ -28,6 +28,9 @@ import os, socketserver
 class Echo(socketserver.BaseRequestHandler):
     def handle(self):
         while heard := self.request.recv(2**16):
+            if heard == b"bye":
+                self.request.sendall(bytes(2**20))
+                return
             self.request.sendall(os.environ["HOSTNAME"].encode() if heard == b"who" else heard)
 
 socketserver.ThreadingTCPServer(("0.0.0.0", 7000), Echo).serve_forever()
@@ -125,6 +128,12 @@ def test_much_goes_both_ways_over_several_connections_at_once(way: int) -> None:
         assert second.ask(b"who") == b"one"
         assert first.ask(much) == much
         assert second.ask(b"after") == b"after"
+    with Line(way) as last:  # nothing is lost of what is sent just before the end
+        last.plug.sendall(b"bye")
+        left = 2**20
+        while more := last.plug.recv(2**12):
+            left -= len(more)
+        assert left == 0
 
 
 def test_a_cut_ends_connections_and_the_same_port_serves_the_next(

@@ -75,9 +75,13 @@ def as_data(given: Any) -> Any:
     SetupError
         If it holds certificates or keys themselves, or what has no JSON form.
     """
-    from distributed import Security
+    if given is None or isinstance(given, bool):
+        return given
+    if not isinstance(given, Mapping):
+        from distributed import Security
 
-    if isinstance(given, Security):
+        if not isinstance(given, Security):
+            raise SetupError(f"security= must be True, or {_EXAMPLE}; got a {type(given).__name__}")
         versions = [getattr(given, f"tls_{which}_version") for which in ("min", "max")]
         if given.extra_conn_args or versions != [ssl.TLSVersion.TLSv1_2, None]:
             raise SetupError(
@@ -85,15 +89,13 @@ def as_data(given: Any) -> Any:
                 "Dask's configuration, where the environment is used"
             )
         given = {name: getattr(given, name) for name in _PLAIN if getattr(given, name) is not None}
-    if isinstance(given, Mapping):
-        for name, value in given.items():
-            if isinstance(value, str) and "\n" in value:
-                raise SetupError(
-                    f"security= cannot be written down, because its {name} is the text of a certificate or a key; "
-                    "write it to a file that only its owner may read, and give the path"
-                )
-        return dict(given)
-    return given
+    for name, value in given.items():
+        if isinstance(value, str) and "\n" in value:
+            raise SetupError(
+                f"security= cannot be written down, because its {name} is the text of a certificate or a key; write it "
+                "to a file that only its owner may read, and give the path"
+            )
+    return dict(given)
 
 
 def context_of(security: Security) -> ssl.SSLContext | None:

@@ -74,7 +74,11 @@ class Forward:
         begun: Future[dict[Target, int]] = Future()
         self._thread = threading.Thread(target=self._run, args=(targets, begun), name="headrace-forward", daemon=True)
         self._thread.start()
-        self.ports = begun.result()
+        try:
+            self.ports = begun.result()
+        except BaseException:  # Ctrl-C
+            self.close()
+            raise
 
     def close(self) -> None:
         """Listen no more, and end all connections and the thread. May be repeated."""
@@ -119,7 +123,7 @@ class Forward:
         except Exception as error:  # noqa: BLE001 - of many libraries; who connected sees the end, and tries again
             logger.debug("a connection to port %s of the pod with %s ended: %r", target, self._selector, error)
         finally:
-            writer.transport.abort()
+            writer.close()  # what has come is still handed over
 
     def check(self, timeout: float) -> None:
         """Make sure that there is a way to the pod, or raise why there is none.

@@ -107,16 +107,15 @@ def _forward(api: Api, spec: KubernetesSpec, service: Mapping[str, Any], protoco
         if isinstance(error, Exception):
             raise _no_forward(api, error) from error
         raise
-    return _open_way(
-        protocol, "127.0.0.1", {port: forward.ports[target] for port, target in targets.items()}, forward.close
-    )
+    ports = {port: forward.ports[target] for port, target in targets.items()}
+    return _open_way(protocol, "127.0.0.1", ports, forward.close)
 
 
 def _no_forward(api: Api, error: Exception) -> SetupError:
     if is_forbidden(error):
         return SetupError(
             f"Kubernetes does not let this user forward ports to pods in the namespace {api.namespace!r}; have this "
-            'rule added to his role: apiGroups: [""], resources: ["pods/portforward"], verbs: ["get", "create"]; or '
+            'rule added to their role: apiGroups: [""], resources: ["pods/portforward"], verbs: ["get", "create"]; or '
             "give another reach=, such as 'load-balancer'"
         )
     return SetupError(
