@@ -45,10 +45,9 @@ PATHS = {
     "daskautoscalers": "apis/kubernetes.dask.org/v1",
     "daskjobs": "apis/kubernetes.dask.org/v1",
 }
-#: what is somebody's work, and not the cluster's own
-_LEAVINGS = [
-    kind for kind in PATHS if kind not in ("events", "serviceaccounts", "resourcequotas", "roles", "rolebindings")
-]
+#: no work of anybody's, or made by the cluster itself
+_NO_LEAVINGS = {"events", "serviceaccounts", "resourcequotas", "roles", "rolebindings"}
+_OWN, _TOKEN = ("kube-root-ca.crt",), "kubernetes.io/service-account-token"
 
 
 class Bench:
@@ -129,13 +128,16 @@ class Bench:
 
     def left_over(self, namespace: str) -> list[str]:
         """What is left behind: objects, and processes of pods; empty when all is clean."""
-        found = [f"{kind}/{each['metadata']['name']}" for kind in _LEAVINGS for each in self._present(kind, namespace)]
+        kinds = [kind for kind in PATHS if kind not in _NO_LEAVINGS]
+        found = [f"{kind}/{each['metadata']['name']}" for kind in kinds for each in self._present(kind, namespace)]
         return found + [f"process {number}: {command}" for number, command in self.processes(namespace).items()]
 
     def _present(self, kind: str, namespace: str) -> list[Object]:
-        with suppress(urllib.error.HTTPError):  # no such kind here
-            return [each for each in self.objects(kind, namespace) if each.get("type") != _TOKEN]
-        return []
+        try:
+            objects = self.objects(kind, namespace)
+        except urllib.error.HTTPError:  # no such kind here
+            return []
+        return [each for each in objects if each["metadata"]["name"] not in _OWN and each.get("type") != _TOKEN]
 
     def processes(self, namespace: str) -> dict[int, str]:
         """Processes of the pods in a namespace: id → command."""
@@ -291,9 +293,6 @@ class Bench:
         """A cluster without Dask's custom resources, and without an operator."""
         with ProcessBench.started("--no-crds", "--no-operator") as bench:
             yield bench
-
-
-_TOKEN = "kubernetes.io/service-account-token"  # secrets that old clusters make by themselves
 
 
 class ProcessBench(Bench):

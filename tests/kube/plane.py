@@ -272,8 +272,9 @@ def main() -> None:
     parser.add_argument("--no-operator", dest="operator", action="store_false")
     parser.add_argument("--no-crds", dest="crds", action="store_false")
     arguments = parser.parse_args()
-    for sig in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+    for sig in (signal.SIGINT, signal.SIGHUP):
         signal.signal(sig, signal.SIG_IGN)  # a Ctrl-C is for the tests, which then close our input
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     plane = Plane(arguments)
     try:

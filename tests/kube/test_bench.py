@@ -20,6 +20,7 @@ from tests.kube.manifests import dask_cluster, pod
 from tests.kube.node.processes import processes_with
 from tests.waiting import until
 
+pytestmark = pytest.mark.skipif("HEADRACE_KUBECONFIG" in os.environ, reason="these are tests of the bench itself")
 ROLE = {
     "kind": "Role",
     "metadata": {"name": "reader"},
@@ -210,7 +211,6 @@ def test_rights_of_a_role_and_no_more(kube: Bench, namespace: str) -> None:
         assert answer["status"]["allowed"] is allowed
 
 
-@pytest.mark.skipif("HEADRACE_KUBECONFIG" in os.environ, reason="a bench of processes")
 def test_two_benches_side_by_side_and_nothing_is_left_of_a_killed_one(kube: Bench, tmp_path: Path) -> None:
     """Whoever started the second bench is killed: all of it ends, also pods that have left their session."""
     script = """

@@ -14,7 +14,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from headrace.environments.kubernetes import forward
+from headrace.environments.kubernetes.api import Api
 from headrace.environments.kubernetes.forward import Forward
+from headrace.environments.kubernetes.reach import reach
+from headrace.environments.kubernetes.spec import KubernetesSpec
+from headrace.errors import SetupError
 from tests.kube.bench import Bench
 from tests.proxies import Proxy, proxy_before
 
@@ -155,10 +159,10 @@ def test_silence_is_noticed_and_patience_is_not_taken_for_it(
     monkeypatch.setattr(forward, "SILENCE", 0.3)
     with Line(way) as idle, Line(way) as busy:
         assert idle.ask(b"who") == busy.ask(b"who") == b"one"
-        much = bytes(64 << 20)
+        much = bytes(32 << 20)
         sending = threading.Thread(target=busy.plug.sendall, args=(much,))
         sending.start()  # and nobody reads what comes back, for longer than the silence
-        idle.plug.settimeout(1.5)
+        idle.plug.settimeout(1.0)
         with pytest.raises(TimeoutError):
             idle.plug.recv(1)
         left = len(much)
@@ -186,3 +190,23 @@ def test_without_a_pod_it_says_so_and_gives_up(
         other.check(0.1)
     other.close()
     assert threads() == before
+
+
+def test_it_is_found_by_the_service_and_who_may_not_use_it_is_told(kube: Bench, pods: Pods, namespace: str) -> None:
+    ports = [{"name": "tcp-comm", "port": 8786, "targetPort": "echo"}]
+    service = {"metadata": {"name": "ours-scheduler"}, "spec": {"selector": {"app": "echo"}, "ports": ports}}
+    kube.create("services", namespace, service)
+    spec = KubernetesSpec.of(image="any", namespace=namespace, reach="forward", security=False)
+    way = reach(Api(spec), spec, "ours", timeout=30)
+    try:
+        assert way.dashboard_link == ""
+        with Line(int(way.address.removeprefix("tcp://127.0.0.1:"))) as line:
+            assert line.ask(b"who") == b"one"
+    finally:
+        way.close()
+    with (
+        kube.forbid("*", "pods/portforward", namespace),
+        pytest.raises(SetupError, match=r"does not let this user forward ports.*resources: \[.pods/portforward.\]"),
+    ):
+        reach(Api(spec), spec, "ours", timeout=30)
+    assert threads() == 0

@@ -168,9 +168,9 @@ def test_a_cluster_goes_although_the_operator_does_not_let_it_go(kube, namespace
         kube.start_operator()
 
 
-def test_workers_that_do_not_come_hold_up_nothing(kube, namespace, options, caplog):
+def test_workers_that_do_not_come_are_told_and_hold_up_nothing(kube, namespace, options, caplog):
     with kube.quota(namespace, pods=2), hr.DaskEnvironment("kubernetes", n_workers=2, **options) as env:
         env.setup()
         assert len(env.client.nthreads()) == 1
+        until(lambda: "1 of 2 workers" in caplog.text)
     assert "exceeded quota" in caplog.text
-    assert "going on with 1 of 2 workers" in caplog.text

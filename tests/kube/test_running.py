@@ -20,6 +20,7 @@ import headrace as hr
 storage = hr.Storage({url!r}, {options!r})
 with hr.DaskEnvironment("kubernetes", n_workers=3, namespace={namespace!r}, image={image!r}) as env:
     run = env.execute(storage, "doubled", {{"n": 40}})
+    env.client.wait_for_workers(3, timeout=60)
     print(run.state.label, run.result(), len(env.client.nthreads()), env.client.scheduler.address.split(":")[0])
 """
 

@@ -200,13 +200,13 @@ def test_the_line_while_waiting_counts_pods_by_how_they_are():
         pod(waiting("ContainerCreating"), "worker", number=3),
         events=[pulling],
     )
-    line = progress(snapshot, 3, connected=1)
-    assert line == f"cluster {NAME}: waiting for 3 workers: 1 run, 1 starting, 1 pending (pulling image {IMAGE})"
+    line = progress(snapshot, 3)
+    assert line == f"cluster {NAME}: waiting for 3 workers: 2 run, 1 pending (pulling image {IMAGE})"
     assert progress(seen(cluster={"metadata": {}}), 3).endswith("waiting for Dask's operator to take it up")
     assert progress(seen(pod(waiting("ContainerCreating"))), 3).endswith(
         "the scheduler: pending (starting its container)"
     )
-    assert progress(seen(SCHEDULER), 1, 0).endswith("waiting for 1 worker: no pods yet")
+    assert progress(seen(SCHEDULER), 1).endswith("waiting for 1 worker: no pods yet")
 
 
 @pytest.mark.parametrize(

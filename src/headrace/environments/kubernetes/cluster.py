@@ -29,7 +29,7 @@ from headrace.environments.kubernetes.ending import at_exit, not_at_exit, remove
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
 from headrace.environments.kubernetes.progress import end_of, progress
 from headrace.environments.kubernetes.reach import Way, reach
-from headrace.environments.kubernetes.snapshot import Snapshot, is_ready
+from headrace.environments.kubernetes.snapshot import Snapshot, is_ready, is_well
 from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec
 from headrace.environments.kubernetes.telling import Telling
 from headrace.environments.kubernetes.watching import CLUSTER_LABEL, GROUP_LABEL, Watch
@@ -43,11 +43,9 @@ CREATOR, CREATED, SEEN = "headrace.io/created-by", "headrace.io/created", "headr
 #: Seconds within which the scheduler must be reached and the first worker be there; a node may have to come first.
 DEADLINE = 300.0
 #: Seconds between two looks at what there is, and between two questions to the scheduler.
-LOOK, ASK = 0.4, 0.1
-#: Seconds for which the other workers are waited for, once the first one is there.
-LAGGARDS = 5.0
-#: Seconds between two signs of life.
-BEAT = 30.0
+LOOK, ASK = 0.25, 0.1
+#: Seconds between two signs of life, and between two looks after workers that have not come yet.
+BEAT, REST = 30.0, 2.0
 
 _LOGGER = logging.getLogger("headrace.kubernetes")
 
@@ -117,7 +115,7 @@ class KubernetesCluster:
         self._uid: str | None = None
         self._asked = False  # for a cluster of this name, and nobody has said no
         self._closing = threading.Lock()
-        self._watch = Watch(self.api, self.name, pods=1 + sum(map(self._size, self.spec.groups)))
+        self._watch = Watch(self.api, self.name, pods=1 + self._wanted)
         self._over = threading.Event()
         at_exit(self.close)
         try:
@@ -132,7 +130,7 @@ class KubernetesCluster:
                 _LOGGER.warning("the cluster %s could not be removed: %s", self._called, error)
             raise
         self.status = Status.running
-        threading.Thread(target=self._beat, name="headrace-kubernetes-beat", daemon=True).start()
+        threading.Thread(target=self._attend, name="headrace-kubernetes-attend", daemon=True).start()
 
     def __repr__(self) -> str:
         return f"KubernetesCluster({self.name!r}, namespace={self.api.namespace!r})"
@@ -229,7 +227,7 @@ class KubernetesCluster:
             self.scale(self._n_workers)
 
     def await_workers(self, client: Any) -> None:
-        """Wait until the workers are there, or one is and the others do not come soon.
+        """Wait until the first worker is there. If others do not come, a warning will say why.
 
         Parameters
         ----------
@@ -241,20 +239,19 @@ class KubernetesCluster:
         SetupError
             If none comes; says why.
         """
-        wanted = sum(map(self._size, self.spec.groups)) if self.owned else min(1, self._size(DEFAULT_GROUP))
-        workers = _Workers(client, wanted)
-        if wanted == 0:
-            return
-        with Telling() as telling:
-            try:
-                self._await(telling, workers.are_there, workers)
-            except SetupError as error:
-                if not workers.connected:
-                    raise
-                _LOGGER.warning("%s; going on with %d of %d workers", error, workers.connected, wanted)
-                return
-        if workers.connected < wanted:
-            _LOGGER.warning("%s; going on with them", progress(self._watch.look(), wanted, workers.connected))
+
+        def is_there(snapshot: Snapshot | None) -> bool:
+            with suppress(OSError, TimeoutError):  # the connection comes back by itself, or the deadline ends it
+                return bool(client.nthreads())
+            return False
+
+        if self._wanted:
+            with Telling() as telling:
+                self._await(telling, is_there)
+
+    @property
+    def _wanted(self) -> int:
+        return sum(map(self._size, self.spec.groups))
 
     def _has_scheduler(self, snapshot: Snapshot | None) -> bool:
         if snapshot is None or snapshot.scheduler is None or not is_ready(snapshot.scheduler):
@@ -262,9 +259,7 @@ class KubernetesCluster:
         waits = self.spec.reach == "load-balancer"
         return not waits or any((each.get("status") or {}).get("loadBalancer") for each in snapshot.services)
 
-    def _await(
-        self, telling: Telling, is_there: Callable[[Snapshot | None], bool], workers: _Workers | None = None
-    ) -> None:
+    def _await(self, telling: Telling, is_there: Callable[[Snapshot | None], bool]) -> None:
         """Look again and again, until it is there or will not come."""
         looked = -math.inf
         snapshot: Snapshot | None = None
@@ -272,16 +267,14 @@ class KubernetesCluster:
             if time.monotonic() - looked > LOOK:
                 snapshot = self._watch.look()
                 looked = time.monotonic()
-                wanted = workers.wanted if workers is not None else sum(map(self._size, self.spec.groups))
-                telling.say(progress(snapshot, wanted, workers.connected if workers is not None else None))
+                telling.say(progress(snapshot, self._wanted))
                 finding = self._watch.judge(snapshot)
-                some = workers is not None and workers.connected
-                if finding is not None and (some or not is_hopeful(snapshot)):
+                if finding is not None and not is_hopeful(snapshot):
                     raise SetupError(
                         f"the cluster {self._called} does not come up: {finding.message}", cause=finding.cause
                     )
                 if not self._left:
-                    finding = diagnose(snapshot)
+                    finding = diagnose(self._watch.look(thorough=True))
                     why = finding.message if finding is not None else "its pods run, and nothing seems to be wrong"
                     raise SetupError(
                         f"the cluster {self._called} was not up within {self._deadline:g} s (deadline=): {why}",
@@ -374,11 +367,29 @@ class KubernetesCluster:
         log = allowed(self.api.logs, name, previous=restarted) or ""
         return end_of(pod, name, allowed(self.api.events, name) or (), log)
 
-    def _beat(self) -> None:
-        """Say again and again that the cluster is in use, so that nobody takes it for one that was left over."""
-        while not self._over.wait(BEAT):
-            with suppress(KubernetesError):  # the next sign of life is soon enough
-                self.api.patch("DaskCluster", self.name, {"metadata": {"annotations": {SEEN: _now()}}})
+    def _attend(self) -> None:
+        """Say again and again that the cluster is in use, so that nobody takes it for one that was left over.
+
+        Until all its workers are there, look what keeps them.
+        """
+        complete, said = not self.owned, time.monotonic()
+        while not self._over.wait(BEAT if complete else REST):
+            with suppress(KubernetesError):  # the next time is soon enough
+                complete = complete or self._is_complete()
+                if time.monotonic() - said >= BEAT:
+                    said = time.monotonic()
+                    self.api.patch("DaskCluster", self.name, {"metadata": {"annotations": {SEEN: _now()}}})
+
+    def _is_complete(self) -> bool:
+        """Whether there is no need to look again after workers that have not come."""
+        snapshot = self._watch.look()
+        there, wanted = sum(map(is_well, snapshot.component("worker"))), self._wanted
+        finding = self._watch.judge(snapshot)
+        if there < wanted and finding is None and not self._left:
+            finding = diagnose(snapshot)
+        if there < wanted and finding is not None and not self._over.is_set():
+            _LOGGER.warning("%d of %d workers of %s are there: %s", there, wanted, self._called, finding.message)
+        return there >= wanted or finding is not None or not self._left
 
     # -- down ----------------------------------------------------------------------------------------------------
 
@@ -406,23 +417,6 @@ class KubernetesCluster:
                     remove(self.api, self.name, self._uid)
                 if self._has_secret and self._uid is None:  # there was no cluster with which it would go
                     self.api.delete("Secret", self.name)
-
-
-class _Workers:
-    """The workers that a cluster that comes up shall have, as its scheduler counts them."""
-
-    def __init__(self, client: Any, wanted: int) -> None:
-        self.wanted = wanted
-        self.connected = 0
-        self._client = client
-        self._since = math.inf
-
-    def are_there(self, snapshot: Snapshot | None) -> bool:
-        """Whether to wait no longer."""
-        with suppress(OSError, TimeoutError):  # the connection comes back by itself, or the deadline ends it
-            self.connected = len(self._client.nthreads())
-        self._since = min(self._since, time.monotonic()) if self.connected else math.inf
-        return self.connected >= self.wanted or time.monotonic() - self._since > LAGGARDS
 
 
 def _now() -> str:

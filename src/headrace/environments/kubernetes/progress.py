@@ -18,7 +18,7 @@ from headrace.environments.kubernetes.snapshot import (
 )
 
 
-def progress(snapshot: Snapshot, wanted: int, connected: int | None = None) -> str:
+def progress(snapshot: Snapshot, wanted: int) -> str:
     """Return what is being waited for, on one line.
 
     Parameters
@@ -27,21 +27,17 @@ def progress(snapshot: Snapshot, wanted: int, connected: int | None = None) -> s
         What there is.
     wanted : int
         How many workers.
-    connected : int, optional
-        How many of them the scheduler knows; none before it is there.
     """
     name = snapshot.name
     if snapshot.cluster is None or not (snapshot.pods or (snapshot.cluster.get("status") or {}).get("phase")):
         return f"cluster {name}: waiting for Dask's operator to take it up"
-    if connected is None and (snapshot.scheduler is None or not is_ready(snapshot.scheduler)):
+    if snapshot.scheduler is None or not is_ready(snapshot.scheduler):
         what = how_is(snapshot.scheduler, snapshot.events) if snapshot.scheduler else "no pod yet"
         return f"cluster {name}: waiting for the scheduler: {what}"
     states = [how_is(pod, snapshot.events) for pod in snapshot.component("worker")]
-    ready = states.count("run")
-    known = ["run"] * min(ready, connected or 0)
-    states = known + ["starting"] * (ready - len(known)) + [state for state in states if state != "run"]
+    told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states), reverse=True))
     workers = "1 worker" if wanted == 1 else f"{wanted} workers"
-    return f"cluster {name}: waiting for {workers}: {_counted(states) or 'no pods yet'}"
+    return f"cluster {name}: waiting for {workers}: {told or 'no pods yet'}"
 
 
 def how_is(pod: Object, events: Iterable[Object] = ()) -> str:
@@ -106,8 +102,3 @@ def end_of(pod: Object | None, name: str, events: Iterable[Object], log: str = "
     if not told:
         told = ["it was deleted"] if pod is None or "deletionTimestamp" in pod["metadata"] else []
     return f"its pod was {name}{f': {told[0]}' if told else ''}" + tail(log)
-
-
-def _counted(states: list[str]) -> str:
-    """Like states together, in the order in which they come."""
-    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
