@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from headrace.environments.kubernetes.api import Api, allowed
+from headrace.environments.kubernetes.api import KINDS, Api
 from headrace.environments.kubernetes.diagnosis import Finding, diagnose
 from headrace.environments.kubernetes.snapshot import Snapshot, about, containers_of, is_well
+from headrace.errors import KubernetesError
 
 #: On all that Dask's operator makes for a cluster, and for a group of its workers.
 CLUSTER_LABEL, GROUP_LABEL = "dask.org/cluster-name", "dask.org/workergroup-name"
@@ -68,12 +69,13 @@ class Watch:
         """What else there is to know of a cluster that is not complete."""
         api, selector = self._api, f"{CLUSTER_LABEL}={self._name}"
         events = [event for event in self._allowed(api.list, "Event", fields="type=Warning") if _of(event, self._name)]
+        service = self._allowed(api.get, "Service", f"{self._name}-scheduler")
         waiting = [pod for pod in pods if not is_well(pod)][:MOST]
         for pod in waiting:
             events += self._allowed(api.events, pod["metadata"]["name"])
         return {
             "replica_sets": self._allowed(api.list, "ReplicaSet", selector),
-            "services": self._allowed(api.list, "Service", selector),
+            "services": [service] if service else [],
             "events": sorted(events, key=_moment),
             "logs": {key: log for pod in waiting for key, log in self._logs(pod, thorough).items()},
         }
@@ -96,13 +98,16 @@ class Watch:
 
     def _allowed(self, ask: Callable[..., Any], kind: str, *args: Any, **options: Any) -> Any:
         """Ask for what makes a diagnosis better; not again, if this user may not know it."""
-        asked = kind if ask == self._api.list else ask.__name__
+        asked = ask.__name__, kind if kind in KINDS else ""  # else it is a name
         if asked in self._denied:
             return []
-        found = allowed(ask, kind, *args, **options)
-        if found is None:
+        try:
+            return ask(kind, *args, **options) or []
+        except KubernetesError as error:
+            if error.facts.get("status") != 403:
+                raise
             self._denied.add(asked)
-        return found or []
+            return []
 
     def _logs(self, pod: Mapping[str, Any], thorough: bool) -> dict[tuple[str, str], str]:
         """The last lines of containers that have ended, or of all that have begun."""
