@@ -197,19 +197,27 @@ class ProcessDriver:
             )
         import psutil
 
-        if (started := _STARTED.get(self.pid)) is not None and (code := started.poll()) is not None:
-            return Look("gone", f"its driver, process {self.pid} on {self.host}, {_ended(code)}")
         try:
-            process = psutil.Process(self.pid)
-            variables = process.environ()
-            is_it = variables.get(RUN_ID_VARIABLE) == self.run_id and process.status() != psutil.STATUS_ZOMBIE
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
-            is_it = False
+            ended = self._how_it_ended()
         except psutil.AccessDenied:
             return Look("unknown", f"its driver is process {self.pid} of another user")
-        if not is_it:
-            return Look("gone", f"its driver, process {self.pid} on {self.host}, is gone")
+        if ended:
+            return Look("gone", f"its driver, process {self.pid} on {self.host}, {ended}")
         return Look("alive", f"its driver is process {self.pid} on this host")
+
+    def _how_it_ended(self) -> str:
+        """In words; empty, if it goes on."""
+        import psutil
+
+        if (started := _STARTED.get(self.pid)) is not None:
+            code = started.poll()
+            return "" if code is None else _ended(code)
+        try:
+            process = psutil.Process(self.pid)
+            is_it = process.environ().get(RUN_ID_VARIABLE) == self.run_id and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            is_it = False
+        return "" if is_it else "is gone"
 
     def wait(self, seconds: float) -> None:
         """Wait so long, or until it has ended, if this process has started it."""

@@ -406,7 +406,7 @@ class RunRecord:
 
     def stop_before_begin(self, state: State, kind: str, message: str, traceback: str = "") -> None:
         """Write down, as the driver, what keeps a launched run from beginning; nothing, if it has begun."""
-        if not self._has_begun() and self._driver() is not None:
+        if not self._has_begun():
             self._write_end(state, kind, message, traceback)
 
     def _driver(self) -> Driver | None:
