@@ -28,6 +28,7 @@ from headrace.errors import RunError
 GROUP = "headrace.drivers"
 _OWN = {
     "process": "headrace.drivers:ProcessDriver",
+    "kubernetes": "headrace.environments.kubernetes.jobs:JobDriver",
 }
 #: The variable by which a driver knows its run, and by which a process is known to be one.
 RUN_ID_VARIABLE = "HEADRACE_RUN_ID"

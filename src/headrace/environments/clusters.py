@@ -11,13 +11,14 @@ import multiprocessing
 import signal
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 from urllib.parse import urlsplit
 
 from headrace.errors import MissingPackage, SetupError
+from headrace.store import EnvRunner
 
 #: From options and the seconds within which it must be up to a cluster.
 Maker = Callable[[dict[str, Any], float], Any]
@@ -90,6 +91,19 @@ KINDS: dict[str, Maker] = {"local": local_cluster, "kubernetes": kubernetes_clus
 #: Seconds within which a cluster must be up, with its first worker: by kind, and of all others. On Kubernetes, a node
 #: may have to come first.
 DEADLINES, DEADLINE = {"kubernetes": 300.0}, 60.0
+
+
+def kubernetes_job(
+    environment: dict[str, Any], runner: EnvRunner, parameters: Mapping[str, Any], run_id: str
+) -> dict[str, Any]:
+    """A Job, whose pod makes the cluster."""
+    from headrace.environments.kubernetes.jobs import launch
+
+    return launch(environment, runner, parameters, run_id)
+
+
+#: kind → how to start a driver that outlives this process, for an environment as data. Of all others, it is a process.
+LAUNCHERS = {"kubernetes": kubernetes_job}
 
 
 def is_address(text: str) -> bool:

@@ -11,11 +11,11 @@ from headrace._version import __version__
 from headrace.core.summary import Observer
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
-from headrace.environments.clusters import DEADLINE, DEADLINES, check_answers, is_address, maker_of
+from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, check_answers, is_address, maker_of
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
 from headrace.storage.confidential import secret_paths
-from headrace.store import Storage
+from headrace.store import EnvRunner, Storage
 
 
 class DaskEnvironment(Environment):
@@ -209,6 +209,12 @@ class DaskEnvironment(Environment):
         executor = DaskExecutor(self._client, self.offers)
         executor.explain = getattr(self._cluster, "explain", executor.explain)
         return executor
+
+    def launch(self, runner: EnvRunner, parameters: Mapping[str, Any], run_id: str) -> dict[str, Any]:  # noqa: D102
+        start = LAUNCHERS.get(self.cluster) if isinstance(self.cluster, str) else None
+        if start is None:
+            return super().launch(runner, parameters, run_id)
+        return start(self.serialize(), runner, parameters, run_id)
 
     def observers(self) -> Sequence[Observer]:  # noqa: D102 - inherited
         return self.callbacks.observers()

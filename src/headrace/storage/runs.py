@@ -428,12 +428,12 @@ class RunRecord:
             said = self.logs(LAST_LINES).rstrip()
         except HeadraceError as error:
             said = str(error)
+        if not for_good:
+            message = f"run {self.run_id} does not go on: {told}" + (f"\nit said last:\n{said}" if said else "")
+            return DriverLost(message, run_id=self.run_id)
         message = f"{told}, before it has written how the run ended; it said last:\n{said or 'nothing'}"
-        if for_good:
-            self._write_end(State.CRASHED, DriverLost.__name__, message)
-            if (outcome := self.outcome) is not None:
-                return self._failure(outcome)
-        return DriverLost(f"run {self.run_id} does not go on: {message}", run_id=self.run_id)
+        self._write_end(State.CRASHED, DriverLost.__name__, message)
+        return self._failure(self.outcome or {})
 
     def _write_end(self, state: State, kind: str, message: str, traceback: str = "") -> None:
         elapsed = datetime.now(UTC) - datetime.fromisoformat(self.start)
