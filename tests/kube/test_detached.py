@@ -137,7 +137,7 @@ def test_a_driver_that_was_killed(
     [pod] = [each for each in objects("pods") if "job-name" in each["metadata"]["labels"]]
     path = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}"
     kube.request("DELETE", path, {"gracePeriodSeconds": 0})
-    with pytest.raises(DriverLost, match="Job headrace-.* has ended"):
+    with pytest.raises(DriverLost, match=r"Job headrace-.* has ended"):
         record.wait(60)
     assert storage.get_run(record.run_id).state == "Crashed"
     until(lambda: not objects.clusters, 60)  # it goes with the pod that has made it
