@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace import cli_clusters
 from headrace import cli_runs as shown
 from headrace import cli_storages as storages
 from headrace import cli_support as support
@@ -270,6 +271,9 @@ def cancel(url: Url, run_id: RunId, storage_option: StorageOptions = None) -> No
         record.cancel()
         record.wait()
     support.remark(f"run {run_id} ended as {record.state}")
+
+
+app.command()(cli_clusters.clusters)
 
 
 # -- storing and looking -----------------------------------------------------------------------------------------
