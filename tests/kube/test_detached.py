@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,7 @@ from headrace.environments.kubernetes.manifests import KEPT
 from headrace.errors import DriverLost, SetupError
 from headrace.loading import Target, load_flow
 from tests.cli_kit import FLOWS, loading_undone
-from tests.kube.bench import Bench
+from tests.kube.bench import PATHS, Bench
 from tests.sentinels import leaks
 from tests.servers import Server
 from tests.waiting import until
@@ -34,91 +33,79 @@ def storage(s3: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[hr
         yield storage.build()
 
 
+#: what the pod that drives a run may do
+ROLE = {
+    "kind": "Role",
+    "metadata": {"name": "headrace-driver"},
+    "rules": [
+        {"apiGroups": ["kubernetes.dask.org"], "resources": ["daskclusters", "daskworkergroups"], "verbs": ["*"]},
+        {"apiGroups": [""], "resources": ["pods", "services", "events"], "verbs": ["get", "list"]},
+        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "delete"]},
+        {"apiGroups": ["apps"], "resources": ["deployments", "replicasets"], "verbs": ["get", "list", "delete"]},
+    ],
+}
+
+
 @pytest.fixture
 def environment(kube: Bench, namespace: str, s3: Server) -> Iterator[hr.DaskEnvironment]:
     """Two workers, and the key of the bucket in a Secret."""
     options = base64.b64encode(json.dumps(s3.storage_options).encode()).decode()
-    secret = {"kind": "Secret", "metadata": {"name": "bucket"}, "data": {"options": options}}
-    kube.request("POST", f"/api/v1/namespaces/{namespace}/secrets", secret)
+    kube.create("secrets", namespace, {"metadata": {"name": "bucket"}, "data": {"options": options}})
+    kube.create("serviceaccounts", namespace, {"metadata": {"name": "driver"}})
+    kube.bind(namespace, ROLE, account="driver")
     with hr.DaskEnvironment(
         "kubernetes",
         image=kube.image,
         namespace=namespace,
         n_workers=2,
+        driver={"service_account": "driver"},
+        security=False,
         env={"HEADRACE_STORAGE_OPTIONS": {"secret": "bucket", "key": "options"}},
     ) as environment:
         yield environment
 
 
-class Objects:
-    """What the API server holds."""
-
-    def __init__(self, kube: Bench, namespace: str) -> None:
-        self._kube, self._namespace = kube, namespace
-
-    def __call__(self, plural: str, group: str = "api/v1") -> list[dict[str, Any]]:
-        return self._kube.request("GET", f"/{group}/namespaces/{self._namespace}/{plural}")["items"]
-
-    @property
-    def jobs(self) -> list[dict[str, Any]]:
-        return self("jobs", "apis/batch/v1")
-
-    @property
-    def clusters(self) -> list[dict[str, Any]]:
-        return self("daskclusters", "apis/kubernetes.dask.org/v1")
-
-    def everything(self) -> str:
-        """All but the Secret that the test has made."""
-        core = [*self("pods"), *self("services"), *self("configmaps"), *self("events"), *self("serviceaccounts")]
-        secrets = [each for each in self("secrets") if each["metadata"]["name"] != "bucket"]
-        groups = self("daskworkergroups", "apis/kubernetes.dask.org/v1")
-        deployments = self("deployments", "apis/apps/v1")
-        return json.dumps([*core, *secrets, *self.jobs, *self.clusters, *groups, *deployments])
-
-
-@pytest.fixture
-def objects(kube: Bench, namespace: str) -> Objects:
-    return Objects(kube, namespace)
-
-
 def test_from_a_bucket_to_its_result(
-    storage: hr.Storage, environment: hr.DaskEnvironment, objects: Objects, s3: Server
+    storage: hr.Storage, environment: hr.DaskEnvironment, kube: Bench, namespace: str, s3: Server
 ) -> None:
     record = environment.execute(storage, "etl", {"a": 40}, detach=True)
     assert record.state == "Starting"
     assert environment.client is None  # nothing was set up here
-    seen = []
+    seen = ""
     while not record.done:
-        record.wait(1)
-        seen.append(objects.everything())
-    assert hr.Storage.deserialize(storage.serialize(), s3.storage_options).runs(1)[0].wait().result() == 42
+        record.wait(0.5)
+        found = [kube.objects(kind, namespace) for kind in PATHS if kind not in ("daskautoscalers", "daskjobs")]
+        seen += json.dumps([each for objects in found for each in objects if each["metadata"]["name"] != "bucket"])
+    assert hr.Storage(storage.url, s3.storage_options).runs(1)[0].wait().result() == 42
+    assert record.environment is not None
     assert record.environment["cluster"] == "kubernetes"
-    key = [s3.storage_options["secret"]]
-    assert not [leak for each in seen for leak in leaks(key, each)]
-    assert any("DaskCluster" in each for each in seen)
-    until(lambda: objects.jobs[0]["status"].get("succeeded"), 60)
-    assert objects.clusters == []
-    [job] = objects.jobs
+    assert '"DaskCluster"' in seen
+    assert not leaks([s3.storage_options["secret"]], seen)
+    [job] = kube.objects("jobs", namespace)
     assert job["metadata"]["labels"]["headrace.io/run"] == record.run_id
     assert job["spec"]["ttlSecondsAfterFinished"] == KEPT
-    until(
-        lambda: (
-            [each["metadata"]["labels"].get("job-name") for each in objects("pods")] == [record.launch["driver"]["job"]]
-        )
-    )
     assert "etl Success" in record.logs()
+    until(lambda: kube.find("jobs", namespace, job["metadata"]["name"])["status"].get("succeeded"), 60)
+    left = [each["metadata"]["labels"].get("job-name") for each in kube.objects("pods", namespace)]
+    assert left == [job["metadata"]["name"]]
+    assert kube.objects("daskclusters", namespace) == []
+    assert record.launch["driver"]["job"] == job["metadata"]["name"]
 
 
-def test_cancelled_while_it_runs(storage: hr.Storage, environment: hr.DaskEnvironment, objects: Objects) -> None:
+def test_cancelled_while_it_runs(
+    storage: hr.Storage, environment: hr.DaskEnvironment, kube: Bench, namespace: str
+) -> None:
     record = environment.execute(storage, "endless", detach=True)
-    until(lambda: record.state == "Running", 60)
-    assert len(objects.clusters) == 1
+    until(lambda: record.state != "Starting", 60)
+    assert record.state == "Running", record.outcome
+    assert len(kube.objects("daskclusters", namespace)) == 1
     record.cancel()
     assert record.wait(60).state == "Cancelled"
-    until(lambda: not (objects.jobs or objects.clusters or objects("pods")), 60)
+    until(lambda: not [each for each in kube.left_over(namespace) if each != "secrets/bucket"], 60)
 
 
-def test_an_image_that_cannot_be_pulled(storage: hr.Storage, kube: Bench, namespace: str, objects: Objects) -> None:
+def test_an_image_that_cannot_be_pulled(storage: hr.Storage, kube: Bench, namespace: str) -> None:
     environment = hr.DaskEnvironment("kubernetes", image="does-not-exist:1", namespace=namespace)
     record = environment.execute(storage, "etl", {"a": 1}, detach=True)
     with pytest.raises(DriverLost, match=r"does-not-exist:1' cannot be pulled.*cancel\(\)"):
@@ -126,21 +113,22 @@ def test_an_image_that_cannot_be_pulled(storage: hr.Storage, kube: Bench, namesp
     assert record.state == "Starting"  # the image may come
     record.cancel()
     assert record.state == "Cancelled"
-    until(lambda: not (objects.jobs or objects("pods")))
+    until(lambda: not kube.left_over(namespace), 60)
 
 
 def test_a_driver_that_was_killed(
-    storage: hr.Storage, environment: hr.DaskEnvironment, objects: Objects, kube: Bench, namespace: str
+    storage: hr.Storage, environment: hr.DaskEnvironment, kube: Bench, namespace: str
 ) -> None:
     record = environment.execute(storage, "endless", detach=True)
-    until(lambda: record.state == "Running", 60)
-    [pod] = [each for each in objects("pods") if "job-name" in each["metadata"]["labels"]]
-    path = f"/api/v1/namespaces/{namespace}/pods/{pod['metadata']['name']}"
-    kube.request("DELETE", path, {"gracePeriodSeconds": 0})
-    with pytest.raises(DriverLost, match=r"Job headrace-.* has ended"):
+    until(lambda: record.state != "Starting", 60)
+    assert record.state == "Running", record.outcome
+    [pod] = [each for each in kube.objects("pods", namespace) if "job-name" in each["metadata"]["labels"]]
+    kube.oom_kill(namespace, pod["metadata"]["name"])
+    with pytest.raises(DriverLost, match=r"Job headrace-.* has ended.*OOMKilled"):
         record.wait(60)
     assert storage.get_run(record.run_id).state == "Crashed"
-    until(lambda: not objects.clusters, 60)  # it goes with the pod that has made it
+    kube.delete("jobs", namespace, record.launch["driver"]["job"])  # as Kubernetes does when its time is over
+    until(lambda: not kube.objects("daskclusters", namespace), 60)  # it goes with the pod that has made it
 
 
 def test_a_folder_that_pods_do_not_see(tmp_path: Path, kube: Bench, namespace: str, storage: hr.Storage) -> None:
@@ -150,3 +138,4 @@ def test_a_folder_that_pods_do_not_see(tmp_path: Path, kube: Bench, namespace: s
     with pytest.raises(SetupError, match="does not see the folder"):
         environment.execute(folder, "etl", {"a": 1}, detach=True)
     assert folder.runs() == []
+    assert kube.left_over(namespace) == []

@@ -102,6 +102,15 @@ def kubernetes_job(
     return launch(environment, runner, parameters, run_id)
 
 
+def kubernetes_options(options: dict[str, Any]) -> dict[str, Any]:
+    """References to Secrets as Kubernetes writes them, and a manifest in the place of its path."""
+    from headrace.environments.kubernetes.spec import KubernetesSpec
+
+    return KubernetesSpec.of(**options).to_json()
+
+
+#: kind → how its options are written down, if not as they are.
+PLAIN = {"kubernetes": kubernetes_options}
 #: kind → how to start a driver that outlives this process, for an environment as data. Of all others, it is a process.
 LAUNCHERS = {"kubernetes": kubernetes_job}
 

@@ -11,7 +11,7 @@ from headrace._version import __version__
 from headrace.core.summary import Observer
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
-from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, check_answers, is_address, maker_of
+from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, PLAIN, check_answers, is_address, maker_of
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
 from headrace.storage.confidential import secret_paths
@@ -251,18 +251,19 @@ class DaskEnvironment(Environment):
         kind = self._kind()
         if "<locals>" in kind or kind.startswith("__main__"):
             raise SetupError(f"the cluster class {kind} cannot be found again by name; define it in a module")
+        options = PLAIN.get(kind, dict)(self.options)
         data = {
             **self._own_data(),
             **self.callbacks.serialize(),
             "deadline": self.deadline,
-            "options": self.options,
+            "options": options,
         }
-        if secrets := list(secret_paths(self.options)):
+        if secrets := list(secret_paths(options)):
             raise SetupError(
                 f"the options of {self!r} cannot be written down, because {', '.join(secrets)} looks like a secret; "
                 "leave it to where the cluster is made, such as a Kubernetes secret or Dask's configuration"
             )
-        lost = [name for name, value in {**data, **self.options}.items() if name != "options" and not _is_json(value)]
+        lost = [name for name, value in {**data, **options}.items() if name != "options" and not _is_json(value)]
         if lost:
             raise SetupError(  # their names only: what cannot be written may hold credentials
                 f"the options of {self!r} cannot be written down as JSON without loss: {', '.join(lost)}; give plain "

@@ -13,11 +13,11 @@ from time import sleep
 from typing import Any
 
 from headrace.drivers import Look
-from headrace.environments.kubernetes.api import Api
+from headrace.environments.kubernetes.api import Api, allowed
 from headrace.environments.kubernetes.diagnosis import Snapshot, end_of, how_is
 from headrace.environments.kubernetes.manifests import LABEL, driver_job
 from headrace.environments.kubernetes.spec import KubernetesSpec
-from headrace.environments.kubernetes.watching import Watch, allowed
+from headrace.environments.kubernetes.watching import Watch
 from headrace.errors import KubernetesError, RunError, SetupError
 from headrace.store import EnvRunner
 
@@ -57,8 +57,6 @@ def launch(
     # What the pod uses is the cluster that it runs in.
     inside = {name: value for name, value in options.items() if name not in ("kubeconfig", "context")}
     inside["reach"] = "dns"
-    if spec.manifest:
-        inside["manifest"] = spec.manifest  # and not the path of a file here
     api = Api(spec)
     inside["namespace"] = api.namespace
     variables = runner.variables(parameters, {**environment, "options": inside}, run_id)
