@@ -66,6 +66,20 @@ def environment(kube: Bench, namespace: str, s3: Server) -> Iterator[hr.DaskEnvi
         yield environment
 
 
+def until_clean(kube: Bench, namespace: str) -> None:
+    """Wait until there is nothing but what the test itself has made."""
+    left: list[str] = []
+
+    def is_clean() -> bool:
+        left[:] = [each for each in kube.left_over(namespace) if each != "secrets/bucket"]
+        return not left
+
+    try:
+        until(is_clean, 30)
+    except AssertionError:
+        pytest.fail(f"left over: {left}")
+
+
 def test_from_a_bucket_to_its_result(
     storage: hr.Storage, environment: hr.DaskEnvironment, kube: Bench, namespace: str, s3: Server
 ) -> None:
@@ -102,7 +116,7 @@ def test_cancelled_while_it_runs(
     assert len(kube.objects("daskclusters", namespace)) == 1
     record.cancel()
     assert record.wait(60).state == "Cancelled"
-    until(lambda: not [each for each in kube.left_over(namespace) if each != "secrets/bucket"], 60)
+    until_clean(kube, namespace)
 
 
 def test_an_image_that_cannot_be_pulled(storage: hr.Storage, kube: Bench, namespace: str) -> None:
@@ -113,7 +127,7 @@ def test_an_image_that_cannot_be_pulled(storage: hr.Storage, kube: Bench, namesp
     assert record.state == "Starting"  # the image may come
     record.cancel()
     assert record.state == "Cancelled"
-    until(lambda: not kube.left_over(namespace), 60)
+    until_clean(kube, namespace)
 
 
 def test_a_driver_that_was_killed(
