@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import time
+from decimal import Decimal
 
 from tests.kube.jobs import Jobs
 from tests.kube.objects import Object, Refused, condition, is_over, is_ready, owner_reference
@@ -142,5 +143,5 @@ class Controllers:
         for quota in list(quotas.objects.values()):
             hard = quota["spec"].get("hard") or {}
             usage = self._store.admission.usage(quota["metadata"]["namespace"])
-            used = {name: written(usage[name] + 0, name) for name in hard}
+            used = {name: written(Decimal(usage[name]), name) for name in hard}
             self._store.set_status(quotas, quota, {"hard": hard, "used": used})

@@ -164,6 +164,8 @@ class Kubelet:
             if self._obj is None:
                 continue
             for uid, obj in list(self._unbound.items()):
+                if uid not in self._unbound:  # it has gone in the meantime
+                    continue
                 placed = [pod.obj for pod in self.pods.values() if pod.phase not in ("Succeeded", "Failed")]
                 reason = why_not(obj, self._obj, [*placed, *self._bound.values()])
                 if reason is None:

@@ -82,14 +82,9 @@ class Plane:
     def start(self, name: str) -> None:
         self._running[name] = self._wanted[name]()
 
-    def stop(self, name: str, seconds: float = 5.0) -> None:
+    def stop(self, name: str) -> None:
         process = self._running.pop(name, None)
-        if process is None:
-            return
-        process.terminate()
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        if process is not None:
             process.kill()
             process.wait()
 
@@ -201,8 +196,6 @@ class Plane:
     # -- down ------------------------------------------------------------------------------------------------
 
     def down(self) -> None:
-        for name in ("operator", "kubelet"):
-            self.stop(name)
         end = time.monotonic() + 10
         while children := descendants(os.getpid()):
             for process in children:

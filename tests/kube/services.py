@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.kube.objects import Object
@@ -15,6 +17,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("services")
 Place = tuple[str, int]
+_LISTENING = "0A"  # the kernel's number of the state, in /proc/net/tcp
+
+
+def is_open(address: str, port: int) -> bool:
+    """Does somebody listen there? Seen from outside, so that nobody gets a connection that says nothing."""
+    own = socket.inet_aton(address)[::-1].hex().upper()
+    places = {f"{ip}:{port:04X}" for ip in (own, "00000000")}
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return any(row[1] in places and row[3] == _LISTENING for row in rows)
 
 
 class Service:
@@ -30,7 +41,11 @@ class Service:
         spec = self.obj["spec"]
         address = spec.get("clusterIP")
         for port in spec.get("ports") or []:
-            if self._target(port) is None:
+            target = self._target(port)
+            if target is None:
+                continue
+            if not is_open(*target):  # a pod may be ready by another port: it is refused until this one is open
+                asyncio.get_running_loop().call_later(0.1, self._node.endpoints_changed.set)
                 continue
             if address and address != "None":
                 wanted[address, port["port"]] = port

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
+import yaml
 
 import headrace as hr
 from headrace.environments.kubernetes.manifests import KEPT
 from headrace.errors import DriverLost, SetupError
 from headrace.loading import Target, load_flow
 from tests.cli_kit import FLOWS, loading_undone
-from tests.kube.bench import PATHS, Bench
+from tests.kube.bench import CHECKOUT, PATHS, Bench
 from tests.sentinels import leaks
 from tests.servers import Server
 from tests.waiting import until
@@ -33,18 +35,8 @@ def storage(s3: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[hr
         yield storage.build()
 
 
-#: what the pod that drives a run may do
-ROLE = {
-    "kind": "Role",
-    "metadata": {"name": "headrace-driver"},
-    "rules": [
-        {"apiGroups": ["kubernetes.dask.org"], "resources": ["daskclusters", "daskworkergroups"], "verbs": ["*"]},
-        {"apiGroups": [""], "resources": ["pods", "services", "events"], "verbs": ["get", "list"]},
-        {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "create", "delete"]},
-        {"apiGroups": ["apps"], "resources": ["deployments", "replicasets"], "verbs": ["get", "list", "delete"]},
-    ],
-}
+#: what the pod that drives a run may do: no more than the documentation says
+ROLE = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", (CHECKOUT / "docs/detach.md").read_text(), re.DOTALL)[0])
 
 
 @pytest.fixture
@@ -60,7 +52,6 @@ def environment(kube: Bench, namespace: str, s3: Server) -> Iterator[hr.DaskEnvi
         namespace=namespace,
         n_workers=2,
         driver={"service_account": "driver"},
-        security=False,
         env={"HEADRACE_STORAGE_OPTIONS": {"secret": "bucket", "key": "options"}},
     ) as environment:
         yield environment

@@ -59,8 +59,8 @@ QUOTA = (
     "used: requests.memory=60Gi, limited: requests.memory=64Gi"
 )
 PULL = (
-    f'Failed to pull image "{IMAGE}": failed to resolve reference: pull access denied, repository does not exist or may '
-    "require authorization"
+    f'Failed to pull image "{IMAGE}": failed to resolve reference: pull access denied, repository does not exist or '
+    "may require authorization"
 )
 SCHEDULER = pod(ready=True)
 KUBELET = "Back-off restarting failed container"
