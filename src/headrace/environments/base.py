@@ -146,8 +146,7 @@ class Environment(ABC):
         prepared = storage.get_runner(location).prepare(parameters, strings=strings)  # a typing error costs no cluster
         watching = [*observers, *self.observers()]
         self.setup(storage)
-        drive = prepared.begin(executor=self.executor, environment=self.describe(), observers=watching, run_id=run_id)
-        return drive.run()
+        return prepared.run(executor=self.executor, environment=self.describe(), observers=watching, run_id=run_id)
 
     def _detach(
         self,

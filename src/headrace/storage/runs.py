@@ -426,13 +426,12 @@ class RunRecord:
         """What to raise of a driver that does not go on; if that is for good, the run has ended."""
         try:
             said = self.logs(LAST_LINES).rstrip()
-        except HeadraceError as error:
-            said = str(error)
+        except HeadraceError:
+            said = ""
+        told = f"{told}; it said last:\n{said}" if said else f"{told}; it left no log"
         if not for_good:
-            message = f"run {self.run_id} does not go on: {told}" + (f"\nit said last:\n{said}" if said else "")
-            return DriverLost(message, run_id=self.run_id)
-        message = f"{told}, before it has written how the run ended; it said last:\n{said or 'nothing'}"
-        self._write_end(State.CRASHED, DriverLost.__name__, message)
+            return DriverLost(f"run {self.run_id} does not go on: {told}", run_id=self.run_id)
+        self._write_end(State.CRASHED, DriverLost.__name__, told)
         return self._failure(self.outcome or {})
 
     def _write_end(self, state: State, kind: str, message: str, traceback: str = "") -> None:
