@@ -182,6 +182,7 @@ def test_a_driver_that_cannot_even_begin_is_told_with_its_last_words(
         record = detached(storage, "etl", a=1)
     assert record.state == "Starting"
     assert [each.state for each in storage.runs()] == ["Starting"] == [each.state for each in storage.runs(5)]
+    assert "Starting" in call("ls", "store", "--runs").out
     with pytest.raises(DriverLost, match=r"ended with code 3.*\nno such luck"):
         record.wait(60)
     assert storage.get_run(record.run_id).state == "Crashed"

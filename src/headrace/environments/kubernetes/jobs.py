@@ -14,9 +14,9 @@ from typing import Any
 
 from headrace.drivers import Look
 from headrace.environments.kubernetes.api import Api, allowed
-from headrace.environments.kubernetes.diagnosis import Snapshot
 from headrace.environments.kubernetes.manifests import LABEL, driver_job
 from headrace.environments.kubernetes.progress import end_of, how_is
+from headrace.environments.kubernetes.snapshot import Snapshot
 from headrace.environments.kubernetes.spec import KubernetesSpec
 from headrace.environments.kubernetes.watching import Watch
 from headrace.errors import KubernetesError, RunError, SetupError
