@@ -355,7 +355,7 @@ def up(environment: Environment) -> Iterator[Environment]:
     environment : Environment
         Not set up yet.
     """
-    with _ended_by_signals(), environment:
+    with ended_by_signals(), environment:
         try:
             yield environment
         except KeyboardInterrupt:
@@ -365,7 +365,8 @@ def up(environment: Environment) -> Iterator[Environment]:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
+    """Unwind at SIGTERM and SIGHUP during the block, as at Ctrl-C."""
     from headrace.execution.signals import terminate
 
     before = {}

@@ -11,13 +11,14 @@ import inspect
 import multiprocessing
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
 
 from headrace.environments.encryption import made
 from headrace.errors import MissingPackage, SetupError
+from headrace.store import EnvRunner
 
 #: From options and the seconds within which it must be up to a cluster.
 Maker = Callable[[dict[str, Any], float], Any]
@@ -99,6 +100,28 @@ def _handlers_kept() -> Iterator[None]:
         for number, handler in before.items():
             if handler is not None and signal.getsignal(number) is not handler:
                 signal.signal(number, handler)
+
+
+def kubernetes_job(
+    environment: dict[str, Any], runner: EnvRunner, parameters: Mapping[str, Any], run_id: str
+) -> dict[str, Any]:
+    """A Job, whose pod makes the cluster."""
+    from headrace.environments.kubernetes.jobs import launch
+
+    return launch(environment, runner, parameters, run_id)
+
+
+def kubernetes_options(options: dict[str, Any]) -> dict[str, Any]:
+    """References to Secrets as Kubernetes writes them, and a manifest in the place of its path."""
+    from headrace.environments.kubernetes.spec import KubernetesSpec
+
+    return KubernetesSpec.of(**options).to_json()
+
+
+#: kind → how its options are written down, if not as they are.
+PLAIN = {"kubernetes": kubernetes_options}
+#: kind → how to start a driver that outlives this process, for an environment as data. Of all others, it is a process.
+LAUNCHERS = {"kubernetes": kubernetes_job}
 
 
 def maker_of(kind: str | type) -> Maker:

@@ -12,12 +12,12 @@ from headrace.core.summary import Observer
 from headrace.environments.addresses import connected, is_address
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
-from headrace.environments.clusters import DEADLINE, DEADLINES, maker_of
+from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, PLAIN, maker_of
 from headrace.environments.encryption import as_data
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
 from headrace.storage.confidential import secret_paths
-from headrace.store import Storage
+from headrace.store import EnvRunner, Storage
 
 #: Seconds for which a run waits for a scheduler that is out of reach.
 RECONNECT = 60.0
@@ -214,6 +214,12 @@ class DaskEnvironment(Environment):
         executor.explain = getattr(self._cluster, "explain", executor.explain)
         return executor
 
+    def launch(self, runner: EnvRunner, parameters: Mapping[str, Any], run_id: str) -> dict[str, Any]:  # noqa: D102
+        start = LAUNCHERS.get(self.cluster) if isinstance(self.cluster, str) else None
+        if start is None:
+            return super().launch(runner, parameters, run_id)
+        return start(self.serialize(), runner, parameters, run_id)
+
     def observers(self) -> Sequence[Observer]:  # noqa: D102 - inherited
         return self.callbacks.observers()
 
@@ -252,6 +258,7 @@ class DaskEnvironment(Environment):
         options = dict(self.options)
         if "security" in options:
             options["security"] = as_data(options["security"])
+        options = PLAIN.get(kind, dict)(options)
         data = {
             **self._own_data(),
             **self.callbacks.serialize(),

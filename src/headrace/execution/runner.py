@@ -34,6 +34,7 @@ from headrace.execution.drive import Drive, Record
 from headrace.execution.flowrun import FlowRun
 from headrace.execution.hooks import Hooks
 from headrace.execution.kept import check_targets
+from headrace.execution.signals import holding
 
 #: Bytes of a plan beyond which its long lists travel in slices, with the batches, and not to every worker.
 LONG = 1 << 20
@@ -129,13 +130,12 @@ class FlowRunner:
 
             executor = InlineExecutor()
         prepared = self.prepare(parameters, strings=strings)
-        drive = prepared.begin(
+        return prepared.run(
             executor=lambda: executor,
             environment=environment or {"type": executor.kind},
             observers=observers,
             run_id=run_id,
         )
-        return drive.run()
 
     def prepare(self, parameters: Mapping[str, Any] | None = None, *, strings: bool = False) -> PreparedRun:
         """Do all that can go wrong before anything is set up: check the values, draw, plan, pickle.
@@ -173,6 +173,33 @@ class FlowRunner:
         if self.flow.bundle is not None:
             facts["code"] = self.flow.bundle.facts()
         return PreparedRun(facts, plan, data, self._record, self.flow.policy, getattr(self.flow, "bundle", None))
+
+    def portable(
+        self, parameters: Mapping[str, Any] | None = None, *, strings: bool = False
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Do all that can go wrong before another process is told to run the flow.
+
+        Parameters
+        ----------
+        parameters, strings
+            As for ``run``.
+
+        Returns
+        -------
+        given : dict
+            The parameters as JSON data, from which the other process makes the same values.
+        facts : dict
+            For the run's launch.
+
+        Raises
+        ------
+        ParameterError, FlowError, NotPicklable
+            As for ``run``; also if a parameter cannot be given to another process.
+        """
+        with active(self.flow.bundle):
+            given = params.portable(self.flow, parameters or {}, strings=strings)
+            facts = self._prepare(parameters or {}, strings).facts
+        return given, {name: facts[name] for name in ("flow", "location", "parameters", "versions")}
 
     def _draw(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:
         """Draw the graph, and make sure that it depends on nothing but the parameters.
@@ -241,6 +268,17 @@ class PreparedRun:
         self.plan_bytes = plan_bytes
         self._record = record
         self.policy = policy
+
+    def run(self, **options: Any) -> FlowRun:
+        """Begin its record, drive it in this thread, and return when it is over.
+
+        Parameters
+        ----------
+        **options
+            As for ``begin``.
+        """
+        with holding():
+            return self.begin(**options).run()
 
     def begin(
         self,

@@ -22,11 +22,12 @@ from headrace.storage.credentials import provider_name
 from headrace.storage.envelope import Envelope, signed
 from headrace.storage.files import DEADLINE, are_asked_alike, read_url
 from headrace.storage.findings import Finding, distinct, warn
+from headrace.storage.listing import runs_of
 from headrace.storage.origins import MODULE, PICKLE, SCRIPT, source_of
 from headrace.storage.preflight import PATIENCE, Preflight
 from headrace.storage.resigning import SignedAgain, sign_again
 from headrace.storage.resolving import LOCATION, nothing_at
-from headrace.storage.runs import RunRecord, runs_of
+from headrace.storage.runs import RunRecord
 from headrace.storage.signing import KeySources, sources_of
 from headrace.storage.spec import StorageSpec
 from headrace.storage.versions import Version, Versions
@@ -477,6 +478,18 @@ class StoredFlows(Catalog):
         """
         return RunRecord.create(self.files, run_id, facts, costs)
 
+    def launch_run(self, run_id: str, facts: Mapping[str, Any]) -> RunRecord:
+        """Write down that a driver was started for a run, which begins the run itself.
+
+        Parameters
+        ----------
+        run_id : str
+            See `headrace.storage.runs.new_run_id`.
+        facts : mapping
+            As for `create_run`, and ``driver``: where it is; see `headrace.drivers`.
+        """
+        return RunRecord.launched(self.files, run_id, facts)
+
     def get_run(self, run_id: str) -> RunRecord:
         """Return one run.
 
@@ -485,9 +498,11 @@ class StoredFlows(Catalog):
         NotFound
             If there is none of this id.
         """
-        if run_id in ("", ".", "..") or "/" in run_id or not self.files.exists(RunRecord.key_of(run_id)):
+        is_id = run_id not in ("", ".", "..") and "/" not in run_id
+        record = RunRecord.find(self.files, run_id) if is_id else None
+        if record is None:
             raise NotFound(f"there is no run {run_id!r} in {self.url}; storage.runs() lists those that there are")
-        return RunRecord(self.files, run_id)
+        return record
 
 
 def _same_origin(one: str, other: str) -> bool:

@@ -12,7 +12,8 @@ from headrace.errors import Conflict, EnvelopeError
 from headrace.storage.capture import code_key, open_flow
 from headrace.storage.files import Files
 from headrace.storage.labels import Labels
-from headrace.storage.runs import RunRecord, runs_of
+from headrace.storage.listing import runs_of
+from headrace.storage.runs import RunRecord
 from headrace.storage.versions import Version, Versions
 
 #: how many runs are looked at, from the newest, for one that is going on.
@@ -113,7 +114,8 @@ def remove_runs(files: Files, name: str, locations: Iterable[str] | None) -> Non
         location = _location(run) or ""
         is_meant = location.startswith(f"flows/{name}/") if wanted is None else location in wanted
         if is_meant and _has_ended(run):
-            files.delete(RunRecord.key_of(run.run_id))  # without it, it is not listed any more
+            files.delete(RunRecord.launch_key_of(run.run_id))
+            files.delete(RunRecord.key_of(run.run_id))  # without them, it is not listed any more
             files.delete_many(files.list(f"runs/{run.run_id}"))
 
 
