@@ -79,10 +79,10 @@ def check(policies: Iterable[Policy], offers: list[Offer], coming: Mapping[str, 
             continue
         asked = [f"resources={dict(wanted.resources)}"] if wanted.resources else []
         asked += [f"workers={list(wanted.workers)}"] if wanted.workers else []
-        there = "; ".join(map(str, offers[:10])) + (f"; and {len(offers) - 10} more" if len(offers) > 10 else "")
+        there = ", ".join(map(str, offers[:10])) + (f", and {len(offers) - 10} more" if len(offers) > 10 else "")
         raise NoSuchWorker(
-            f"task {policy.name!r} asks for {' and '.join(asked)}, which no worker of this cluster has; there are "
-            f"{there or 'no workers'}. Start workers that have it (`dask worker --resources`), change the task, or, "
+            f"task {policy.name!r} asks for {' and '.join(asked)}, which no worker of this cluster has (there are "
+            f"{there or 'no workers'}); start workers that have it (`dask worker --resources`), change the task, or, "
             "if such workers will come later, say so: DaskEnvironment(..., offers={...})",
             task=policy.name,
         )

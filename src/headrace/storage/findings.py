@@ -55,7 +55,8 @@ def finding_of(error: BaseException, subject: str, level: str = ERROR) -> Findin
         How bad it is.
     """
     message, _, remedy = str(error).partition("; ")
-    return Finding(level, subject, message or type(error).__name__, remedy or "see what it says")
+    told = message.removeprefix(subject).lstrip(": ") or type(error).__name__
+    return Finding(level, subject, told, remedy or "look at what it says")
 
 
 def warn(findings: Iterable[Finding], stacklevel: int) -> None:

@@ -55,13 +55,13 @@ def examine(
     place = Place(f"storage {storage.url}", storage.spec)
     if flow is None:
         return distinct(tried(site, place, site.everyone()))
-    what = f"flow {flow!r}"
     try:
         location = storage.resolve(flow)
         runner = storage.get_runner(location)
         values = parameters or _example(storage.manifest(location))
     except HeadraceError as error:
-        return [finding_of(error, what)]
+        return [finding_of(error, f"flow {flow!r}")]
+    what = f"flow {runner.flow.name!r}"
     found = about_packages(runner.imports, site.told())
     try:
         prepared = runner.prepare(values, strings=strings and bool(parameters))

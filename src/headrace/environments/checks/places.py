@@ -62,7 +62,7 @@ def visit(place: Place, site: Site, workers: Sequence[str]) -> list[Finding]:
         Addresses of those that need it.
     """
     if place.spec.url.startswith("memory:"):
-        return [] if site.shares_memory else [_in_memory(place)]
+        return [] if site.shares_memory or not workers else [_in_memory(place)]
     workers = workers[:MOST]
     beginner, first, others = (Here(), HERE, workers) if place.here else (site, workers[0], workers[1:])
     spec = replace(place.spec, deadline=min(place.spec.deadline, DEADLINE))

@@ -59,7 +59,7 @@ class Site(ABC):
 
     @abstractmethod
     def able(self, policy: Policy) -> list[str]:
-        """Return who may execute a task, by address."""
+        """Return who may execute a task, by address; all, if nobody may."""
 
     @abstractmethod
     def everyone(self) -> list[str]:
@@ -138,7 +138,8 @@ class Cluster(Site):
         return [offer.address for offer in self._offers]
 
     def able(self, policy: Policy) -> list[str]:  # noqa: D102 - inherited
-        return [offer.address for offer in takers(policy, self._offers)]
+        # If nobody may, that is told; what else the task needs will be needed where somebody comes that may.
+        return [offer.address for offer in takers(policy, self._offers)] or self.everyone()
 
     def carrying(self, spec: StorageSpec) -> AbstractContextManager[None]:  # noqa: D102 - inherited
         from headrace.execution.confided import carried  # here, because it brings Dask along
