@@ -11,16 +11,13 @@ from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.checks.inspection import Inspection
 from headrace.environments.checks.sites import Cluster, Site
-from headrace.environments.clusters import check_answers, is_address, maker_of
+from headrace.environments.clusters import DEADLINE, DEADLINES, check_answers, is_address, maker_of
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
 from headrace.execution.runner import PreparedRun
 from headrace.storage.confidential import secret_paths
 from headrace.storage.findings import Finding, warn
 from headrace.store import Storage
-
-#: Seconds within which a scheduler must answer and the first worker be there.
-DEADLINE = 60.0
 
 
 class DaskEnvironment(Environment):
@@ -30,7 +27,9 @@ class DaskEnvironment(Environment):
     ----------
     cluster : str, type, Cluster or Client, default "local"
         ``"local"``: processes on this machine, brought up by ``setup`` and taken down by ``close``. An address
-        (``"tcp://host:8786"``, ``"tls://…"``): a cluster that is there already. The import path or the class of a
+        (``"tcp://host:8786"``, ``"tls://…"``): a cluster that is there already. ``"kubernetes"``: pods, made by
+        ``setup`` through Dask's operator and removed by ``close``; with ``name=``, a DaskCluster that is there
+        already, joined and never removed. The import path or the class of a
         Dask cluster manager (``"dask_jobqueue.SLURMCluster"``): made by ``setup``. A live ``Cluster`` or ``Client``:
         used, never closed.
     n_workers : int, optional
@@ -40,15 +39,16 @@ class DaskEnvironment(Environment):
     offers : dict of str to float, optional
         Resources of workers that may come while a run goes on, ``{"GPU": 1}``, so that a task may ask for what no
         worker has yet. Not needed for a cluster that adapts by itself.
-    deadline : float, default 60.0
-        Seconds within which the cluster must be up, with its first worker.
+    deadline : float, optional
+        Seconds within which the cluster must be up, with its first worker. Default: 300 on Kubernetes, else 60.
     on_start : callable or str, optional
         Called with a ``Change`` before a run executes anything; if it raises, the run does not begin. A function, or
         where it is: ``"module:qualname"``.
     on_exit : callable or str, optional
         Called with a ``Change`` when a run is over, however it ended.
     **options
-        Go to the cluster class as they are; for an address, to ``distributed.Client``.
+        Go to the cluster class as they are; for an address, to ``distributed.Client``; for ``"kubernetes"``, they are
+        those of ``KubernetesSpec``.
 
     Examples
     --------
@@ -63,7 +63,7 @@ class DaskEnvironment(Environment):
         n_workers: int | None = None,
         adapt: tuple[int, int] | None = None,
         offers: Mapping[str, float] | None = None,
-        deadline: float = DEADLINE,
+        deadline: float | None = None,
         on_start: Callback | None = None,
         on_exit: Callback | None = None,
         **options: Any,
@@ -82,6 +82,8 @@ class DaskEnvironment(Environment):
         self.n_workers = n_workers
         self.adapt = tuple(adapt) if adapt is not None else None
         self.offers = dict(offers) if offers is not None else None
+        if deadline is None:
+            deadline = DEADLINES.get(cluster, DEADLINE) if isinstance(cluster, str) else DEADLINE
         self.deadline = deadline
         self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
@@ -111,7 +113,7 @@ class DaskEnvironment(Environment):
             return
         try:
             self._connect()
-            if self.adapt is None or self.adapt[0] > 0:
+            if self.adapt is None or self.adapt[0] > 0 or hasattr(self._cluster, "await_workers"):
                 self._await_worker()
             self._inspect()
         except SetupError:
@@ -155,17 +157,19 @@ class DaskEnvironment(Environment):
                 options["n_workers"] = self.n_workers
             elif self.adapt is not None:
                 options["n_workers"] = self.adapt[0]
-            make = maker_of(given) if isinstance(given, str) else lambda options: given(**options)
-            cluster = self._cluster = make(options)
+            make = maker_of(given) if isinstance(given, str) else lambda options, deadline: given(**options)
+            cluster = self._cluster = make(options, self.deadline)
             if self.adapt is not None:
                 cluster.adapt(minimum=self.adapt[0], maximum=self.adapt[1])
         self._owns_client = True
         self._client = Client(cluster, timeout=self.deadline, set_as_default=False)
 
     def _await_worker(self) -> None:
-        something = self._client.submit(
-            int, pure=False
-        )  # a cluster that adapts brings one when there is something to do
+        if hasattr(self._cluster, "await_workers"):
+            self._cluster.await_workers(self._client)
+            return
+        # A cluster that adapts by itself brings its first worker when there is something to do.
+        something = self._client.submit(int, pure=False)
         try:
             self._client.wait_for_workers(1, timeout=self.deadline)
         except TimeoutError:
@@ -220,7 +224,9 @@ class DaskEnvironment(Environment):
     def executor(self) -> Executor:  # noqa: D102 - inherited
         from headrace.execution.dask import DaskExecutor
 
-        return DaskExecutor(self._client, self.offers)
+        executor = DaskExecutor(self._client, self.offers)
+        executor.explain = getattr(self._cluster, "explain", executor.explain)
+        return executor
 
     def observers(self) -> Sequence[Observer]:  # noqa: D102 - inherited
         return self.callbacks.observers()
@@ -236,6 +242,9 @@ class DaskEnvironment(Environment):
         return type(given).__name__
 
     def describe(self) -> dict[str, Any]:  # noqa: D102 - inherited
+        return {**self._own_data(), **getattr(self._cluster, "facts", {})}
+
+    def _own_data(self) -> dict[str, Any]:
         data: dict[str, Any] = {"type": "DaskEnvironment", "cluster": self._kind()}
         if self.n_workers is not None:
             data["n_workers"] = self.n_workers
@@ -255,7 +264,7 @@ class DaskEnvironment(Environment):
         if "<locals>" in kind or kind.startswith("__main__"):
             raise SetupError(f"the cluster class {kind} cannot be found again by name; define it in a module")
         data = {
-            **self.describe(),
+            **self._own_data(),
             **self.callbacks.serialize(),
             "deadline": self.deadline,
             "options": self.options,

@@ -80,6 +80,8 @@ class DaskExecutor(Executor):
     """
 
     kind = "dask"
+    #: from a worker's address to what became of it, as whoever started it knows; the environment may set it
+    explain: Callable[[str], str] = staticmethod(lambda address: "")
 
     def __init__(self, client: Client, coming: Mapping[str, float] | None = None) -> None:
         self.client = client
@@ -379,9 +381,11 @@ class DaskExecutor(Executor):
         loss = Loss.DROPPED if isinstance(error, (ClusterLost, CancelledError)) else Loss.BROKEN
         if isinstance(error, KilledWorker):
             loss = Loss.KILLED
+            address = error.last_worker.address
+            known = self.explain(address)
             error = TaskCrashed(
                 "the process that ran it died, each time it was tried: it was killed (perhaps for using too much "
-                f"memory), or it crashed in native code. The last one was {error.last_worker.address}"
+                f"memory), or it crashed in native code. The last one was {address}{f'; {known}' if known else ''}"
             )
         failure, _ = capture(error)
         return Lost(batch, loss, failure)

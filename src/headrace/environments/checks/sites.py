@@ -21,6 +21,8 @@ from headrace.storage.spec import StorageSpec
 SCHEDULER = "the scheduler"
 #: How this process is called where it executes the tasks itself.
 HERE = "this process"
+#: Seconds within which scheduler and workers must answer, however long they may take to come up.
+ANSWER = 30.0
 #: The most workers that a finding names.
 _NAMED = 3
 #: Runs `facts`, which comes as text: an expression, because `eval` is there under each Python.
@@ -115,12 +117,12 @@ class Cluster(Site):
     client : distributed.Client
         Connected.
     deadline : float
-        Seconds within which all must answer.
+        Seconds within which the cluster must be up; it must answer at least as soon.
     """
 
     def __init__(self, client: Any, deadline: float) -> None:
         self.client = client
-        self.deadline = deadline
+        self.deadline = min(deadline, ANSWER)
 
     @property
     def shares_memory(self) -> bool:  # type: ignore[override] # noqa: D102 - inherited
@@ -183,7 +185,7 @@ class Cluster(Site):
         except TimeoutError:
             raise SetupError(
                 f"the scheduler or a worker of {self.client!r} did not answer within {self.deadline:g} s; look whether "
-                "they hang, or give deadline= if they need longer"
+                "they hang, and at their logs"
             ) from None
 
 
