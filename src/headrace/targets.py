@@ -110,7 +110,7 @@ class Target:
         if callable(self.url):
             return ""
         folder, mark, _ = self.url.partition("{")[0].rpartition("/")
-        if "://" in folder:
+        if "://" in folder or folder.startswith("/"):
             return StorageSpec(folder, storage_options=self.storage_options)
         return f"{folder}/" if mark else "."
 

@@ -91,7 +91,7 @@ class DaskEnvironment(Environment):
         self._client: Any = None
         self._owns_client = False
         self._inspection: Inspection | None = None
-        self._warned: set[Finding] = set()
+        self._warned: set[tuple[str, str]] = set()
 
     def __repr__(self) -> str:
         return f"DaskEnvironment({self._kind()!r})"
@@ -191,8 +191,8 @@ class DaskEnvironment(Environment):
 
     def _warn(self, found: Iterable[Finding]) -> None:
         """Warn once of each finding, however often this environment is set up."""
-        new = [each for each in found if each not in self._warned]
-        self._warned.update(new)
+        new = [each for each in found if (each.subject, each.remedy) not in self._warned]
+        self._warned.update((each.subject, each.remedy) for each in new)
         warn(new, stacklevel=4)
 
     def _ready(self) -> Sequence[Finding]:

@@ -23,6 +23,7 @@ from headrace.environments.checks.sites import Cluster, Site, Told
 from headrace.environments.checks.software import about_cluster, about_packages
 from headrace.errors import HeadraceError, ParameterError, SetupError
 from headrace.execution.base import Executor
+from headrace.execution.kept import places_of
 from headrace.execution.runner import PreparedRun
 from headrace.storage.findings import ERROR, NOTE, WARNING, Finding, distinct, finding_of
 from headrace.store import Storage
@@ -141,25 +142,21 @@ class Inspection:
         if location not in self._flows and self._told is not None:
             self._flows.add(location)
             found += about_packages(prepared.imports, self._told)
-        if any(task.policy.target is not None for task in prepared.plan.tasks):
+        where = {str(where) for _, where in places_of(prepared.plan)}
+        if not where <= self._places:
+            self._places |= where
             found += self._try_targets(prepared)
         return found
 
     def _try_targets(self, prepared: PreparedRun) -> list[Finding]:
-        """Try the folders and storages in which tasks keep values, if that was not done before."""
+        """Try the folders and storages in which tasks keep values."""
         self.site.refresh()
-        new = [
-            each
-            for each in needed_places(self.site, prepared.plan)
-            if isinstance(each, Finding) or each[0].spec.url not in self._places
-        ]
         found: list[Finding] = []
-        for each in new:
+        for each in needed_places(self.site, prepared.plan):
             if isinstance(each, Finding):
                 found += [each]
                 continue
             place, workers = each
-            self._places.add(place.spec.url)
             wrong = tried(self.site, place, workers)
             # Of a store, the task itself will say what is wrong, if it is: what it needs may all be there already.
             silent = place.is_local or place.spec.url.startswith("memory:")

@@ -143,30 +143,30 @@ _SEVERITY: dict[str, Callable[[str, str], str | None]] = {
 
 
 def _clocks(told: Told) -> Iterator[Finding]:
-    for address, facts in told.facts.items():
-        # It was read at some time between question and answer, so that a slow network is no wrong clock.
-        ahead, behind = facts["time"] - told.answered, told.asked - facts["time"]
-        off = max(ahead, behind)
-        if off > SKEW:
+    # A clock was read at some time between question and answer, so that a slow network is no wrong clock.
+    ahead = {address: facts["time"] - told.answered for address, facts in told.facts.items()}
+    behind = {address: told.asked - facts["time"] for address, facts in told.facts.items()}
+    for way, seconds in (("ahead of", ahead), ("behind", behind)):
+        off = {address: by for address, by in seconds.items() if by > SKEW}
+        if off:
             yield Finding(
                 WARNING,
                 "clock",
-                f"{_told(address)} on host {facts['host']} is {off:.0f} s {'ahead of' if ahead > 0 else 'behind'} this "
-                "process; stores refuse requests, and certificates fail, by the wrong time",
-                "set the clock there by NTP",
+                f"{who(list(off), told.facts)} is {max(off.values()):.0f} s {way} this process; by a wrong time, stores "
+                "refuse requests, and certificates are not valid",
+                "have the clocks set by NTP, here and there",
             )
 
 
 def _disks(told: Told) -> Iterator[Finding]:
-    for address, facts in told.workers.items():
-        if facts["free"] is not None and facts["free"] < ROOM:
-            yield Finding(
-                WARNING,
-                "disk",
-                f"{address} has {facts['free'] / (1 << 20):.0f} MiB free in {facts['folder']}, where it spills to",
-                "make room there, or give it another folder: dask worker --local-directory",
-            )
-
-
-def _told(address: str) -> str:
-    return address if address == SCHEDULER else f"worker {address}"
+    free = {address: facts["free"] for address, facts in told.workers.items() if facts["free"] is not None}
+    low = [address for address in free if free[address] < ROOM]
+    if low:
+        least = min(low, key=free.__getitem__)
+        yield Finding(
+            WARNING,
+            "disk",
+            f"{who(low, told.facts)} has {free[least] / (1 << 20):.0f} MiB free in {told.facts[least]['folder']}, where "
+            "it spills to",
+            "make room there, or give it another folder: dask worker --local-directory",
+        )

@@ -28,7 +28,7 @@ from headrace.environments.kubernetes.manifests import cluster_manifest, group_m
 from headrace.environments.kubernetes.reach import Way, reach
 from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec
 from headrace.environments.kubernetes.telling import Telling
-from headrace.environments.kubernetes.watching import CLUSTER_LABEL, Watch, allowed
+from headrace.environments.kubernetes.watching import CLUSTER_LABEL, GROUP_LABEL, Watch, allowed
 from headrace.errors import KubernetesError, SetupError
 
 if TYPE_CHECKING:
@@ -286,8 +286,8 @@ class KubernetesCluster:
 
     # -- in use --------------------------------------------------------------------------------------------------
 
-    def scale(self, n: int, group: str = DEFAULT_GROUP, *, leaving: Collection[str] = ()) -> None:
-        """Have so many workers in a group.
+    def scale(self, n: int, group: str = DEFAULT_GROUP) -> None:
+        """Have so many workers in a group. Of too many, the newest go, with what they do; see ``let_go``.
 
         Parameters
         ----------
@@ -295,24 +295,44 @@ class KubernetesCluster:
             How many.
         group : str
             Which group.
-        leaving : collection of str
-            Names of workers, as Dask knows them, that go first if there are too many: those that were retired.
         """
-        label = {"dask.org/workergroup-name": self._group_name(group)}
-        selector = ",".join(f"{key}={value}" for key, value in label.items())
-        there = self.api.list("Deployment", selector)
-        surplus = len(there) - n
-        if surplus > 0:
-            # Left to the operator, workers of any group of the cluster would go. It looks at numbers only when they
-            # are changed, so whoever is gone by then is not replaced.
-            there.sort(key=lambda each: (each["metadata"]["name"] not in leaving, *_use(each)))
-            for each in there[:surplus]:
-                self.api.delete("Deployment", each["metadata"]["name"], uid=each["metadata"]["uid"])
+        # Left to the operator, workers of any group of the cluster would go. It looks at numbers only when they are
+        # changed, so whoever is gone by then is not replaced.
+        there = self.api.list("Deployment", f"{GROUP_LABEL}={self._group_name(group)}")
+        for each in sorted(there, key=_use, reverse=True)[n:]:
+            self.api.delete("Deployment", each["metadata"]["name"])
+        self._want(n, group)
+
+    def let_go(self, names: Collection[str], group: str = DEFAULT_GROUP) -> None:
+        """End workers, and have that many fewer in their group from now on.
+
+        Parameters
+        ----------
+        names : collection of str
+            As Dask knows them.
+        group : str
+            Their group.
+        """
+        gone = [name for name in names if self.api.delete("Deployment", name)]
+        self._want(max(0, self._replicas(group) - len(gone)), group)
+
+    def group_of(self, name: str) -> str | None:
+        """Return the group of a worker; None if it is of another cluster.
+
+        Parameters
+        ----------
+        name : str
+            As Dask knows it.
+        """
+        for group in self.spec.groups:
+            if name.startswith(f"{self._group_name(group)}-worker-"):
+                return group
+        return None
+
+    def _want(self, n: int, group: str) -> None:
         patch = {"spec": {"worker": {"replicas": n}}}
         if self.api.patch("DaskWorkerGroup", self._group_name(group), patch) is None:
             raise KubernetesError(f"the cluster {self._called} has no group of workers {group!r}, or none any more")
-        if group == DEFAULT_GROUP:
-            self._n_workers = n
 
     def _replicas(self, group: str) -> int:
         found = self.api.get("DaskWorkerGroup", self._group_name(group))
@@ -412,7 +432,7 @@ def _own_name(spec: KubernetesSpec) -> str | None:
 
 
 def _use(deployment: Mapping[str, Any]) -> tuple[bool, float]:
-    """Who works goes after who does not yet; among equals, the newest goes first."""
+    """What speaks for a worker's staying: that it works already, and for how long."""
     created = datetime.fromisoformat(deployment["metadata"]["creationTimestamp"])
     return bool(deployment.get("status", {}).get("readyReplicas")), -created.timestamp()
 

@@ -288,8 +288,8 @@ def _image(snapshot: Snapshot) -> str:
             ]
             words = said[-1] if said else _sentence(message)
             return (
-                f"image {container.image!r} cannot be pulled{f' ({words})' if words else ''}; check its name and tag, and "
-                "that the nodes may pull it: a private registry needs image_pull_secrets="
+                f"image {container.image!r} cannot be pulled{f' ({words})' if words else ''}; check its name and "
+                "tag, and that the nodes may pull it: a private registry needs image_pull_secrets="
             )
     return ""
 
@@ -300,8 +300,8 @@ def _configuration(snapshot: Snapshot) -> str:
         if reason in _CONFIG:
             said = _sentence(message) or reason
             return (
-                f"the container {container.name} of pod {container.pod} cannot be made: {said}; make what is missing in "
-                f"namespace {snapshot.namespace!r}, or take it out of env=, env_from= or volumes="
+                f"the container {container.name} of pod {container.pod} cannot be made: {said}; make what is missing "
+                f"in namespace {snapshot.namespace!r}, or take it out of env=, env_from= or volumes="
             )
     return ""
 

@@ -12,8 +12,8 @@ from headrace.errors import KubernetesError
 if TYPE_CHECKING:
     from headrace.environments.kubernetes.api import Api
 
-#: On all pods of a cluster, by Dask's operator.
-CLUSTER_LABEL = "dask.org/cluster-name"
+#: On all that Dask's operator makes for a cluster, and for a group of its workers.
+CLUSTER_LABEL, GROUP_LABEL = "dask.org/cluster-name", "dask.org/workergroup-name"
 #: Most pods whose logs and events are read at one look.
 MOST = 3
 
