@@ -12,7 +12,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from headrace.environments.checks.facts import CORE, spelled
-from headrace.environments.checks.sites import SCHEDULER, Told, who
+from headrace.environments.checks.sites import Told, who
 from headrace.storage.findings import ERROR, NOTE, WARNING, Finding
 
 #: Seconds by which a clock may be off. What is signed for a store is refused when it is some minutes old.
@@ -152,8 +152,8 @@ def _clocks(told: Told) -> Iterator[Finding]:
             yield Finding(
                 WARNING,
                 "clock",
-                f"{who(list(off), told.facts)} is {max(off.values()):.0f} s {way} this process; by a wrong time, stores "
-                "refuse requests, and certificates are not valid",
+                f"{who(list(off), told.facts)} is {max(off.values()):.0f} s {way} this process; by a wrong time, "
+                "stores refuse requests, and certificates are not valid",
                 "have the clocks set by NTP, here and there",
             )
 
@@ -166,7 +166,7 @@ def _disks(told: Told) -> Iterator[Finding]:
         yield Finding(
             WARNING,
             "disk",
-            f"{who(low, told.facts)} has {free[least] / (1 << 20):.0f} MiB free in {told.facts[least]['folder']}, where "
-            "it spills to",
+            f"{who(low, told.facts)} has {free[least] / (1 << 20):.0f} MiB free in {told.facts[least]['folder']}, "
+            "where it spills to",
             "make room there, or give it another folder: dask worker --local-directory",
         )
