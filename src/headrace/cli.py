@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace import cli_clusters
 from headrace import cli_runs as shown
 from headrace import cli_storages as storages
 from headrace import cli_support as support
 from headrace._version import __version__
+from headrace.drivers import RUN_ID_VARIABLE
 from headrace.errors import LeftOut, MissingPackage, NotFound, StorageError
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
-    from headrace.store import Storage
+    from headrace.storage.runs import RunRecord
 
 app = typer.Typer(
     cls=support.Commands,
@@ -63,6 +65,7 @@ Expect = Annotated[
 Url = Annotated[
     str, typer.Argument(metavar="URL", show_default=False, help="A folder, or any fsspec URL: s3://bucket/flows")
 ]
+RunId = Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False, help="As headrace ls URL --runs lists it.")]
 Workers = Annotated[
     int | None, typer.Option("--workers", "-n", min=1, help="How many workers. Default: one for each core.")
 ]
@@ -186,11 +189,18 @@ def run(
         str | None,
         typer.Option(metavar="URL", help="For a flow from code: store it there first, and keep the run's record."),
     ] = None,
+    detach: Annotated[
+        bool,
+        typer.Option("--detach", help="Have a process of its own run it (on Kubernetes, a Job), and return at once."),
+    ] = False,
     storage_option: StorageOptions = None,
 ) -> None:
     """Run a flow from a storage (s3://bucket/flows#etl, folder#etl) or from code (flow.py#etl, package.module:etl)."""
     values = support.values_of(parameter, secret)
     store, location, own = support.flow_of(target, storage, storage_option)
+    if detach:
+        shown.detach(support.environment_of(on, workers, own), store, location, values)
+        return
     with support.up(support.environment_of(on, workers, own)) as environment:
         try:
             done = shown.run_shown(environment, store, location, values, strings=True)
@@ -253,15 +263,38 @@ def execute() -> None:
             "gives them all"
         )
     store = names.Storage.deserialize(data, support.variable(names.STORAGE_OPTIONS_VARIABLE))
-    location = store.resolve(flow)
-    given = support.variable(names.ENVIRONMENT_VARIABLE)
-    own = Environment.deserialize(given) if given is not None else support.own_environment(store.manifest(location))
-    values = parameters.from_json(support.variable(names.PARAMETERS_VARIABLE) or {})
-    run_id = os.environ.get(names.RUN_ID_VARIABLE) or None
-    with support.up(support.environment_of(None, None, own)) as environment:
-        done = shown.run_shown(environment, store, location, values, run_id=run_id)
+    run_id = os.environ.get(RUN_ID_VARIABLE) or None
+    with shown.recorded(store, run_id):
+        location = store.resolve(flow)
+        given = support.variable(names.ENVIRONMENT_VARIABLE)
+        own = Environment.deserialize(given) if given is not None else support.own_environment(store.manifest(location))
+        values = parameters.from_json(support.variable(names.PARAMETERS_VARIABLE) or {})
+        with support.up(support.environment_of(None, None, own)) as environment:
+            done = shown.run_shown(environment, store, location, values, run_id=run_id)
     typer.echo(f"{done.run_id} {done.state}")
     raise typer.Exit(shown.exit_code(done))
+
+
+@app.command()
+def wait(url: Url, run_id: RunId, storage_option: StorageOptions = None) -> None:
+    """Follow a detached run to its end: what its driver says, and how it ended. Ctrl-C ends only the following."""
+    record = support.storage_of(url, storage_option, must_exist=True).get_run(run_id)
+    shown.follow(record)
+    _show_record(record)
+    raise typer.Exit(0 if record.state == "Success" else 1)
+
+
+@app.command()
+def cancel(url: Url, run_id: RunId, storage_option: StorageOptions = None) -> None:
+    """Have a detached run end: it is cancelled, and what it has set up is cleaned up."""
+    record = support.storage_of(url, storage_option, must_exist=True).get_run(run_id)
+    with support.err_console().status("waiting for its clean-ups …", spinner="dots"):
+        record.cancel()
+        record.wait()
+    support.remark(f"run {run_id} ended as {record.state}")
+
+
+app.command()(cli_clusters.clusters)
 
 
 # -- storing and looking -----------------------------------------------------------------------------------------
@@ -363,7 +396,7 @@ def show(
 
     found = parse_target(target)
     if run_id is not None:
-        _show_run(support.storage_of(found.place, storage_option, must_exist=True), run_id)
+        _show_record(support.storage_of(found.place, storage_option, must_exist=True).get_run(run_id))
     elif found.is_code:
         print_manifest(support.console(), load_flow(found).serialize(), "")
     else:
@@ -372,14 +405,13 @@ def show(
         print_manifest(support.console(), store.manifest(location), where, version)
 
 
-def _show_run(store: Storage, run_id: str) -> None:
+def _show_record(record: RunRecord) -> None:
     from headrace.report.console import print_outcome
     from headrace.report.stored import moment, parse_moment, state_of, summaries_of
 
-    record = store.get_run(run_id)
     outcome = record.outcome
     facts = {
-        "run": run_id,
+        "run": record.run_id,
         "flow": f"{record.flow}  ({record.location})",
         "started": moment(parse_moment(record.start)),
         "parameters": json.dumps(record.parameters, ensure_ascii=False),

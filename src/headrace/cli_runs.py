@@ -1,23 +1,28 @@
-"""A run as a terminal shows it: live progress, what failed, and what came of it."""
+"""A run as a terminal shows it: live progress, what failed, what came of it; and runs that others drive."""
 
 from __future__ import annotations
 
 import reprlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from headrace import cli_support as support
+from headrace.errors import HeadraceError, RunError
 
 if TYPE_CHECKING:
     from headrace.environments.base import Environment
     from headrace.execution.flowrun import FlowRun
+    from headrace.storage.runs import RunRecord
     from headrace.store import Storage
 
 #: How many failures are shown with their traceback, and how many lines of each.
 MOST_ERRORS, MOST_LINES = 3, 24
 #: Bytes up to which a result is brought here to be shown, and characters of it.
 SMALL, SHORT = 1 << 16, 500
+#: Seconds between two looks at the log of a run that is followed.
+FOLLOW = 1.0
 _SHORT = reprlib.Repr()
 _SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 20
 _SHORT.maxstring, _SHORT.maxother = 200, SHORT
@@ -147,3 +152,64 @@ def record_of(store: Storage, run: FlowRun) -> str:
     if not store.files.writable:
         return f"not kept; {store.url} is read only"
     return f"{store.url}/runs/{run.run_id}"
+
+
+# -- runs that another process drives ----------------------------------------------------------------------------
+
+
+def detach(environment: Environment, store: Storage, location: str, values: Mapping[str, Any]) -> None:
+    """Have a run go on without this process, and tell how to look at it."""
+    from headrace.errors import StorageError
+
+    if store.url.startswith("memory:"):
+        raise StorageError(
+            "a flow from code is kept by this process, where no other finds it; say where it shall lie: --storage URL"
+        )
+    record = environment.execute(store, location, values, strings=True, detach=True)
+    print_facts({"run": record.run_id, "record": record.url})
+    where = f"{support.quoted(store.url)} {record.run_id}"
+    support.remark(
+        f"it goes on by itself; follow it with\n  headrace wait {where}\nand end it with\n  headrace cancel {where}"
+    )
+
+
+@contextmanager
+def recorded(store: Storage, run_id: str | None) -> Iterator[None]:
+    """See to it that a launched run ends in its record, also if it cannot begin."""
+    from headrace.core.state import State
+    from headrace.execution.failure import capture
+
+    try:
+        with support.ended_by_signals():
+            yield
+    except BaseException as error:
+        failure, _ = capture(error)
+        state = State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED
+        if run_id is not None:
+            with suppress(HeadraceError):  # what happened is told anyway; and most runs are not launched
+                record = store.get_run(run_id)
+                record.stop_before_begin(state, failure.type_name, failure.message, failure.traceback)
+        raise
+
+
+def follow(record: RunRecord) -> None:
+    """Print what the driver of a run says, until the run has ended."""
+    told = ""
+    while True:
+        ended = record.done
+        try:
+            said = record.logs()
+        except HeadraceError as error:
+            support.remark(str(error))
+            record.wait()
+            return
+        sys.stderr.write(said.removeprefix(told))
+        sys.stderr.flush()
+        told = said
+        if ended:
+            return
+        try:
+            record.wait(FOLLOW)
+        except RunError:
+            if not record.done:  # then its record tells
+                raise

@@ -344,7 +344,8 @@ def environment_of(on: str | None, workers: int | None, own: Environment | None 
     own : Environment, optional
         The flow's.
     """
-    from headrace.environments.clusters import KINDS, is_address
+    from headrace.environments.addresses import is_address
+    from headrace.environments.clusters import KINDS
     from headrace.environments.dask import DaskEnvironment
     from headrace.environments.local import LocalEnvironment
 
@@ -378,7 +379,7 @@ def up(environment: Environment) -> Iterator[Environment]:
     environment : Environment
         Not set up yet.
     """
-    with _ended_by_signals(), environment:
+    with ended_by_signals(), environment:
         try:
             yield environment
         except KeyboardInterrupt:
@@ -388,7 +389,8 @@ def up(environment: Environment) -> Iterator[Environment]:
 
 
 @contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
+    """Unwind at SIGTERM and SIGHUP during the block, as at Ctrl-C."""
     from headrace.execution.signals import terminate
 
     before = {}

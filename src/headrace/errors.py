@@ -44,6 +44,7 @@ survives a pickle, and the standard class is a base where one fits::
     │   ├── RunTimedOut(TimeoutError)
     │   ├── NotCleanedUp                      a run had to end before its clean-ups were done
     │   ├── ClusterLost                       scheduler gone
+    │   ├── DriverLost                        what drives a detached run is gone, or cannot start
     │   └── ValueReleased                     a value was asked for that is no longer kept
     ├── NotInTask(RuntimeError)               hr.context() where no task is being executed
     └── IllegalMove(AssertionError)           a bug of headrace itself; please report it
@@ -244,6 +245,10 @@ class NotCleanedUp(RunError):
 
 class ClusterLost(RunError):
     """The scheduler of the cluster is gone."""
+
+
+class DriverLost(RunError):
+    """What drives a detached run is gone, or cannot start."""
 
 
 class ValueReleased(RunError):

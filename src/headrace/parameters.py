@@ -24,6 +24,8 @@ from headrace.errors import ParameterError
 
 _EMPTY = inspect.Parameter.empty
 _SHORT = reprlib.Repr()
+#: Bytes of parameters that fit into an environment variable everywhere.
+MOST_BYTES = 100_000
 #: annotations of which everybody knows what they mean; asking pydantic takes a clean interpreter 0.07 s.
 _PLAIN = (Any, bool, bytes, dict, float, int, list, set, str, tuple)
 _SHORT.maxstring = _SHORT.maxother = 60
@@ -151,6 +153,54 @@ def from_json(data: Mapping[str, Any]) -> dict[str, Any]:
         By name.
     """
     return {name: with_secrets(value) for name, value in data.items()}
+
+
+def portable(flow: FlowDefinition, given: Mapping[str, Any], *, strings: bool = False) -> dict[str, Any]:
+    """Return parameter values as JSON data from which another process makes the same values.
+
+    Parameters
+    ----------
+    flow : FlowDefinition
+        Whose parameters they are.
+    given : mapping
+        By name; what is left out has a default there, too.
+    strings : bool, default False
+        As for `validate`.
+
+    Raises
+    ------
+    ParameterError
+        If one has no such form, or they are too long.
+    """
+    values = {name: value for name, value in validate(flow, given, strings=strings).items() if name in given}
+    data = to_json(values)
+    there = validate(flow, {**given, **from_json(data)})
+    lost = [name for name, value in values.items() if not _is_same(value, there[name])]
+    if lost:
+        first = values[lost[0]]
+        raise ParameterError(
+            f"flow {flow.name!r}: {', '.join(map(repr, lost))} cannot be given to another process, because a "
+            f"{type(first).__name__} has no JSON form from which it can be made again; annotate the parameter with its "
+            "type if it is one that pydantic knows, or write the value to a file and give its address",
+            flow=flow.name,
+            problems=lost,
+        )
+    if (size := len(json.dumps(data))) > MOST_BYTES:
+        raise ParameterError(
+            f"flow {flow.name!r}: its parameters are {size:,} bytes long as JSON, and {MOST_BYTES:,} can be given to "
+            "another process; write the largest to a file and give its address",
+            flow=flow.name,
+        )
+    return data
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    if type(one) is not type(other):
+        return False
+    try:
+        return bool(one == other) or repr(one) == repr(other)  # not a number is not equal to itself
+    except Exception:  # noqa: BLE001 - arrays and the like answer with an array, or an error
+        return False
 
 
 def _json_of(value: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.core.flow import FlowDefinition
 from headrace.core.secret import Secret, secret_json
+from headrace.drivers import RUN_ID_VARIABLE, start_process
 from headrace.errors import RunError, StorageError
 from headrace.storage.costs import StoredCosts
 from headrace.storage.files import Files, private_memory
@@ -32,7 +33,6 @@ STORAGE_OPTIONS_VARIABLE = "HEADRACE_STORAGE_OPTIONS"
 PARAMETERS_VARIABLE = "HEADRACE_PARAMETERS"
 ENVIRONMENT_VARIABLE = "HEADRACE_ENVIRONMENT"
 FLOW_VARIABLE = "HEADRACE_FLOW"
-RUN_ID_VARIABLE = "HEADRACE_RUN_ID"
 
 
 class Storage(StoredFlows):
@@ -231,6 +231,24 @@ class EnvRunner:
         spec = self.storage.spec
         return {STORAGE_OPTIONS_VARIABLE: json.dumps(spec.plain_secrets())} if spec.ship_credentials else {}
 
+    def start(
+        self, parameters: Mapping[str, Any] | None, environment: Mapping[str, Any] | None, run_id: str
+    ) -> dict[str, Any]:
+        """Start to run the flow in a process that outlives this one, and return where that is, for a launch.
+
+        Parameters
+        ----------
+        parameters, environment, run_id
+            As for `variables`.
+
+        Raises
+        ------
+        RunError
+            If no process can be started.
+        """
+        said = self.variables(parameters, environment, run_id)
+        return start_process({**_inherited(), **self._shipped(), **said}, run_id)
+
     def run(
         self,
         env: Mapping[str, str] | None = None,
@@ -277,10 +295,11 @@ class EnvRunner:
             timeout=timeout,
             check=False,
         )
-        if not self.storage.files.exists(RunRecord.key_of(run_id)):
+        record = RunRecord.find(self.storage.files, run_id)
+        if record is None:
             raise RunError(
                 f"the run of {self.location} in {self.storage.url} could not begin; its process ended with "
                 f"code {said.returncode} and said: {said.stderr.strip() or said.stdout.strip() or 'nothing'}",
                 returncode=said.returncode,
             )
-        return self.storage.get_run(run_id)
+        return record

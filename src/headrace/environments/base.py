@@ -7,17 +7,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import entry_points
-from typing import Any, Self
+from typing import Any, Literal, Self, overload
 
 from headrace.core.summary import Observer
+from headrace.drivers import driver_of
 from headrace.environments.checks.sites import Here, Site
-from headrace.errors import SetupError
+from headrace.errors import RunError, SetupError
 from headrace.execution.base import Executor
 from headrace.execution.flowrun import FlowRun
 from headrace.execution.runner import PreparedRun
 from headrace.execution.waiting import see_through
 from headrace.storage.findings import Finding, distinct, finding_of
-from headrace.store import Storage
+from headrace.storage.runs import RunRecord, new_run_id
+from headrace.store import EnvRunner, Storage
 
 #: The entry point group in which other packages name their environments; ours are there too.
 GROUP = "headrace.environments"
@@ -60,6 +62,26 @@ class Environment(ABC):
         """Return who is told of each run that executes here."""
         return ()
 
+    def launch(self, runner: EnvRunner, parameters: Mapping[str, Any], run_id: str) -> dict[str, Any]:
+        """Start a driver that outlives this process, and return where it is; see `headrace.drivers`.
+
+        Parameters
+        ----------
+        runner : EnvRunner
+            Of the flow.
+        parameters : mapping
+            JSON data.
+        run_id : str
+            Of the run, which the driver begins.
+
+        Raises
+        ------
+        SetupError, RunError
+            If that cannot be done.
+        """
+        return runner.start(parameters, self.serialize(), run_id)
+
+    @overload
     def execute(
         self,
         storage: Storage,
@@ -69,8 +91,33 @@ class Environment(ABC):
         observers: Sequence[Observer] = (),
         strings: bool = False,
         run_id: str | None = None,
-    ) -> FlowRun:
-        """Run a stored flow, and return when it is over.
+        detach: Literal[False] = False,
+    ) -> FlowRun: ...
+
+    @overload
+    def execute(
+        self,
+        storage: Storage,
+        location: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        strings: bool = False,
+        run_id: str | None = None,
+        detach: Literal[True],
+    ) -> RunRecord: ...
+
+    def execute(
+        self,
+        storage: Storage,
+        location: str,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        observers: Sequence[Observer] = (),
+        strings: bool = False,
+        run_id: str | None = None,
+        detach: bool = False,
+    ) -> FlowRun | RunRecord:
+        """Run a stored flow, and return when it is over; or have it run elsewhere, and return at once.
 
         Parameters
         ----------
@@ -86,18 +133,51 @@ class Environment(ABC):
             Whether the values are text, as from a command line.
         run_id : str, optional
             Default: made here.
+        detach : bool, default False
+            Whether the run is driven by a process of its own, which outlives this one: on Kubernetes a Job, else a
+            process on this host.
 
         Returns
         -------
         FlowRun
             What became of it; a failed task is told there, not raised.
+        RunRecord
+            Of a detached run, what its storage knows: ``wait()`` waits for its end, ``cancel()`` asks for it.
         """
+        if detach:
+            return self._detach(storage, location, parameters, observers, strings=strings, run_id=run_id)
         prepared = storage.get_runner(location).prepare(parameters, strings=strings)  # a typing error costs no cluster
         watching = [*observers, *self.observers()]
         self.setup(storage)
         self._admit(prepared)
         drive = prepared.begin(executor=self.executor, environment=self.describe(), observers=watching, run_id=run_id)
         return drive.run()
+
+    def _detach(
+        self,
+        storage: Storage,
+        location: str,
+        parameters: Mapping[str, Any] | None,
+        observers: Sequence[Observer],
+        *,
+        strings: bool,
+        run_id: str | None,
+    ) -> RunRecord:
+        if observers:
+            raise RunError(
+                "observers= are told by the process that drives the run, and a detached one has a process of its own; "
+                "look at what execute(..., detach=True) returns instead, or leave detach out"
+            )
+        runner = storage.get_env_runner(location)
+        environment = self.serialize()
+        given, facts = storage.get_runner(runner.location).portable(parameters, strings=strings)
+        run_id = run_id or new_run_id()
+        driver = self.launch(runner, given, run_id)
+        try:
+            return storage.launch_run(run_id, {**facts, "environment": environment, "driver": driver})
+        except BaseException:
+            driver_of(driver, run_id).end()  # nobody would know of it
+            raise
 
     def start(
         self,

@@ -393,6 +393,11 @@ class DaskExecutor(Executor):
     def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:  # noqa: D102
         if self._released:
             raise ValueReleased(f"run {self._run_id} was released, so its values are gone; run the flow again")
+        if wanted and self.client.status in ("closing", "closed"):
+            raise ValueReleased(
+                f"the environment of run {self._run_id} was closed, and the values that its workers held are gone; "
+                "fetch them before, or let the flow return them"
+            )
         owed = {batch: keys for batch, keys in wanted.items() if batch in self._futures}
         kept = {batch: keys for batch, keys in wanted.items() if batch not in self._futures}
         parts = [self._pick(owed, most)] if owed else []

@@ -178,6 +178,33 @@ class FlowRunner:
             facts["code"] = self.flow.bundle.facts()
         return PreparedRun(facts, plan, data, self._record, self.flow.policy, self.flow.bundle, self.imports)
 
+    def portable(
+        self, parameters: Mapping[str, Any] | None = None, *, strings: bool = False
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Do all that can go wrong before another process is told to run the flow.
+
+        Parameters
+        ----------
+        parameters, strings
+            As for ``run``.
+
+        Returns
+        -------
+        given : dict
+            The parameters as JSON data, from which the other process makes the same values.
+        facts : dict
+            For the run's launch.
+
+        Raises
+        ------
+        ParameterError, FlowError, NotPicklable
+            As for ``run``; also if a parameter cannot be given to another process.
+        """
+        with active(self.flow.bundle):
+            given = params.portable(self.flow, parameters or {}, strings=strings)
+            facts = self._prepare(parameters or {}, strings).facts
+        return given, {name: facts[name] for name in ("flow", "location", "parameters", "versions")}
+
     def _draw(self, values: Mapping[str, Any], as_json: dict[str, Any]) -> tuple[Graph, str]:
         """Draw the graph, and make sure that it depends on nothing but the parameters.
 

@@ -112,14 +112,15 @@ def copy_runs(source: Files, target: Files, name: str, copied: Copied) -> None:
     """Copy the runs of a flow that have ended."""
     there = set(target.children("runs"))
     for run in runs_of(source, flow=name):
-        first = RunRecord.key_of(run.run_id)
-        if run.run_id in there and target.exists(first):
+        named_by = (RunRecord.launch_key_of(run.run_id), RunRecord.key_of(run.run_id))
+        if run.run_id in there and target.exists_many(named_by):
             continue
         if run.outcome is None:
             copied.runs_going_on += 1
             continue
-        # The first object last: without it, the run is not listed.
-        for keys in [*_batches(key for key in source.list(f"runs/{run.run_id}") if key != first), [first]]:
+        # These objects last: without them, the run is not listed.
+        parts = source.list(f"runs/{run.run_id}")
+        for keys in [*_batches(key for key in parts if key not in named_by), [key for key in parts if key in named_by]]:
             objects = {key: _run_object(source, target, key, data) for key, data in _in_order(source, keys)}
             target.create_many(objects)
         copied.runs += 1

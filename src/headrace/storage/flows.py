@@ -477,6 +477,18 @@ class StoredFlows(Catalog):
         """
         return RunRecord.create(self.files, run_id, facts, costs)
 
+    def launch_run(self, run_id: str, facts: Mapping[str, Any]) -> RunRecord:
+        """Write down that a driver was started for a run, which begins the run itself.
+
+        Parameters
+        ----------
+        run_id : str
+            See `headrace.storage.runs.new_run_id`.
+        facts : mapping
+            As for `create_run`, and ``driver``: where it is; see `headrace.drivers`.
+        """
+        return RunRecord.launched(self.files, run_id, facts)
+
     def get_run(self, run_id: str) -> RunRecord:
         """Return one run.
 
@@ -485,9 +497,11 @@ class StoredFlows(Catalog):
         NotFound
             If there is none of this id.
         """
-        if run_id in ("", ".", "..") or "/" in run_id or not self.files.exists(RunRecord.key_of(run_id)):
+        is_id = run_id not in ("", ".", "..") and "/" not in run_id
+        record = RunRecord.find(self.files, run_id) if is_id else None
+        if record is None:
             raise NotFound(f"there is no run {run_id!r} in {self.url}; storage.runs() lists those that there are")
-        return RunRecord(self.files, run_id)
+        return record
 
 
 def _same_origin(one: str, other: str) -> bool:

@@ -113,7 +113,8 @@ def remove_runs(files: Files, name: str, locations: Iterable[str] | None) -> Non
         location = _location(run) or ""
         is_meant = location.startswith(f"flows/{name}/") if wanted is None else location in wanted
         if is_meant and _has_ended(run):
-            files.delete(RunRecord.key_of(run.run_id))  # without it, it is not listed any more
+            files.delete(RunRecord.launch_key_of(run.run_id))
+            files.delete(RunRecord.key_of(run.run_id))  # without them, it is not listed any more
             files.delete_many(files.list(f"runs/{run.run_id}"))
 
 

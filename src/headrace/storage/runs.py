@@ -1,19 +1,28 @@
-"""What a storage keeps of a run: how it began, and how it ended. Both are written once."""
+"""What a storage keeps of a run: how it was launched, if it is detached, how it began, and how it ended.
+
+Each is written once: the launch by who started the driver, the beginning and the end by the driver. Two drivers of one
+run cannot both begin it. Of a driver that has ended without writing the end, who finds that out writes it.
+"""
 
 from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 from headrace import pickling
 from headrace.code.bundle import Bundle, open_bundle
 from headrace.code.space import active
+from headrace.core.state import State
+from headrace.drivers import Driver, driver_of
 from headrace.errors import (
     AlreadyExists,
     DamagedObject,
+    DriverLost,
     EnvelopeError,
     HeadraceError,
     NotFound,
@@ -32,8 +41,15 @@ KIND = "outcome"
 #: how many runs are read at the same time to find those of a flow.
 _WINDOW = 100
 _KINDS = {"flow": str, "location": str, "start": str, "parameters": dict, "environment": dict, "versions": dict}
-_RUNNING = "Running"
-_SUCCESS = "Success"
+_STARTING = "Starting"
+_RUNNING = State.RUNNING.label
+_SUCCESS = State.SUCCESS.label
+#: Seconds between two looks at a run that is waited for: the first ones, and at most.
+FIRST_PAUSE, PAUSE = 0.1, 2.0
+#: Seconds within which a driver ends that has not begun its run.
+ENDS = 10.0
+#: How many lines of a driver's log are told when it died.
+LAST_LINES = 20
 
 
 def new_run_id() -> str:
@@ -59,6 +75,8 @@ class RunRecord:
         self.run_id = run_id
         self._costs = costs
         self._facts: dict[str, Any] | None = None
+        self._launch: dict[str, Any] | None = None
+        self._begun = True  # False: when it was last looked for, there was its launch only
         self._end: Envelope | None = None
 
     @staticmethod
@@ -66,13 +84,34 @@ class RunRecord:
         """Return the key of the object that says how a run began."""
         return f"runs/{run_id}/run.json"
 
+    @staticmethod
+    def launch_key_of(run_id: str) -> str:
+        """Return the key of the object that says how a detached run was launched."""
+        return f"runs/{run_id}/launch.json"
+
     @classmethod
     def create(cls, files: Files, run_id: str, facts: Mapping[str, Any], costs: StoredCosts | None = None) -> RunRecord:
         """Write down that a run begins; see `StoredFlows.create_run`."""
-        start = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        full = {"run_id": run_id, "start": start, "versions": versions(), **facts}
-        create_record(files, cls.key_of(run_id), full)
+        create_record(files, cls.key_of(run_id), _full(run_id, facts))
         return cls(files, run_id, costs)
+
+    @classmethod
+    def launched(cls, files: Files, run_id: str, facts: Mapping[str, Any]) -> RunRecord:
+        """Write down that a run was launched; see `StoredFlows.launch_run`."""
+        record = cls(files, run_id)
+        record._begun, record._launch = False, _full(run_id, facts)
+        create_record(files, cls.launch_key_of(run_id), record._launch)
+        return record
+
+    @classmethod
+    def find(cls, files: Files, run_id: str) -> RunRecord | None:
+        """Return a run; None if there is none of this id."""
+        record = cls(files, run_id)
+        if not files.exists(cls.key_of(run_id)):
+            record._begun = False
+            if not files.exists(cls.launch_key_of(run_id)):
+                return None
+        return record
 
     def __repr__(self) -> str:
         try:
@@ -82,17 +121,33 @@ class RunRecord:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All that was written down when the run began."""
+        """All that was written down when the run began; before, when it was launched."""
         if self._facts is None:
-            self._facts = self._read_facts()
+            try:
+                self._facts = _checked(self._files, self.key_of(self.run_id))
+            except NotFound:
+                if self._begun:
+                    raise
+                return self.launch  # not kept as the facts: the beginning will tell more
         return self._facts
 
-    def _read_facts(self) -> dict[str, Any]:
-        key = self.key_of(self.run_id)
-        facts = read_record(self._files, key)
-        if wrong := _wrong(facts):
-            raise DamagedObject(f"{key} tells no {', '.join(wrong)} as headrace does; restore it, or delete the run")
-        return facts
+    @property
+    def launch(self) -> dict[str, Any]:
+        """All that was written down when a detached run was launched.
+
+        Raises
+        ------
+        NotFound
+            If it was not launched, but driven by who started it.
+        """
+        if self._launch is None:
+            self._launch = _checked(self._files, self.launch_key_of(self.run_id))
+        return self._launch
+
+    @property
+    def url(self) -> str:
+        """Where it lies."""
+        return f"{self._files.url}/runs/{self.run_id}"
 
     @property
     def flow(self) -> str | None:
@@ -154,9 +209,20 @@ class RunRecord:
 
     @property
     def state(self) -> str:
-        """``"Running"`` as long as there is no outcome, else the outcome's state."""
+        """The outcome's state; before, ``"Running"``, or ``"Starting"``, if it was launched and has not begun."""
         outcome = self.outcome
-        return _RUNNING if outcome is None else str(outcome.get("state"))
+        if outcome is not None:
+            return str(outcome.get("state"))
+        return _RUNNING if self._has_begun() else _STARTING
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended."""
+        return self._ended() is not None
+
+    def _has_begun(self) -> bool:
+        self._begun = self._begun or self._files.exists(self.key_of(self.run_id))
+        return self._begun
 
     @property
     def _format(self) -> str:
@@ -217,7 +283,9 @@ class RunRecord:
         """
         end = self._ended()
         if end is None:
-            raise RunError(f"run {self.run_id} has not ended yet, so it has no result; ask again when it has")
+            raise RunError(
+                f"run {self.run_id} has not ended yet, so it has no result; ask again when it has, record.wait() waits"
+            )
         outcome = end.header["outcome"]
         if outcome.get("state") != _SUCCESS:
             raise self._failure(outcome)
@@ -250,12 +318,129 @@ class RunRecord:
         if not errors:
             return RunError(f"{begin}, so it has no result; record.outcome says more")
         first = errors[0]
+        if first.get("node") is None:  # what kept it from an end of its own
+            lost = first.get("type") == DriverLost.__name__
+            told = first.get("message", "") if lost else f"{first.get('type')}: {first.get('message', '')}"
+            return (DriverLost if lost else RunError)(f"{begin}: {told}", run_id=self.run_id)
         more = f" (and {len(errors) - 1} more: record.outcome['errors'])" if len(errors) > 1 else ""
         told = f"{first.get('type', 'error')}: {first.get('message', '')}".rstrip(": ")
         text = f"{begin}: task {first.get('node')!r} failed with {told}{more}"
         if first.get("traceback"):
             text += f"\n\n{first['traceback']}"
         return TaskFailed(text, run_id=self.run_id, node=first.get("node"))
+
+    # -- detached --------------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> Self:
+        """Wait until it has ended. Ctrl-C ends the waiting, not the run.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds after which to return in any case; then ``done`` tells.
+
+        Raises
+        ------
+        DriverLost
+            If what drives it has died, or cannot start. If that is certain, the run has ended as Crashed.
+        RunError
+            If something else kept it from an end of its own: a cluster that did not come up, say.
+        """
+        driver = None if self.done else self._driver()
+        for pause in _pauses(timeout):
+            if self.done:
+                break
+            if driver is None:
+                time.sleep(pause)
+                continue
+            seen = driver.look()
+            # It may have written the end, and ended, since that was looked for.
+            if seen.standing in ("gone", "lost") and not self.done:
+                raise self._lost(seen.told, for_good=seen.standing == "gone")
+            driver.wait(pause)
+        outcome = self.outcome or {}
+        errors = outcome.get("errors")
+        if outcome.get("state") == State.CRASHED.label and errors and errors[0].get("node") is None:
+            raise self._failure(outcome)
+        return self
+
+    def cancel(self) -> None:
+        """Have a detached run end: it is cancelled, and what it has set up is cleaned up; ``wait`` waits for that.
+
+        Raises
+        ------
+        RunError
+            If it was not detached, or cannot be cancelled from here; says what to do.
+        """
+        if self.done:
+            return
+        driver = self._needed_driver("cancelled; whoever started it can cancel it, with Ctrl-C for instance")
+        seen = driver.look()
+        if seen.standing == "gone":
+            if not self.done:
+                self._lost(seen.told, for_good=True)
+            return
+        driver.end()
+        for pause in _pauses(ENDS):
+            if self.done or self._has_begun():
+                return
+            # One that has not begun may end without a word; then nobody else would tell how.
+            if driver.look().standing == "gone" and not self.done:
+                self._write_end(State.CANCELLED, "RunCancelled", "it was cancelled before it began")
+            driver.wait(pause)
+
+    def logs(self, lines: int | None = None) -> str:
+        """Return what the driver of a detached run has said: progress, remarks, errors, what tasks of its own print.
+
+        Parameters
+        ----------
+        lines : int, optional
+            Only so many, the last ones.
+
+        Raises
+        ------
+        RunError
+            If it was not detached, or its log cannot be read from here; says where it can.
+        """
+        return self._needed_driver("read the log of; it was driven, and told, by who started it").log(lines)
+
+    def stop_before_begin(self, state: State, kind: str, message: str, traceback: str = "") -> None:
+        """Write down, as the driver, what keeps a launched run from beginning; nothing, if it has begun."""
+        if not self._has_begun():
+            self._write_end(state, kind, message, traceback)
+
+    def _driver(self) -> Driver | None:
+        """Who drives it; None if that is the process which started it."""
+        try:
+            return driver_of(self.launch["driver"], self.run_id)
+        except NotFound:
+            return None
+
+    def _needed_driver(self, what: str) -> Driver:
+        driver = self._driver()
+        if driver is None:
+            raise RunError(f"run {self.run_id} was not started with detach=True, so it cannot be {what}")
+        return driver
+
+    def _lost(self, told: str, *, for_good: bool) -> RunError:
+        """What to raise of a driver that does not go on; if that is for good, the run has ended."""
+        try:
+            said = self.logs(LAST_LINES).rstrip()
+        except HeadraceError as error:
+            said = str(error)
+        if not for_good:
+            message = f"run {self.run_id} does not go on: {told}" + (f"\nit said last:\n{said}" if said else "")
+            return DriverLost(message, run_id=self.run_id)
+        message = f"{told}, before it has written how the run ended; it said last:\n{said or 'nothing'}"
+        self._write_end(State.CRASHED, DriverLost.__name__, message)
+        return self._failure(self.outcome or {})
+
+    def _write_end(self, state: State, kind: str, message: str, traceback: str = "") -> None:
+        elapsed = datetime.now(UTC) - datetime.fromisoformat(self.start)
+        error = {"node": None, "type": kind, "message": message, "traceback": traceback}
+        outcome = {"state": state.label, "elapsed": elapsed.total_seconds(), "nodes": [], "errors": [error]}
+        with suppress(AlreadyExists):  # then somebody else has found it out
+            self.finish({**outcome, "n_errors": 1})
 
 
 def runs_of(files: Files, limit: int | None = None, flow: str | None = None) -> list[RunRecord]:
@@ -277,22 +462,54 @@ def runs_of(files: Files, limit: int | None = None, flow: str | None = None) -> 
     if limit is None and flow is None:
         keys = set(files.list("runs"))
         run_ids = sorted({key.split("/")[1] for key in keys}, reverse=True)
-        return [RunRecord(files, run_id) for run_id in run_ids if RunRecord.key_of(run_id) in keys]
+        return [record for run_id in run_ids if (record := _listed(files, run_id, keys)) is not None]
     found: list[RunRecord] = []
     run_ids = sorted(files.children("runs"), reverse=True)
     size = min(limit or _WINDOW, _WINDOW)
     while run_ids and (limit is None or len(found) < limit):
         window, run_ids = run_ids[:size], run_ids[size:]
         facts = read_records(files, map(RunRecord.key_of, window))
+        not_begun = [run_id for run_id in window if RunRecord.key_of(run_id) not in facts]
+        launches = read_records(files, map(RunRecord.launch_key_of, not_begun)) if not_begun else {}
         for run_id in window:
-            told = facts.get(RunRecord.key_of(run_id))
+            told = facts.get(RunRecord.key_of(run_id), launches.get(RunRecord.launch_key_of(run_id)))
             if told is None or (flow is not None and not isinstance(told, EnvelopeError) and told.get("flow") != flow):
                 continue
             record = RunRecord(files, run_id)
-            record._facts = None if isinstance(told, EnvelopeError) or _wrong(told) else told
+            record._begun = RunRecord.key_of(run_id) in facts
+            if not isinstance(told, EnvelopeError) and not _wrong(told):
+                record._facts, record._launch = (told, None) if record._begun else (None, told)
             found.append(record)
         size = _WINDOW
     return found[:limit]
+
+
+def _listed(files: Files, run_id: str, keys: set[str]) -> RunRecord | None:
+    """The run, if it is among all keys in the storage."""
+    record = RunRecord(files, run_id)
+    record._begun = RunRecord.key_of(run_id) in keys
+    return record if record._begun or RunRecord.launch_key_of(run_id) in keys else None
+
+
+def _pauses(timeout: float | None) -> Iterator[float]:
+    """Yield seconds to wait, longer and longer, until the time is over."""
+    end = float("inf") if timeout is None else time.monotonic() + timeout
+    pause = FIRST_PAUSE
+    while (left := end - time.monotonic()) > 0:
+        yield min(pause, left)
+        pause = min(1.5 * pause, PAUSE)
+
+
+def _full(run_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+    start = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return {"run_id": run_id, "start": start, "versions": versions(), **facts}
+
+
+def _checked(files: Files, key: str) -> dict[str, Any]:
+    facts = read_record(files, key)
+    if wrong := _wrong(facts):
+        raise DamagedObject(f"{key} tells no {', '.join(wrong)} as headrace does; restore it, or delete the run")
+    return facts
 
 
 def _wrong(facts: Mapping[str, Any]) -> list[str]:

@@ -345,6 +345,24 @@ class Api:
         return KubernetesError(f"Kubernetes refused to {what}: {said} (HTTP status {status})", **facts)
 
 
+def allowed(ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """Ask for what can be done without; None, if this user may not know it.
+
+    Parameters
+    ----------
+    ask : callable
+        Of an ``Api``.
+    *args, **options
+        For it.
+    """
+    try:
+        return ask(*args, **options)
+    except KubernetesError as error:
+        if error.facts.get("status") == 403:
+            return None
+        raise
+
+
 def _is_about(error: Exception, name: str) -> bool:
     """Whether it is the object that was not found, rather than its kind or namespace."""
     return f'"{name}" not found' in str(error)

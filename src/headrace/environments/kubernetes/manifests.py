@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from headrace.environments.kubernetes.merging import merge
 from headrace.environments.kubernetes.pods import COMM_PORT, HTTP_PORT, driver_pod, scheduler_pod, worker_pod
 from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec, variable
+from headrace.errors import SetupError
 
 API_VERSION = "kubernetes.dask.org/v1"
 #: On all that we make: which cluster it belongs to.
@@ -80,13 +81,12 @@ def group_manifests(
     """
     if spec.manifest:
         return [
-            merge(_head("DaskWorkerGroup", spec, name, _group_name(name, each), owner), {**each, "spec": own})
+            merge(merge(_head("DaskWorkerGroup", spec, name, name, owner), each), {"spec": {"cluster": name}})
             for each in spec.manifest[1:]
-            for own in [{**each.get("spec", {}), "cluster": name}]
         ]
     return [
         {
-            **_head("DaskWorkerGroup", spec, name, f"{name}-{group}", owner),
+            **_head("DaskWorkerGroup", spec, name, _group_name(name, group), owner),
             "spec": {"cluster": name, "worker": _workers(spec, name, group, None, tls_secret)},
         }
         for group in spec.groups
@@ -184,8 +184,13 @@ def _own_metadata(spec: KubernetesSpec, options: Mapping[str, Any]) -> dict[str,
     return {key: dict(options[key]) for key in ("labels", "annotations") if options.get(key)}
 
 
-def _group_name(cluster: str, group: Mapping[str, Any]) -> str:
-    return str(group.get("metadata", {}).get("name") or f"{cluster}-group")
+def _group_name(cluster: str, group: str) -> str:
+    name = f"{cluster}-{group}"
+    if len(name) > 63:  # it is also the value of a label
+        raise SetupError(
+            f"{name!r} is too long for Kubernetes, which ends at 63 characters; give the group a shorter name"
+        )
+    return name
 
 
 def _service_port(name: str, number: int) -> dict[str, Any]:

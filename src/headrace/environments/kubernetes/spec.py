@@ -438,4 +438,8 @@ def _manifest(given: Any) -> list[dict[str, Any]]:
         raise SetupError(
             f"{where} must hold one DaskCluster, and besides it DaskWorkerGroups only; it holds {kinds or 'nothing'}"
         )
+    if unnamed := [
+        each for each in found if each["kind"] != "DaskCluster" and not each.get("metadata", {}).get("name")
+    ]:
+        raise SetupError(f"{where} has {len(unnamed)} DaskWorkerGroup without metadata.name; give it one")
     return sorted(found, key=lambda each: str(each["kind"]))  # a DaskCluster comes before its DaskWorkerGroups

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from headrace.environments.kubernetes.api import Api, allowed
 from headrace.environments.kubernetes.diagnosis import Finding, Snapshot, containers_of, diagnose, is_well
-from headrace.errors import KubernetesError
-
-if TYPE_CHECKING:
-    from headrace.environments.kubernetes.api import Api
 
 #: On all that Dask's operator makes for a cluster, and for a group of its workers.
 CLUSTER_LABEL, GROUP_LABEL = "dask.org/cluster-name", "dask.org/workergroup-name"
@@ -34,6 +31,7 @@ class Watch:
         self._name = name
         self._began = time.monotonic()
         self._since: dict[str, float] = {}
+        self._denied: set[object] = set()
 
     def look(self) -> Snapshot:
         """Return what there is now."""
@@ -43,18 +41,18 @@ class Watch:
         quick = Snapshot(name, api.namespace, time.monotonic() - self._began, cluster, pods)
         if pods and all(map(is_well, pods)):
             return quick
-        events = [event for event in allowed(api.list, "Event", fields="type=Warning") if _of(event, name)]
+        events = [event for event in self._allowed(api.list, "Event", fields="type=Warning") if _of(event, name)]
         waiting = [pod for pod in pods if not is_well(pod)][:MOST]
         for pod in waiting:
-            events += allowed(api.events, pod["metadata"]["name"])
+            events += self._allowed(api.events, pod["metadata"]["name"])
         return Snapshot(
             name,
             api.namespace,
             quick.age,
             cluster,
             pods,
-            allowed(api.list, "ReplicaSet", selector),
-            allowed(api.list, "Service", selector),
+            self._allowed(api.list, "ReplicaSet", selector),
+            self._allowed(api.list, "Service", selector),
             sorted(events, key=_moment),
             {key: log for pod in waiting for key, log in self._logs(pod).items()},
         )
@@ -75,33 +73,25 @@ class Watch:
         lasted = time.monotonic() - self._since[finding.cause]
         return finding if lasted >= finding.patience else None
 
+    def _allowed(self, ask: Callable[..., Any], kind: str, *args: Any, **options: Any) -> Any:
+        """Ask for what makes a diagnosis better; not again, if this user may not know it."""
+        about = kind if ask == self._api.list else ask.__name__
+        if about in self._denied:
+            return []
+        found = allowed(ask, kind, *args, **options)
+        if found is None:
+            self._denied.add(about)
+        return found or []
+
     def _logs(self, pod: Mapping[str, Any]) -> dict[tuple[str, str], str]:
         """The last lines of containers that have ended, or do not get ready."""
         found = {}
         for container in containers_of(pod):
             if "terminated" in container.state or "running" in container.state or container.last:
                 ended = bool(container.last) and "terminated" not in container.state
-                log = allowed(self._api.logs, container.pod, container.name, previous=ended) or ""
+                log = self._allowed(self._api.logs, container.pod, container.name, previous=ended) or ""
                 found[container.pod, container.name] = log
         return found
-
-
-def allowed(ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """Ask for what only makes a diagnosis better; an empty answer, if this user may not know it.
-
-    Parameters
-    ----------
-    ask : callable
-        Of an ``Api``.
-    *args, **options
-        For it.
-    """
-    try:
-        return ask(*args, **options)
-    except KubernetesError as error:
-        if error.facts.get("status") == 403:
-            return []
-        raise
 
 
 def _of(event: Mapping[str, Any], name: str) -> bool:

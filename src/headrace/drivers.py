@@ -1,0 +1,262 @@
+"""What drives a detached run: a process of its own, or whatever a plug-in starts elsewhere.
+
+A launch, which the storage keeps, says of which kind the driver is, and where. A driver can be asked whether it lives,
+be told to end, and be heard. Nobody is asked here how the run goes on: that stands in the run's record.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from headrace.errors import RunError
+
+#: Entry points of this group are classes of drivers, by the kind that a launch names; ours are there too.
+GROUP = "headrace.drivers"
+_OWN = {
+    "process": "headrace.drivers:ProcessDriver",
+    "kubernetes": "headrace.environments.kubernetes.jobs:JobDriver",
+}
+#: The variable by which a driver knows its run, and by which a process is known to be one.
+RUN_ID_VARIABLE = "HEADRACE_RUN_ID"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is seen of a driver at a moment.
+
+    Attributes
+    ----------
+    standing : str
+        ``"alive"``: it works, or may yet. ``"gone"``: it has ended, and will write nothing any more. ``"lost"``: it
+        cannot go on, as far as can be seen from here. ``"unknown"``: it cannot be seen from here.
+    told : str
+        Of what is gone or lost, why; of the rest, what there is to know.
+    """
+
+    standing: Literal["alive", "gone", "lost", "unknown"]
+    told: str = ""
+
+
+class Driver(Protocol):
+    """What drives one run."""
+
+    def look(self) -> Look:
+        """Return what is seen of it."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until it has ended, if that can be noticed."""
+
+    def end(self) -> None:
+        """Have it cancel its run and end; returns at once.
+
+        Raises
+        ------
+        RunError
+            If that cannot be done from here; says from where.
+        """
+
+    def log(self, lines: int | None = None) -> str:
+        """Return what it said, or the last lines of it.
+
+        Raises
+        ------
+        RunError
+            If that cannot be read from here; says where it can.
+        """
+
+
+def driver_of(launch: Mapping[str, Any], run_id: str) -> Driver:
+    """Return the driver that a launch names.
+
+    Parameters
+    ----------
+    launch : mapping
+        Its facts, with the ``kind``.
+    run_id : str
+        Of its run.
+
+    Raises
+    ------
+    RunError
+        If the kind is unknown here.
+    """
+    kind = launch.get("kind")
+    if kind in _OWN:
+        module, _, name = _OWN[str(kind)].partition(":")
+        return getattr(importlib.import_module(module), name)(launch, run_id)  # type: ignore[no-any-return]
+    for point in entry_points(group=GROUP, name=str(kind)):
+        return point.load()(launch, run_id)  # type: ignore[no-any-return]
+    raise RunError(
+        f"run {run_id} is driven by a {kind!r}, and nothing here knows how to ask one; install the package that "
+        f"started it, whose entry point is in the group {GROUP!r}"
+    )
+
+
+# -- processes ---------------------------------------------------------------------------------------------------
+
+#: Processes that this one has started, by id: who reads their end frees them.
+_STARTED: dict[int, subprocess.Popen[bytes]] = {}
+
+
+@functools.cache
+def _this_host() -> dict[str, str]:
+    """The host's name, and what tells its life and its processes from those of others with the same name."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    if not boot.exists():
+        import psutil
+
+        return {"host": socket.gethostname(), "boot": f"{psutil.boot_time():.0f}"}
+    return {"host": socket.gethostname(), "boot": f"{boot.read_text().strip()} {os.readlink('/proc/self/ns/pid')}"}
+
+
+def start_process(variables: Mapping[str, str], run_id: str) -> dict[str, Any]:
+    """Start ``python -m headrace execute`` in a session of its own: it outlives this process and its terminal.
+
+    Parameters
+    ----------
+    variables : mapping of str to str
+        All environment variables of the process.
+    run_id : str
+        Of the run.
+
+    Returns
+    -------
+    dict
+        Where it is, for the launch.
+
+    Raises
+    ------
+    RunError
+        If it cannot be started.
+    """
+    for process in [*_STARTED.values()]:
+        if process.poll() is not None:
+            del _STARTED[process.pid]
+    handle, log = tempfile.mkstemp(prefix=f"headrace-{run_id}-", suffix=".log")
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "headrace", "execute"],
+            # Whoever follows the log reads lines when they are said.
+            env={"PYTHONUNBUFFERED": "1", **variables, RUN_ID_VARIABLE: run_id},
+            stdin=subprocess.DEVNULL,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as error:
+        os.unlink(log)
+        raise RunError(f"no process could be started to drive run {run_id}: {error}") from error
+    finally:
+        os.close(handle)
+    _STARTED[process.pid] = process
+    return {"kind": "process", **_this_host(), "pid": process.pid, "log": log}
+
+
+class ProcessDriver:
+    """A process on some host.
+
+    Parameters
+    ----------
+    launch : mapping
+        As `start_process` returned it.
+    run_id : str
+        Of its run.
+    """
+
+    def __init__(self, launch: Mapping[str, Any], run_id: str) -> None:
+        self.run_id = run_id
+        self.host, self.boot = launch["host"], launch["boot"]
+        self.pid, self._log = int(launch["pid"]), Path(launch["log"])
+
+    def __repr__(self) -> str:
+        return f"<ProcessDriver {self.pid} on {self.host}>"
+
+    def look(self) -> Look:
+        """Return what is seen of it. A process is known by its variables: its id may be another's by now."""
+        here = _this_host()
+        if self.host != here["host"]:
+            return Look("unknown", f"its driver is process {self.pid} on host {self.host}, which this host cannot see")
+        if self.boot != here["boot"]:
+            return Look(
+                "lost",
+                f"its driver, process {self.pid}, was started on {self.host} before that was started anew, or in "
+                "another container or host of this name; start the run again, if it is not going on there",
+            )
+        import psutil
+
+        try:
+            ended = self._how_it_ended()
+        except psutil.AccessDenied:
+            return Look("unknown", f"its driver is process {self.pid} of another user")
+        if ended:
+            return Look("gone", f"its driver, process {self.pid} on {self.host}, {ended}")
+        return Look("alive", f"its driver is process {self.pid} on this host")
+
+    def _how_it_ended(self) -> str:
+        """In words; empty, if it goes on."""
+        import psutil
+
+        if (started := _STARTED.get(self.pid)) is not None:
+            code = started.poll()
+            return "" if code is None else _ended(code)
+        try:
+            process = psutil.Process(self.pid)
+            is_it = process.environ().get(RUN_ID_VARIABLE) == self.run_id and process.status() != psutil.STATUS_ZOMBIE
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            is_it = False
+        return "" if is_it else "is gone"
+
+    def wait(self, seconds: float) -> None:
+        """Wait so long, or until it has ended, if this process has started it."""
+        started = _STARTED.get(self.pid)
+        if started is None:
+            time.sleep(seconds)
+            return
+        try:
+            started.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return
+
+    def end(self) -> None:
+        """Send it SIGTERM."""
+        seen = self.look()
+        if seen.standing == "alive":
+            os.kill(self.pid, signal.SIGTERM)
+        elif seen.standing != "gone":
+            raise RunError(
+                f"run {self.run_id} cannot be cancelled from here: {seen.told}; there, kill {self.pid} does it"
+            )
+
+    def log(self, lines: int | None = None) -> str:
+        """Return what it wrote to its standard output and error."""
+        if self.host != _this_host()["host"]:
+            raise RunError(f"the log of run {self.run_id} is on host {self.host}, in {self._log}; read it there")
+        try:
+            with self._log.open(errors="replace") as file:
+                return "".join(file if lines is None else deque(file, lines))
+        except OSError as error:
+            raise RunError(
+                f"the log of run {self.run_id} cannot be read from {self._log} ({error.strerror}); temporary files do "
+                "not last, and how the run ended is in its record: record.outcome"
+            ) from error
+
+
+def _ended(code: int) -> str:
+    if code >= 0:
+        return f"ended with code {code}"
+    name = signal.Signals(-code).name
+    return f"was ended by {name}{' (did it run out of memory?)' if name == 'SIGKILL' else ''}"
