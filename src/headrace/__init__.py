@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from headrace.execution.hooks import Change
     from headrace.execution.inside import get_client
     from headrace.flows import Flow, flow
+    from headrace.storage.findings import Finding
     from headrace.store import Storage
     from headrace.targets import Target
 
@@ -68,6 +69,7 @@ _FACE = {
     "FlowRun": ("headrace.execution.flowrun", "FlowRun"),
     "get_client": ("headrace.execution.inside", "get_client"),
     "Storage": ("headrace.store", "Storage"),
+    "Finding": ("headrace.storage.findings", "Finding"),
     "Environment": ("headrace.environments.base", "Environment"),
     "LocalEnvironment": ("headrace.environments.local", "LocalEnvironment"),
     "DaskEnvironment": ("headrace.environments.dask", "DaskEnvironment"),
@@ -80,6 +82,7 @@ __all__ = [
     "Context",
     "DaskEnvironment",
     "Environment",
+    "Finding",
     "Fail",
     "Flow",
     "FlowRun",

@@ -69,6 +69,28 @@ RunId = Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False, help
 Workers = Annotated[
     int | None, typer.Option("--workers", "-n", min=1, help="How many workers. Default: one for each core.")
 ]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the flow; may be repeated."),
+]
+Secrets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--secret",
+        metavar="KEY=NAME",
+        help="A parameter whose value is the secret of this name, which is looked up where the tasks run; may be "
+        "repeated.",
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHERE",
+        help="'inline' (in this process), 'local' (a Dask cluster on this machine), the address of a scheduler "
+        "(tcp://host:8786), or the import path of a Dask cluster class. Default: the flow's own environment; "
+        "without one, 'local' if --workers is given, else 'inline'.",
+    ),
+]
 StorageOptions = Annotated[
     list[str] | None,
     typer.Option(
@@ -159,27 +181,9 @@ def _demo_file() -> str:
 @app.command()
 def run(
     target: TargetText,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the flow; may be repeated."),
-    ] = None,
-    secret: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=NAME",
-            help="A parameter whose value is the secret of this name, which is looked up where the tasks run; may be "
-            "repeated.",
-        ),
-    ] = None,
-    on: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WHERE",
-            help="'inline' (in this process), 'local' (a Dask cluster on this machine), the address of a scheduler "
-            "(tcp://host:8786), or the import path of a Dask cluster class. Default: the flow's own environment; "
-            "without one, 'local' if --workers is given, else 'inline'.",
-        ),
-    ] = None,
+    parameter: Parameters = None,
+    secret: Secrets = None,
+    on: On = None,
     workers: Workers = None,
     storage: Annotated[
         str | None,
@@ -192,19 +196,8 @@ def run(
     storage_option: StorageOptions = None,
 ) -> None:
     """Run a flow from a storage (s3://bucket/flows#etl, folder#etl) or from code (flow.py#etl, package.module:etl)."""
-    from headrace.loading import load_flow, parse_target
-
     values = support.values_of(parameter, secret)
-    found = parse_target(target)
-    if found.is_code:
-        flow = load_flow(found)
-        own = flow.environment
-        store, location = support.code_flow(flow, storage, storage_option)
-    elif storage is not None:
-        raise typer.BadParameter(f"--storage is for flows from code, and {target!r} names one in a storage")
-    else:
-        store, location = support.stored_flow(found, storage_option)
-        own = support.own_environment(store.manifest(location))
+    store, location, own = support.flow_of(target, storage, storage_option)
     if detach:
         shown.detach(support.environment_of(on, workers, own), store, location, values)
         return
@@ -219,6 +212,34 @@ def run(
         result = {"result": shown.short_result(done)} if code == 0 else {}
         shown.print_facts({**result, "run": done.run_id, "record": shown.record_of(store, done)})
     raise typer.Exit(code)
+
+
+@app.command()
+def check(
+    target: TargetText,
+    parameter: Parameters = None,
+    secret: Secrets = None,
+    on: On = None,
+    workers: Workers = None,
+    storage_option: StorageOptions = None,
+) -> None:
+    """Look for what would stop or spoil a run where its tasks run; executes none. Without #FLOW: a storage alone.
+
+    Exit code 1 if there is an error.
+    """
+    from headrace.loading import parse_target
+
+    values = support.values_of(parameter, secret)
+    found = parse_target(target)
+    location, own = None, None
+    if found.is_code or found.flow:
+        store, location, own = support.flow_of(target, None, storage_option)
+    else:
+        store = support.storage_of(found.place, storage_option, must_exist=True)
+    with support.up(support.environment_of(on, workers, own)) as environment:
+        findings = environment.check(store, location, values, strings=True)
+        storages.print_findings(findings, str(environment))
+    raise typer.Exit(int(any(finding.level == "error" for finding in findings)))
 
 
 @app.command()

@@ -1,7 +1,8 @@
-"""What the commands do that look at a storage and tidy it up: ``ls``, ``tag``, ``rm``, ``cp``; completion of names."""
+"""What the commands do that look at a storage, and tidy it up: ``ls``, ``check``, ``tag`` …; completion of names."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from headrace.errors import EnvelopeError, HeadraceError, NoSuchFlow, NotFound
 if TYPE_CHECKING:
     from headrace.loading import Target
     from headrace.storage.copying import Copied
+    from headrace.storage.findings import Finding
     from headrace.store import Storage
 
 
@@ -107,6 +109,28 @@ def version_line(store: Storage, location: str) -> str:
         return ""
     newest = "the newest" if versions[-1] in here else f"the newest is {versions[-1].number}"
     return f"{'; '.join(told)}; {newest}"
+
+
+def print_findings(findings: Sequence[Finding], where: str) -> None:
+    """Print what a check has found, the worst first.
+
+    Parameters
+    ----------
+    findings : sequence of Finding
+        What.
+    where : str
+        Where it looked.
+    """
+    from headrace.report.stored import print_findings as print_table
+
+    if findings:
+        print_table(support.console(), [(each.level, each.subject, each.message, each.remedy) for each in findings])
+    support.remark(f"looked at {where}: " + (_numbers(findings) or "found nothing wrong"))
+
+
+def _numbers(findings: Sequence[Finding]) -> str:
+    counts = Counter(each.level for each in findings)
+    return ", ".join(f"{number} {level}{'s' if number > 1 else ''}" for level, number in counts.items())
 
 
 # -- changing ----------------------------------------------------------------------------------------------------

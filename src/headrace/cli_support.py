@@ -236,6 +236,30 @@ def stored_flow(target: Target, options: Sequence[str] | None) -> tuple[Storage,
     raise NotFound(f"{target.place} does not say which flow is meant, so give {target.place}#FLOW; known are {known}")
 
 
+def flow_of(text: str, url: str | None, options: Sequence[str] | None) -> tuple[Storage, str, Environment | None]:
+    """Find what is to be run: its storage, its location, and the environment that it carries, if it does.
+
+    Parameters
+    ----------
+    text : str
+        As typed: a flow in a storage, or from code.
+    url : str or None
+        A storage for a flow from code.
+    options : sequence of str or None
+        Of the storage.
+    """
+    from headrace.loading import load_flow, parse_target
+
+    found = parse_target(text)
+    if found.is_code:
+        flow = load_flow(found)
+        return *code_flow(flow, url, options), flow.environment
+    if url is not None:
+        raise typer.BadParameter(f"--storage is for flows from code, and {text!r} names one in a storage")
+    store, location = stored_flow(found, options)
+    return store, location, own_environment(store.manifest(location))
+
+
 def store_flow(
     store: Storage,
     flow: Flow | str,

@@ -107,6 +107,7 @@ class Storage(StoredFlows):
             drawn=_drawn(envelope.header),
             pickles=self.spec.pickle,
             signing=self.spec.seal.references,
+            imports=envelope.header.get("imports"),
         )
 
     def with_live(self, flow: FlowDefinition, location: str) -> Storage:

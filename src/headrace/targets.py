@@ -25,8 +25,11 @@ from headrace.storage.files import Files, normal_url
 from headrace.storage.flows import StoredFlows
 from headrace.storage.plain import plain_bytes, refusal
 from headrace.storage.signing import Seal, sources_of
+from headrace.storage.spec import StorageSpec
 
 KIND = "value"
+#: Where values lie: in a storage, or below a folder, as the process has it that executes the task; empty: unknown.
+Whereabouts = StorageSpec | str
 
 
 class Target:
@@ -98,6 +101,18 @@ class Target:
 
     def __repr__(self) -> str:
         return f"Target({self.url!r})"
+
+    @property
+    def whereabouts(self) -> Whereabouts:
+        """Where all its values lie, as far as that is known before a run."""
+        if self._spec is not None:
+            return self._spec
+        if callable(self.url):
+            return ""
+        folder, mark, _ = self.url.partition("{")[0].rpartition("/")
+        if "://" in folder or folder.startswith("/"):
+            return StorageSpec(folder, storage_options=self.storage_options)
+        return f"{folder}/" if mark else "."
 
     def url_for(self, names: Mapping[str, Any]) -> str:
         """Return the URL for one task run.

@@ -11,10 +11,13 @@ from typing import Any, Literal, Self, overload
 
 from headrace.core.summary import Observer
 from headrace.drivers import driver_of
+from headrace.environments.checks.sites import Here, Site
 from headrace.errors import RunError, SetupError
 from headrace.execution.base import Executor
 from headrace.execution.flowrun import FlowRun
+from headrace.execution.runner import PreparedRun
 from headrace.execution.waiting import see_through
+from headrace.storage.findings import Finding, distinct, finding_of
 from headrace.storage.runs import RunRecord, new_run_id
 from headrace.store import EnvRunner, Storage
 
@@ -146,6 +149,7 @@ class Environment(ABC):
         prepared = storage.get_runner(location).prepare(parameters, strings=strings)  # a typing error costs no cluster
         watching = [*observers, *self.observers()]
         self.setup(storage)
+        self._admit(prepared)
         return prepared.run(executor=self.executor, environment=self.describe(), observers=watching, run_id=run_id)
 
     def _detach(
@@ -200,6 +204,7 @@ class Environment(ABC):
 
         def bring_up() -> Executor:
             self.setup(storage)
+            self._admit(prepared)
             return self.executor()
 
         watching = [*observers, *self.observers()]
@@ -217,6 +222,54 @@ class Environment(ABC):
             As for ``execute``.
         """
         return await see_through(partial(self.start, storage, location, parameters, **options))
+
+    def check(
+        self,
+        storage: Storage,
+        flow: str | None = None,
+        parameters: Mapping[str, Any] | None = None,
+        *,
+        strings: bool = False,
+    ) -> list[Finding]:
+        """Look for what would go wrong, the worst first; executes no task.
+
+        Sets up what is needed, as for a run. What cannot be set up is a finding, too.
+
+        Parameters
+        ----------
+        storage : Storage
+            Whether it can be read and written where tasks run, and is the same there.
+        flow : str, optional
+            A location or a name. Whether it loads where tasks run, and finds there its packages, secrets, workers for
+            its tasks, and the places of their targets.
+        parameters, strings
+            As for ``execute``. Default: what the flow was drawn for when it was stored.
+
+        Returns
+        -------
+        list of Finding
+            Each with a remedy; empty if all is well.
+        """
+        from headrace.environments.checks.inspection import examine  # here, because few runs are checked
+
+        try:
+            found = self._ready()
+        except SetupError as error:
+            return list(getattr(error, "findings", ())) or [finding_of(error, repr(self))]
+        more = examine(self._site(), self.executor, storage, flow, parameters, strings=strings)
+        return list(distinct([*found, *more]))
+
+    def _ready(self) -> Sequence[Finding]:
+        """Set up, and return what is wrong though that succeeded."""
+        self.setup()
+        return ()
+
+    def _site(self) -> Site:
+        """Where tasks run; one that executes elsewhere says where."""
+        return Here()
+
+    def _admit(self, prepared: PreparedRun) -> None:  # noqa: B027 - most look at nothing
+        """Look at a run before it begins; must cost it nothing."""
 
     @abstractmethod
     def close(self) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self
 
-from headrace._version import __version__
 from headrace.core.summary import Observer
 from headrace.environments.addresses import connected, is_address
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
+from headrace.environments.checks.inspection import Inspection
+from headrace.environments.checks.sites import Cluster, Site
 from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, PLAIN, maker_of
 from headrace.environments.encryption import as_data
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
+from headrace.execution.runner import PreparedRun
 from headrace.storage.confidential import secret_paths
+from headrace.storage.findings import Finding, warn
 from headrace.store import EnvRunner, Storage
 
 #: Seconds for which a run waits for a scheduler that is out of reach.
@@ -100,6 +102,8 @@ class DaskEnvironment(Environment):
         self._cluster: Any = None  # made by setup, so ours to close
         self._client: Any = None
         self._owns_client = False
+        self._inspection: Inspection | None = None
+        self._warned: set[tuple[str, str]] = set()
 
     def __repr__(self) -> str:
         return f"DaskEnvironment({self._kind()!r})"
@@ -121,7 +125,9 @@ class DaskEnvironment(Environment):
             return  # runs wait for a connection that is broken just now
         try:
             self._connect()
-            self._check()
+            if self.adapt is None or self.adapt[0] > 0 or hasattr(self._cluster, "await_workers"):
+                self._await_worker()
+            self._inspect()
         except SetupError:
             self.close()
             raise
@@ -162,37 +168,49 @@ class DaskEnvironment(Environment):
         self._owns_client = True
         self._client = Client(cluster, timeout=self.deadline, set_as_default=False)
 
-    def _check(self) -> None:
-        """Make sure that there are workers, and that they can load what this process sends."""
+    def _await_worker(self) -> None:
         if hasattr(self._cluster, "await_workers"):
             self._cluster.await_workers(self._client)
-        elif self.adapt is None or self.adapt[0] > 0:
-            # A cluster that adapts by itself brings its first worker when there is something to do.
-            something = self._client.submit(int, pure=False)
-            try:
-                self._client.wait_for_workers(1, timeout=self.deadline)
-            except TimeoutError:
-                raise SetupError(
-                    f"the cluster {self._kind()!r} has no worker after {self.deadline:g} s; start workers, or give "
-                    "deadline= if they need longer"
-                ) from None
-            finally:
-                something.release()
-        mine = {"python": _minor(platform.python_version()), "headrace": __version__}
+            return
+        # A cluster that adapts by itself brings its first worker when there is something to do.
+        something = self._client.submit(int, pure=False)
         try:
-            there = {**self._client.run(_facts), "scheduler": self._client.run_on_scheduler(_facts)}
-        except ImportError as error:
+            self._client.wait_for_workers(1, timeout=self.deadline)
+        except TimeoutError:
             raise SetupError(
-                f"the cluster {self._kind()!r} cannot import headrace ({error}); install headrace {__version__} where "
-                "the scheduler and the workers run"
-            ) from error
-        for address, facts in there.items():
-            for what, version in facts.items():
-                if version != mine[what]:
-                    raise SetupError(
-                        f"{address} has {what} {version}, this process has {mine[what]}; flows travel between equal "
-                        f"versions only: install {what} {mine[what]} there, or {version} here"
-                    )
+                f"the cluster {self._kind()!r} has no worker after {self.deadline:g} s; start workers, or give "
+                "deadline= if they need longer"
+            ) from None
+        finally:
+            something.release()
+
+    # -- preflight -----------------------------------------------------------------------------------------------
+
+    def _inspect(self) -> None:
+        """Make sure that the workers can load what this process sends."""
+        self._inspection = Inspection(Cluster(self._client, self.deadline), self._kind())
+        found = self._inspection.look()
+        self._inspection.refuse(found)
+        self._warn(found)
+
+    def _warn(self, found: Iterable[Finding]) -> None:
+        """Warn once of each finding, however often this environment is set up."""
+        new = [each for each in found if (each.subject, each.remedy) not in self._warned]
+        self._warned.update((each.subject, each.remedy) for each in new)
+        warn(new, stacklevel=4)
+
+    def _ready(self) -> Sequence[Finding]:
+        self.setup()
+        assert self._inspection is not None
+        self._await_worker()
+        return self._inspection.look()
+
+    def _site(self) -> Site:
+        return Cluster(self._client, self.deadline)
+
+    def _admit(self, prepared: PreparedRun) -> None:
+        assert self._inspection is not None
+        self._warn(self._inspection.admit(prepared))
 
     def close(self) -> None:  # noqa: D102 - inherited
         client, cluster = self._client, self._cluster
@@ -300,12 +318,3 @@ def _root(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return f"{type(error).__name__}: {error}"
-
-
-def _minor(version: str) -> str:
-    return ".".join(version.split(".")[:2])
-
-
-def _facts() -> dict[str, str]:
-    """Versions that must agree; runs on the scheduler and on each worker."""
-    return {"python": _minor(platform.python_version()), "headrace": __version__}

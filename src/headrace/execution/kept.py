@@ -21,7 +21,7 @@ from headrace.errors import FlowError, NodeUsedAsValue, SecretNotFound, SecretRe
 from headrace.execution.context import context
 from headrace.execution.secrets import refusal, resolve, reveals
 from headrace.execution.sound import check
-from headrace.targets import Target
+from headrace.targets import Target, Whereabouts
 
 Call = Callable[[Any, int], Any]
 
@@ -97,6 +97,12 @@ def check_targets(plan: Plan) -> None:
     for task in () if plan.pickles else plan.tasks:
         if task.policy.target is not None:
             _target(task.policy.target, plan)
+
+
+def places_of(plan: Plan) -> list[tuple[Policy, Whereabouts]]:
+    """Return, of each task with a target, where its values lie, as far as that is known."""
+    policies = [task.policy for task in plan.tasks if task.policy.target is not None]
+    return [(policy, _target(policy.target, plan).whereabouts) for policy in policies]
 
 
 def _target(given: Any, plan: Plan) -> Target:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from headrace.core.policy import Policy
+from headrace.core.policy import Placement, Policy
 from headrace.core.task import Task
 from headrace.errors import NoSuchWorker
 
@@ -75,19 +75,28 @@ def check(policies: Iterable[Policy], offers: list[Offer], coming: Mapping[str, 
     """
     for policy in policies:
         wanted = policy.placement
-        named = [offer for offer in offers if not wanted.workers or offer.names.intersection(wanted.workers)]
-        some = [offer.resources for offer in named] + ([coming] if not wanted.workers else [])
-        if any(all(has.get(name, 0) >= amount for name, amount in wanted.resources) for has in some):
+        if takers(policy, offers) or (not wanted.workers and _has(coming, wanted)):
             continue
         asked = [f"resources={dict(wanted.resources)}"] if wanted.resources else []
         asked += [f"workers={list(wanted.workers)}"] if wanted.workers else []
-        there = "; ".join(map(str, offers[:10])) + (f"; and {len(offers) - 10} more" if len(offers) > 10 else "")
+        there = ", ".join(map(str, offers[:10])) + (f", and {len(offers) - 10} more" if len(offers) > 10 else "")
         raise NoSuchWorker(
-            f"task {policy.name!r} asks for {' and '.join(asked)}, which no worker of this cluster has; there are "
-            f"{there or 'no workers'}. Start workers that have it (`dask worker --resources`), change the task, or, "
+            f"task {policy.name!r} asks for {' and '.join(asked)}, which no worker of this cluster has (there are "
+            f"{there or 'no workers'}); start workers that have it (`dask worker --resources`), change the task, or, "
             "if such workers will come later, say so: DaskEnvironment(..., offers={...})",
             task=policy.name,
         )
+
+
+def takers(policy: Policy, offers: Iterable[Offer]) -> list[Offer]:
+    """Return those of the workers that may execute a task."""
+    wanted = policy.placement
+    named = [offer for offer in offers if not wanted.workers or offer.names.intersection(wanted.workers)]
+    return [offer for offer in named if _has(offer.resources, wanted)]
+
+
+def _has(resources: Mapping[str, float], wanted: Placement) -> bool:
+    return all(resources.get(name, 0) >= amount for name, amount in wanted.resources)
 
 
 def addresses(offers: Iterable[Offer]) -> dict[str, str]:

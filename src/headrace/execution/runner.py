@@ -63,6 +63,8 @@ class FlowRunner:
         Whether tasks may keep values as pickles.
     signing : tuple of str, optional
         Where workers find the keys for those; see `Plan`.
+    imports : mapping of str to str or None, optional
+        The packages that it imports, with their versions where it was stored.
     """
 
     def __init__(
@@ -74,8 +76,10 @@ class FlowRunner:
         drawn: tuple[dict[str, Any], str] | None = None,
         pickles: bool = True,
         signing: tuple[str, ...] | None = None,
+        imports: Mapping[str, str | None] | None = None,
     ) -> None:
         self.flow = flow
+        self.imports = imports or {}
         self.pickles, self.signing = pickles, signing
         self.drawn = drawn
         self.location = location
@@ -172,7 +176,7 @@ class FlowRunner:
         }
         if self.flow.bundle is not None:
             facts["code"] = self.flow.bundle.facts()
-        return PreparedRun(facts, plan, data, self._record, self.flow.policy, getattr(self.flow, "bundle", None))
+        return PreparedRun(facts, plan, data, self._record, self.flow.policy, self.flow.bundle, self.imports)
 
     def portable(
         self, parameters: Mapping[str, Any] | None = None, *, strings: bool = False
@@ -251,6 +255,8 @@ class PreparedRun:
         How the flow's runs are treated.
     code : Bundle, optional
         The flow's first-party code.
+    imports : mapping of str to str or None, optional
+        The packages that it imports, with their versions where it was stored.
     """
 
     def __init__(
@@ -261,8 +267,10 @@ class PreparedRun:
         record: Callable[[dict[str, Any]], Record],
         policy: FlowPolicy,
         code: Bundle | None = None,
+        imports: Mapping[str, str | None] | None = None,
     ) -> None:
         self.code = code
+        self.imports = imports or {}
         self.facts = facts
         self.plan = plan
         self.plan_bytes = plan_bytes

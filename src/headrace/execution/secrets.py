@@ -10,7 +10,7 @@ import functools
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path, PurePath
@@ -114,6 +114,23 @@ def resolve(name: str) -> str:
 
 
 look_up_by(resolve)
+
+
+def lacking(names: Iterable[str]) -> dict[str, SecretNotFound]:
+    """Return, of secrets that are not known in this process, where was looked, by name.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Of the secrets.
+    """
+    found = {}
+    for name in names:
+        try:
+            resolve(name)
+        except SecretNotFound as error:
+            found[name] = error
+    return found
 
 
 def _from_environment(name: str, looked: list[str]) -> str | None:

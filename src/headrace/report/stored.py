@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _STATES = {state.label: state for state in State}
+_LEVELS = {"error": "red", "warning": "yellow", "note": "dim"}
 #: what a task's policy says when nobody said anything.
 _USUAL = {field.name: field.default for field in fields(Policy)}
 
@@ -79,6 +80,24 @@ def print_runs(console: Console, runs: Sequence[tuple[str, str, str, datetime | 
     for run_id, flow, label, start, elapsed in runs:
         state = Text(label, style=_STATES[label].tone if label in _STATES else "")
         _add(table, run_id, flow, state, moment(start), "" if elapsed is None else duration(elapsed))
+    console.print(table)
+
+
+def print_findings(console: Console, findings: Sequence[tuple[str, str, str, str]]) -> None:
+    """Print what a check has found as a table.
+
+    Parameters
+    ----------
+    console : rich.console.Console
+        Where to print.
+    findings : sequence of (level, subject, message, remedy)
+        The worst first.
+    """
+    from rich.text import Text
+
+    table = _table("Level", "About", "Found", "What to do")
+    for level, subject, message, remedy in findings:
+        _add(table, Text(level, style=_LEVELS.get(level, "")), subject, message, remedy)
     console.print(table)
 
 

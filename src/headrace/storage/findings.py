@@ -1,4 +1,4 @@
-"""What a build has noticed about flows that load: no errors, but what their author will want to know."""
+"""Findings: what a build or a preflight has noticed, how bad it is, and what to do about it."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from dataclasses import dataclass
 
 from headrace.errors import PreflightWarning
 
+#: It will not work. A set-up that finds some is refused.
+ERROR = "error"
 #: It may go wrong elsewhere, or costs much. Told by ``warnings``.
 WARNING = "warning"
 #: Worth knowing, and meant so, perhaps.
 NOTE = "note"
+_LEVELS = (ERROR, WARNING, NOTE)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that a build has noticed.
+    """One thing that was noticed.
 
     Attributes
     ----------
     level : str
-        ``"warning"`` or ``"note"``.
+        ``"error"``, ``"warning"`` or ``"note"``.
     subject : str
-        What it is about: a flow and the way to a part of it, or a package.
+        What it is about: a flow and the way to a part of it, a package, a storage.
     message : str
         What was found.
     remedy : str
@@ -37,6 +40,23 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.subject}: {self.message}; {self.remedy}"
+
+
+def finding_of(error: BaseException, subject: str, level: str = ERROR) -> Finding:
+    """Return an error as a finding: its first part is what was found, the rest what to do.
+
+    Parameters
+    ----------
+    error : BaseException
+        Of headrace, whose messages say both.
+    subject : str
+        What it is about.
+    level : str, default "error"
+        How bad it is.
+    """
+    message, _, remedy = str(error).partition("; ")
+    told = message.removeprefix(subject).lstrip(": ") or type(error).__name__
+    return Finding(level, subject, told, remedy or "look at what it says")
 
 
 def warn(findings: Iterable[Finding], stacklevel: int) -> None:
@@ -55,5 +75,5 @@ def warn(findings: Iterable[Finding], stacklevel: int) -> None:
 
 
 def distinct(findings: Iterable[Finding]) -> Sequence[Finding]:
-    """Return each finding once, warnings first."""
-    return sorted(dict.fromkeys(findings), key=lambda finding: finding.level != WARNING)
+    """Return each finding once, the worst first."""
+    return sorted(dict.fromkeys(findings), key=lambda finding: _LEVELS.index(finding.level))

@@ -1,0 +1,57 @@
+"""Preflight of clusters on Kubernetes: what pods lack is found from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import headrace as hr
+from tests.environments.seeds.plain import secretive
+from tests.kube.bench import Bench
+from tests.servers import Server
+
+#: Seconds that a check may take: ten on a quiet machine, which that of a test need not be.
+MOST = 40
+
+
+def test_an_image_that_is_missing(kube: Bench, namespace: str, tmp_path: Path) -> None:
+    began = time.monotonic()
+    with hr.DaskEnvironment("kubernetes", image="does-not-exist:1", namespace=namespace, n_workers=1) as env:
+        (found,) = env.check(hr.Storage(tmp_path))
+    assert time.monotonic() - began < MOST
+    assert found.level == "error"
+    assert "'does-not-exist:1' cannot be pulled" in found.message
+    assert "check its name and tag" in found.remedy
+
+
+def test_what_pods_lack(
+    kube: Bench,
+    namespace: str,
+    server_of: Callable[[str], Server],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = server_of("s3")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.storage_options["key"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.storage_options["secret"])
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.storage_options["endpoint_url"])
+    monkeypatch.delenv("SEED_TOKEN", raising=False)
+    storage = hr.Storage(server.new_url())
+    location = storage.add_flow(secretive)
+    storage.build(check=False)
+    pods = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    with hr.DaskEnvironment("kubernetes", image=kube.image, namespace=namespace, n_workers=1, env=pods) as env:
+        env.setup(storage)
+        began = time.monotonic()
+        found = env.check(storage, location)
+        assert time.monotonic() - began < MOST
+        (secret,) = [each for each in found if each.subject == "secret 'SEED_TOKEN'"]
+        assert secret.level == "error"
+        (bucket,) = [each for each in found if each.subject == f"storage {storage.url}"]
+        assert bucket.level == "note"  # the flow keeps nothing there
+        assert "nothing listens there" in bucket.message
+        (bucket,) = env.check(storage)
+        assert bucket.level == "error"
+        assert bucket.remedy == "check the address and port, and storage_options"
