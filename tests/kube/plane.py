@@ -2,8 +2,9 @@
 
 It takes a loopback range of its own, starts the API server, the node and Dask's operator, and prints a line of JSON
 when they are ready. It reads commands, one a line, from its standard input: ``stop NAME``, ``start NAME`` and ``restart
-NAME SECONDS``; each is answered by a line. When its input ends (its parent has closed it, or is no more) it ends
-everything that it has started and all that has come of it: it is the reaper of its orphans, so that none can leave it.
+NAME SECONDS`` (away for so long); each is answered by a line. When its input ends (its parent has closed it, or is no
+more) it ends everything that it has started and all that has come of it: it is the reaper of its orphans, so that none
+can leave it.
 """
 
 from __future__ import annotations
@@ -232,12 +233,15 @@ class Plane:
     def _obey(self, command: str, name: str, seconds: str = "0") -> None:
         if command in ("stop", "restart"):
             self.stop(name)
-        time.sleep(float(seconds))
-        if command in ("start", "restart"):
+        if command == "restart":  # the answer is that it is gone
+            print("done", flush=True)
+            time.sleep(float(seconds))
+        if command in ("start", "restart") and name not in self._running:
             self.start(name)
-            if name == "operator":
-                self.wait("the operator", self._is_operator_well)
-        print("done", flush=True)
+        if (command, name) == ("start", "operator"):
+            self.wait("the operator", self._is_operator_well)
+        if command != "restart":
+            print("done", flush=True)
 
 
 def descendants(of: int) -> list[int]:

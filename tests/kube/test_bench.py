@@ -167,6 +167,10 @@ def test_jobs_end_well_or_give_up_and_go(kube: Bench, namespace: str) -> None:
     bad = {"metadata": {"name": "bad"}, "spec": {"template": template, "backoffLimit": 1}}
     kube.create("jobs", namespace, good)
     kube.create("jobs", namespace, bad)
+    template = pod("z", "import time; time.sleep(600)")
+    kube.create("jobs", namespace, {"metadata": {"name": "gone"}, "spec": {"template": template, "backoffLimit": 0}})
+    until(lambda: kube.objects("pods", namespace, "job-name=gone"))
+    kube.delete_pod(namespace, kube.objects("pods", namespace, "job-name=gone")[0]["metadata"]["name"])
 
     def conditions(name: str) -> list[tuple[str, str]]:
         job = kube.find("jobs", namespace, name) or {"status": {}}
@@ -175,6 +179,7 @@ def test_jobs_end_well_or_give_up_and_go(kube: Bench, namespace: str) -> None:
     until(lambda: ("Complete", "CompletionsReached") in conditions("good"))
     until(lambda: ("Failed", "BackoffLimitExceeded") in conditions("bad"))
     assert len(kube.objects("pods", namespace, "job-name=bad")) == 2
+    until(lambda: ("Failed", "BackoffLimitExceeded") in conditions("gone"))  # it is not begun twice
     until(lambda: not kube.find("jobs", namespace, "good"))
     until(lambda: not kube.objects("pods", namespace, "job-name=good"))
 

@@ -44,14 +44,17 @@ class Jobs:
         failed |= {each for each, pod in here.items() if pod["status"].get("phase") == "Failed"}
         failed |= {each for each in self._seen.get(uid, set()) if each not in here}
         if len(failed) > before:
-            self._later(uid, _RETRY)
+            self._retry[uid] = time.monotonic() + _RETRY
         ended = self._end(job, succeeded, failed)
         if ended is None and not spec.get("suspend"):
             missing = min(spec["parallelism"], spec["completions"] - len(succeeded)) - len(active)
             leaving = len(here) - len(active) - len(succeeded) - len(failed & here.keys())
-            if missing > 0 and not leaving and self._retry.get(uid, 0) <= time.monotonic():
+            delay = self._retry.get(uid, 0) - time.monotonic()
+            if missing > 0 and not leaving and delay > 0:
+                self._wake(delay)
+            elif missing > 0 and not leaving:
                 active += self._make_pods(job, missing)
-        self._seen[uid] = {pod["metadata"]["uid"] for pod in active}
+        self._seen[uid] = {pod["metadata"]["uid"] for pod in [*pods, *active] if not is_over(pod)}
         counts = {"active": len(active), "ready": sum(map(is_ready, active))}
         counts |= {"succeeded": len(succeeded), "failed": len(failed)}
         status = {"startTime": job["status"].get("startTime", now()), **{key: n for key, n in counts.items() if n}}
@@ -73,7 +76,8 @@ class Jobs:
                 message = f"Created pod: {pod['metadata']['name']}"
                 self._store.record(job, "Normal", "SuccessfulCreate", message, "job-controller")
         except Refused as error:
-            self._later(job["metadata"]["uid"], 1.0)
+            self._retry[job["metadata"]["uid"]] = time.monotonic() + 2 * _RETRY
+            self._wake(2 * _RETRY)
             message = f"Error creating: {error.message}"
             self._store.record(job, "Warning", "FailedCreate", message, "job-controller")
         return made
@@ -107,10 +111,6 @@ class Jobs:
             self._store.delete(self._store.of("jobs"), job)
         else:
             self._wake(left)
-
-    def _later(self, uid: str, seconds: float) -> None:
-        self._retry[uid] = time.monotonic() + seconds
-        self._wake(seconds)
 
     def _wake(self, seconds: float) -> None:
         """Look again then; one alarm, the first, is enough: whoever is early sets the next."""
