@@ -56,6 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current folder with a file of flows; logs lie there, too."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(drivers.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     (tmp_path / "some_flows.py").write_text(dedent(FLOWS) + dedent(MORE_FLOWS))
     os.mkfifo("fifo")
     with loading_undone(tmp_path):
