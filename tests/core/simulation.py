@@ -239,7 +239,7 @@ class Cluster:
         self.stored: dict[int, Values] = {}  # all values that were ever made
         self.held: dict[int, Values] = {}  # those that the cluster still has
         self.ended: set[int] = set()
-        self.vanished = self.replayed = 0
+        self.vanished = self.replayed = self.replaced = 0
         self.orders: dict[int, Dispatch] = {}
         self.live: dict[tuple[int, int], int] = {}
         self.recording: list[tuple[float, list[Event]]] = []
@@ -284,6 +284,7 @@ class Cluster:
                 self._note(event)
                 events.append(event)
         self._lose_values()
+        self._lose_all()
         self._start_batches()
         if self.idle and len(self.idle[-1]) == 1:
             self.idle[-1].append(self.now)
@@ -303,6 +304,24 @@ class Cluster:
             del self.held[gone]
             self.vanished += 1
             self._arrive(self.now + 0.001, Vanished(gone))  # an executor tells this before what follows from it
+
+    def _lose_all(self) -> None:
+        """Now and then, the scheduler is replaced, and all is gone; what has ended may have been reported just then."""
+        if not self.trouble or self.replaced == 3 or self.random.random() > 0.02:
+            return
+        self.replaced += 1
+        lost = set(self.live.values())
+        self.queue.clear()
+        self.busy.clear()
+        self.free = self.capacity
+        self.meetings = Meetings()
+        self.mail.silent.update(lost)
+        for batch in lost:
+            self._arrive(self.now + 0.001, Lost(batch, Loss.DROPPED, DROPPED))
+        for batch in (*lost, *self.ended):
+            self._arrive(self.now + 0.001, Vanished(batch))
+        self.held.clear()
+        self.ended.clear()
 
     def _arrive(self, at: float, event: Event | tuple[int, ...] | None, freed: int | None = None) -> None:
         self.sequence += 1

@@ -3,6 +3,10 @@
 A batch that dies with its worker puts all its task runs under suspicion. Suspects go out again in smaller batches,
 and while there are any, none waits behind another, where it would die too. A task run that was there at two deaths
 goes out with nothing else: a third death is its own.
+
+Unless workers die whatever they do, because their pods are evicted, or somebody kills them. The sign of it is a task
+run that was alone in its batch when the worker died, and succeeded later: an innocent that looked like the one at
+fault. Each of these is worth one more attempt for all others.
 """
 
 from __future__ import annotations
@@ -34,6 +38,8 @@ class Recovery:
         self.suspects: dict[TaskRun, int] = {}  # with the largest batch that they may be in
         self._troubles: Counter[TaskRun] = Counter()
         self._drops: Counter[TaskRun] = Counter()  # by the first task run of a batch
+        self._alone: set[TaskRun] = set()  # that were, at a death
+        self._acquitted = 0  # of those, which succeeded later
 
     def heard(self) -> None:
         """Note that a batch reported, so the cluster works."""
@@ -55,7 +61,11 @@ class Recovery:
         if loss is Loss.BROKEN:
             return True
         self._troubles.update(whole)
-        return len(whole) == 1 and self._troubles[whole[0]] >= MOST_DEATHS
+        if len(whole) > 1:
+            return False
+        guilty = bool(whole) and self._troubles[whole[0]] >= MOST_DEATHS + self._acquitted
+        (self._alone.difference_update if guilty else self._alone.update)(whole)
+        return guilty
 
     def suspect(self, whole: Sequence[TaskRun]) -> None:
         """Let task runs go out in smaller batches from now on."""
@@ -64,7 +74,9 @@ class Recovery:
     def cleared(self, node: int, low: int, high: int) -> None:
         """Note that task runs are final."""
         for child in range(low, high):
-            self.suspects.pop((node, child), None)
+            if self.suspects.pop((node, child), None) is not None and (node, child) in self._alone:
+                self._alone.discard((node, child))
+                self._acquitted += 1
 
     def room(self, threads: int, most: int, head: TaskRun) -> int:
         """How many batches may be out when this task run is the next to go."""

@@ -38,7 +38,7 @@ from headrace.execution.failure import capture
 from headrace.execution.line import RETRY, SILENCE, Line
 from headrace.execution.offers import addresses, asks, check, offers_of
 from headrace.execution.scattered import Scattered
-from headrace.execution.scheduler import MARK, Opened
+from headrace.execution.scheduler import LEFT, MARK, Opened
 from headrace.execution.stopping import stop_batches
 from headrace.execution.supplies import Supplies
 from headrace.execution.worker import cut, pick, pick_kept, run_batch
@@ -379,7 +379,10 @@ class DaskExecutor(Executor):
         if error is None:
             error = ClusterLost("the cluster dropped it, again and again; is somebody restarting it?")
         loss = Loss.DROPPED if isinstance(error, (ClusterLost, CancelledError)) else Loss.BROKEN
-        if isinstance(error, KilledWorker):
+        if isinstance(error, KilledWorker) and error.last_worker.extra.get(LEFT):
+            loss = Loss.DROPPED
+            error = ClusterLost(f"the worker at {error.last_worker.address} left while it ran")
+        elif isinstance(error, KilledWorker):
             loss = Loss.KILLED
             address = error.last_worker.address
             known = self.explain(address)

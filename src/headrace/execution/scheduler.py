@@ -4,7 +4,8 @@
 dies, also the task runs in it that were given back and ran elsewhere, and whether or not anybody still needs its
 values. The run machine knows better (``core.ledger``). So for batches, and for nothing else on the scheduler:
 
-* one death of a worker is told at once, instead of after several tries;
+* one death of a worker is told at once, instead of after several tries, and whether it said good-bye: it was evicted
+  then, or the cluster is made smaller, and no task is at fault;
 * values count as data that cannot be made again, so a loss is told and nothing is executed for it.
 
 **It passes reports on itself** (``execution.drivers``), and keeps what a driver needs whose connection broke. The
@@ -29,6 +30,8 @@ from headrace.execution.drivers import OVER, TOPIC, Drivers
 
 #: What every key of a batch has in it.
 MARK = "-hr-"
+#: What is noted of a worker that leaves of its own accord.
+LEFT = "headrace-left"
 #: How many bundles of code stay that no run needs: who edits and runs again, back and forth, brings none anew.
 KEPT = 3
 
@@ -87,10 +90,12 @@ class RunsPlugin(SchedulerPlugin):
             task.run_spec = None
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Pass a report on, and forget it and its topic."""
+        """Pass a report on, and forget it and its topic; note which workers leave of their own accord."""
+        assert self.scheduler is not None
+        if type(msg) is dict and msg.get("action") == "closing-worker" and topic in self.scheduler.workers:
+            self.scheduler.workers[topic].extra[LEFT] = True  # `KilledWorker` tells it to the driver
         if topic != BACKLOG and not _is_run(topic):
             return
-        assert self.scheduler is not None
         assert self.demand is not None
         assert self.drivers is not None
         del self.scheduler._broker._topics[topic]
