@@ -6,7 +6,6 @@ import importlib
 import os
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,8 +22,6 @@ from tests.environments.seeds.plain import greedy, keeping, modest, secretive
 from tests.proxies import Proxy, proxy_before
 from tests.waiting import until
 
-#: Seconds that a check may take: three at most on a quiet machine, which that of a test need not be.
-MOST = 40
 #: What a process believes of itself: executed when its interpreter starts.
 LIES = {
     "python": "import platform; platform.python_version = lambda: '3.12.9'",
@@ -68,26 +65,26 @@ class Crew:
         self.workers: dict[str, str] = {}  # address by name
 
     def start(self, lie: str, workers: Mapping[str, Mapping[str, str]]) -> None:
-        """Start a scheduler that believes something, and workers with environment variables; ``lie`` is one."""
+        """Start a scheduler that believes something, and workers with environment variables, and lies of their own."""
         file = self.folder / "scheduler.json"
         common = ["--host", "127.0.0.1", "--no-dashboard"]
         self._run("scheduler", lie, {}, "scheduler", *common, "--port", "0", "--scheduler-file", str(file))
         for name, variables in workers.items():
-            more = {key: value for key, value in variables.items() if key != "lie"}
+            more = {key: value for key, value in variables.items() if key != "lies"}
             options = ["--name", name, "--nthreads", "1", "--no-nanny", "--local-directory", str(self.folder / name)]
             options += ["--scheduler-file", str(file)]
-            self._run(name, variables.get("lie", ""), more, "worker", *common, *options)
-        until(file.exists, MOST)
+            self._run(name, variables.get("lies", ""), more, "worker", *common, *options)
+        until(file.exists, 100)
         client = self._stack.enter_context(Client(scheduler_file=str(file), set_as_default=False))
-        client.wait_for_workers(len(workers), timeout=60)
+        client.wait_for_workers(len(workers), timeout=100)
         self.address = client.scheduler.address
         info = client.scheduler_info(n_workers=-1)["workers"]
         self.workers = {worker["name"]: address for address, worker in info.items()}
 
-    def _run(self, name: str, lie: str, variables: Mapping[str, str], *command: str) -> None:
+    def _run(self, name: str, lies: str, variables: Mapping[str, str], *command: str) -> None:
         site = self.folder / f"{name}-site"
         site.mkdir()
-        (site / "sitecustomize.py").write_text(LIES.get(lie, ""))
+        (site / "sitecustomize.py").write_text("\n".join(LIES[lie] for lie in lies.split()))
         path = [str(site), variables.get("PYTHONPATH", ""), os.environ.get("PYTHONPATH", "")]
         environment = {**os.environ, **variables, "PYTHONPATH": os.pathsep.join(filter(None, path))}
         log = self._stack.enter_context((self.folder / f"{name}.log").open("wb"))
@@ -99,12 +96,9 @@ class Crew:
 
     def check(self, *what: object, **options: object) -> list[hr.Finding]:
         """Check, as a user does."""
-        began = time.monotonic()
         with warnings.catch_warnings(), hr.DaskEnvironment(self.address) as env:
             warnings.simplefilter("ignore", PreflightWarning)
-            found = env.check(*what, **options)
-        assert time.monotonic() - began < MOST
-        return found
+            return env.check(*what, **options)
 
 
 @contextmanager
@@ -125,9 +119,9 @@ def one(found: list[hr.Finding], subject: str, words: str) -> hr.Finding:
 
 @pytest.fixture(scope="module")
 def misfits(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crew]:
-    names = ["python", "headrace", "distributed", "cloudpickle", "clock", "disk", "bare"]
     with crew(tmp_path_factory.mktemp("misfits")) as found:
-        found.start("distributed", {name: {"lie": name} for name in names})
+        liar = {"lies": "python headrace distributed cloudpickle clock disk"}
+        found.start("distributed", {"well": {}, "liar": liar, "bare": {"lies": "bare"}})
         yield found
 
 
@@ -137,13 +131,13 @@ def misfit_findings(misfits: Crew, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 SOFTWARE = [
-    ("python", "error", "Python", "has 3.12.9, this process has", "install Python 3."),
-    ("headrace", "error", "headrace", "has 0.0.1, this process has", "install headrace "),
+    ("liar", "error", "Python", "has 3.12.9, this process has", "install Python 3."),
+    ("liar", "error", "headrace", "has 0.0.1, this process has", "install headrace "),
     ("bare", "error", "headrace", "cannot be imported on", "install headrace "),
-    ("cloudpickle", "error", "cloudpickle", "has 2.2.1, this process has", "install cloudpickle "),
-    ("distributed", "warning", "distributed", "has 2020.1.0, this process has", "install distributed "),
-    ("clock", "warning", "clock", " is 120 s ahead of this process", "NTP"),
-    ("disk", "warning", "disk", "has 5 MiB free in", "--local-directory"),
+    ("liar", "error", "cloudpickle", "has 2.2.1, this process has", "install cloudpickle "),
+    ("liar", "warning", "distributed", "has 2020.1.0, this process has", "install distributed "),
+    ("liar", "warning", "clock", " is 120 s ahead of this process", "NTP"),
+    ("liar", "warning", "disk", "has 5 MiB free in", "--local-directory"),
 ]
 
 
@@ -213,7 +207,7 @@ def team(tmp_path_factory: pytest.TempPathFactory, denying: tuple[Proxy, Proxy],
         patch.delenv("SEED_TOKEN", raising=False)
         token = {"SEED_TOKEN": "a-token"}
         workers = {
-            "far": {"lie": "elsewhere", "SEED_ROOT": str(folder / "far-root"), "SEED_BROKEN": "1"},
+            "far": {"lies": "elsewhere", "SEED_ROOT": str(folder / "far-root"), "SEED_BROKEN": "1"},
             "old": {"PYTHONPATH": old, "AWS_ENDPOINT_URL": nothing, **token},
             "reader": {"PYTHONPATH": new, "AWS_ENDPOINT_URL": reading, **token},
             "lost": {"PYTHONPATH": new, "AWS_ENDPOINT_URL": "http://127.0.0.1:9", **token},
@@ -288,8 +282,10 @@ def test_values_are_not_kept_in_a_folder_that_is_not_shared(team: Crew, storage:
     location = stored(storage, keeping(hr.Target(f"{tmp_path}/rows/{{x}}.json")))
     found = one(team.check(storage, location), "target of task 'keep'", "does not share this folder")
     assert found.level == "error"
-    with hr.DaskEnvironment(team.address) as env, pytest.raises(SetupError, match="does not share this folder"):
-        env.execute(storage, location)
+    with hr.DaskEnvironment(team.address) as env:
+        for _ in range(2):
+            with pytest.raises(SetupError, match="does not share this folder"):
+                env.execute(storage, location)
     assert list((tmp_path / "rows").iterdir()) == []
 
 

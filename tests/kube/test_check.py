@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,15 +12,10 @@ from tests.environments.seeds.plain import secretive
 from tests.kube.bench import Bench
 from tests.servers import Server
 
-#: Seconds that a check may take: ten on a quiet machine, which that of a test need not be.
-MOST = 40
-
 
 def test_an_image_that_is_missing(kube: Bench, namespace: str, tmp_path: Path) -> None:
-    began = time.monotonic()
     with hr.DaskEnvironment("kubernetes", image="does-not-exist:1", namespace=namespace, n_workers=1) as env:
         (found,) = env.check(hr.Storage(tmp_path))
-    assert time.monotonic() - began < MOST
     assert found.level == "error"
     assert "'does-not-exist:1' cannot be pulled" in found.message
     assert "check its name and tag" in found.remedy
@@ -44,9 +38,7 @@ def test_what_pods_lack(
     pods = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     with hr.DaskEnvironment("kubernetes", image=kube.image, namespace=namespace, n_workers=1, env=pods) as env:
         env.setup(storage)
-        began = time.monotonic()
         found = env.check(storage, location)
-        assert time.monotonic() - began < MOST
         (secret,) = [each for each in found if each.subject == "secret 'SEED_TOKEN'"]
         assert secret.level == "error"
         (bucket,) = [each for each in found if each.subject == f"storage {storage.url}"]

@@ -254,9 +254,9 @@ class Environment(ABC):
 
         try:
             found = self._ready()
+            more = examine(self._site(), self.executor, storage, flow, parameters, strings=strings)
         except SetupError as error:
             return list(getattr(error, "findings", ())) or [finding_of(error, repr(self))]
-        more = examine(self._site(), self.executor, storage, flow, parameters, strings=strings)
         return list(distinct([*found, *more]))
 
     def _ready(self) -> Sequence[Finding]:

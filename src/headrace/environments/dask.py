@@ -215,7 +215,7 @@ class DaskEnvironment(Environment):
     def close(self) -> None:  # noqa: D102 - inherited
         client, cluster = self._client, self._cluster
         owns_client, self._owns_client = self._owns_client, False
-        self._client = self._cluster = None
+        self._client = self._cluster = self._inspection = None
         try:
             if client is not None and owns_client:
                 client.close()

@@ -144,8 +144,8 @@ class Inspection:
             found += about_packages(prepared.imports, self._told)
         where = {str(where) for _, where in places_of(prepared.plan)}
         if not where <= self._places:
-            self._places |= where
             found += self._try_targets(prepared)
+            self._places |= where  # only now: what was refused is tried again
         return found
 
     def _try_targets(self, prepared: PreparedRun) -> list[Finding]:
@@ -160,6 +160,6 @@ class Inspection:
             wrong = tried(self.site, place, workers)
             # Of a store, the task itself will say what is wrong, if it is: what it needs may all be there already.
             silent = place.is_local or place.spec.url.startswith("memory:")
-            found += wrong if silent else [replace(each, level=WARNING) for each in wrong if each.level == ERROR]
+            found += wrong if silent else [replace(mild, level=WARNING) for mild in wrong if mild.level == ERROR]
         self.refuse(found)
         return found

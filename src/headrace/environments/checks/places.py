@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace.environments.checks.sites import HERE, Here, Site, who
-from headrace.errors import HeadraceError, NotFound
+from headrace.errors import HeadraceError, NotFound, SetupError
 from headrace.storage.findings import ERROR, NOTE, Finding, finding_of
 from headrace.storage.spec import StorageSpec
 
@@ -69,7 +69,8 @@ def visit(place: Place, site: Site, workers: Sequence[str]) -> list[Finding]:
     key = f"{_KEY}-{secrets.token_hex(8)}"
 
     def begin(function: Any, *args: Any) -> Any:
-        return beginner.ask(function, *args, of=[first])[first]
+        gone = SetupError(f"{first} is gone; look at its log, and check again")
+        return beginner.ask(function, *args, of=[first]).get(first, gone)
 
     left = begin(leave, spec, key)
     if isinstance(left, BaseException):

@@ -9,7 +9,7 @@ from headrace.core.plan import Plan
 from headrace.core.slots import Const, secrets
 from headrace.environments.checks.places import Place, visit
 from headrace.environments.checks.sites import Site, who
-from headrace.errors import HeadraceError, MissingModule, NoSuchWorker
+from headrace.errors import HeadraceError, NoSuchWorker
 from headrace.execution.base import Executor
 from headrace.execution.kept import places_of
 from headrace.execution.runner import PreparedRun
@@ -46,8 +46,7 @@ def loads(executor: Executor, prepared: PreparedRun) -> list[Finding]:
     try:
         executor.start(new_run_id(), prepared.plan_bytes, bare)
     except (HeadraceError, ImportError) as error:
-        missing = error if isinstance(error, MissingModule) else None
-        return [finding_of(missing or error, f"flow {prepared.plan.flow!r}")]
+        return [finding_of(error, f"flow {prepared.plan.flow!r}")]
     finally:
         executor.finish()
         executor.release()
