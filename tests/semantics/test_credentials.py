@@ -25,7 +25,7 @@ import pytest
 
 import headrace as hr
 from headrace import redaction
-from headrace.errors import AccessDenied, FlowError, SetupError
+from headrace.errors import AccessDenied, FlowError, PreflightWarning, SetupError
 from headrace.storage.spec import StorageSpec
 from tests.recorder import Recorder, free_port
 from tests.semantics import vault
@@ -389,14 +389,16 @@ def test_credentials_travel_over_encrypted_connections_only(encrypted, s3, monke
         hr.DaskEnvironment(cluster) as environment,
     ):
         if not encrypted:
-            with pytest.raises(SetupError, match=r"encrypted connections only, but this cluster talks at tcp://"):
+            told = r"encrypted connections only, but this cluster talks at tcp://"
+            with pytest.warns(PreflightWarning, match=told), pytest.raises(SetupError, match=told):
                 flow_for(storage).run(environment=environment)
             return
         run = flow_for(storage).run(environment=environment)
         assert run.result() == ([1, 4], False)
         run.release()
         until(lambda: not any(environment.client.run(lambda: __import__("headrace").entrusted.all_here()).values()))
-        lost = flow_for(alone).run(environment=environment)  # which says nothing of shipping
+        with pytest.warns(PreflightWarning, match="found no credentials for s3://"):
+            lost = flow_for(alone).run(environment=environment)  # which says nothing of shipping
         assert isinstance(lost.errors["kept[0]"], AccessDenied)
         assert "serialized without key, secret" in str(lost.errors["kept[0]"])
 
