@@ -176,6 +176,21 @@ def test_run_by_url() -> None:
     assert len(Storage("store").runs()) == 2
 
 
+def test_check_shows_what_is_wrong_and_what_to_do() -> None:
+    call("add", "some_flows.py:etl", "place")
+    good = call("check", "place#etl", "-p", "a=1")
+    assert good.code == 0
+    assert (good.out, good.err) == ("", "looked at LocalEnvironment(): found nothing wrong\n")
+    assert call("check", "place").code == 0
+    unknown = call("check", "place#etl")
+    assert unknown.code == 0
+    assert "give parameters, so that its tasks can be looked at" in unknown.out
+    wrong = call("check", "place#etl", "-p", "a=many")
+    assert wrong.code == 1
+    assert re.search(r"^error +flow 'etl' +parameter 'a'", wrong.out, re.MULTILINE)
+    assert wrong.err == "looked at LocalEnvironment(): 1 error\n"
+
+
 def test_add_tells_what_the_build_has_noticed() -> None:
     Path("keyed_flow.py").write_text(
         "import headrace as hr\nKEY = 'sentinel-of-the-command-line'\n"
