@@ -115,11 +115,11 @@ def test_what_a_driver_told_goes_with_it():
         client.register_plugin(RunsPlugin())
         driver = Client(cluster, set_as_default=False)
         wanted = cluster.scheduler.adaptive_target
-        driver.log_event(BACKLOG, (topic("run"), 100.0, 7))
+        driver.log_event(BACKLOG, (topic("run"), [((), 100.0, 7)]))
         assert wanted() <= 1  # nobody listens to this run, so it is over
         driver.subscribe_topic(topic("run"), print)
         assert until(lambda: topic("run") in cluster.scheduler._broker._topics)
-        driver.log_event(BACKLOG, (topic("run"), 100.0, 7))
+        driver.log_event(BACKLOG, (topic("run"), [((), 100.0, 7)]))
         assert [wanted("30s"), wanted("1s")] == [4, 7]
         driver.close()
         assert until(lambda: wanted("1s") <= 1)

@@ -12,6 +12,7 @@ from headrace.core.summary import Observer
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.clusters import check_answers, is_address, maker_of
+from headrace.environments.scaling import DEFAULT, Scaler, bounds_of, least_of
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
 from headrace.storage.confidential import secret_paths
@@ -33,8 +34,9 @@ class DaskEnvironment(Environment):
         used, never closed.
     n_workers : int, optional
         How many workers; of a local cluster, by default one for each core.
-    adapt : (int, int), optional
-        Least and largest number of workers, between which the cluster scales itself.
+    adapt : (int, int) or dict of str to (int, int), optional
+        Least and largest number of workers, between which there are as many as the work that is ready deserves. By
+        worker group, if the cluster has several: ``{"default": (1, 20), "gpu": (0, 2)}``.
     offers : dict of str to float, optional
         Resources of workers that may come while a run goes on, ``{"GPU": 1}``, so that a task may ask for what no
         worker has yet. Not needed for a cluster that adapts by itself.
@@ -59,7 +61,7 @@ class DaskEnvironment(Environment):
         cluster: Any = "local",
         *,
         n_workers: int | None = None,
-        adapt: tuple[int, int] | None = None,
+        adapt: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
         offers: Mapping[str, float] | None = None,
         deadline: float = DEADLINE,
         on_start: Callback | None = None,
@@ -68,8 +70,8 @@ class DaskEnvironment(Environment):
     ) -> None:
         if n_workers is not None and adapt is not None:
             raise SetupError("give either n_workers= or adapt=(least, largest), not both")
-        if adapt is not None and (len(adapt) != 2 or not 0 <= adapt[0] <= adapt[1] or adapt[1] < 1):
-            raise SetupError(f"adapt must be (least, largest) with 0 <= least <= largest, got {adapt!r}")
+        if adapt is not None and isinstance(cluster, str) and is_address(cluster):
+            raise SetupError("adapt= needs a cluster that can be scaled from here; who brought up this one scales it")
         if n_workers is not None and (not isinstance(n_workers, int) or n_workers < 1):
             raise SetupError(f"n_workers must be a whole number from 1 on, got {n_workers!r}")
         if offers is not None and not all(
@@ -78,13 +80,14 @@ class DaskEnvironment(Environment):
             raise SetupError(f"offers must be amounts > 0 by name of a resource, such as {{'GPU': 1}}, got {offers!r}")
         self.cluster = cluster
         self.n_workers = n_workers
-        self.adapt = tuple(adapt) if adapt is not None else None
+        self.adapt = bounds_of(adapt) if adapt is not None else None
         self.offers = dict(offers) if offers is not None else None
         self.deadline = deadline
         self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
         self._cluster: Any = None  # made by setup, so ours to close
         self._client: Any = None
+        self._scaler: Scaler | None = None
         self._owns_client = False
 
     def __repr__(self) -> str:
@@ -107,6 +110,8 @@ class DaskEnvironment(Environment):
             return
         try:
             self._connect()
+            if self.adapt is not None:
+                self._scaler = Scaler(self._client, self._client.cluster, self.adapt)
             self._check()
         except SetupError:
             self.close()
@@ -148,18 +153,15 @@ class DaskEnvironment(Environment):
             if self.n_workers is not None:
                 options["n_workers"] = self.n_workers
             elif self.adapt is not None:
-                options["n_workers"] = self.adapt[0]
+                options["n_workers"] = least_of(self.adapt)
             make = maker_of(given) if isinstance(given, str) else lambda options: given(**options)
             cluster = self._cluster = make(options)
-            if self.adapt is not None:
-                cluster.adapt(minimum=self.adapt[0], maximum=self.adapt[1])
         self._owns_client = True
         self._client = Client(cluster, timeout=self.deadline, set_as_default=False)
 
     def _check(self) -> None:
         """Make sure that there are workers, and that they can load what this process sends."""
-        if self.adapt is None or self.adapt[0] > 0:
-            # A cluster that adapts by itself brings its first worker when there is something to do.
+        if self.adapt is None or least_of(self.adapt) > 0:  # else its first worker comes when there is work for it
             something = self._client.submit(int, pure=False)
             try:
                 self._client.wait_for_workers(1, timeout=self.deadline)
@@ -186,10 +188,39 @@ class DaskEnvironment(Environment):
                         f"versions only: install {what} {mine[what]} there, or {version} here"
                     )
 
+    def scale(self, n: int, group: str = DEFAULT) -> None:
+        """Have so many workers from now on, whatever there is to do. Workers that are too many go when they are idle.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        group : str, default "default"
+            Of which worker group, if the cluster has several.
+
+        Raises
+        ------
+        SetupError
+            If the environment is not set up, or others scale its cluster.
+        """
+        if self._client is None or self._client.cluster is None:
+            raise SetupError(
+                f"{self!r} has no cluster that can be scaled from here; call setup() first, and ask whoever brought up "
+                "a cluster that is reached by its address"
+            )
+        if not isinstance(n, int) or n < 0:
+            raise SetupError(f"a number of workers is a whole number from 0 on, got {n!r}")
+        if self._scaler is None:
+            self._scaler = Scaler(self._client, self._client.cluster, {group: (n, n)})
+        else:
+            self._scaler.keep(n, group)
+
     def close(self) -> None:  # noqa: D102 - inherited
-        client, cluster = self._client, self._cluster
+        client, cluster, scaler = self._client, self._cluster, self._scaler
         owns_client, self._owns_client = self._owns_client, False
-        self._client = self._cluster = None
+        self._client = self._cluster = self._scaler = None
+        if scaler is not None:
+            scaler.close()
         try:
             if client is not None and owns_client:
                 client.close()
@@ -202,7 +233,10 @@ class DaskEnvironment(Environment):
     def executor(self) -> Executor:  # noqa: D102 - inherited
         from headrace.execution.dask import DaskExecutor
 
-        return DaskExecutor(self._client, self.offers)
+        coming = [self.offers] if self.offers is not None else None
+        if self._scaler is None:
+            return DaskExecutor(self._client, coming)
+        return DaskExecutor(self._client, coming or self._scaler.offers, told=self._scaler.poke)
 
     def observers(self) -> Sequence[Observer]:  # noqa: D102 - inherited
         return self.callbacks.observers()
@@ -222,7 +256,7 @@ class DaskEnvironment(Environment):
         if self.n_workers is not None:
             data["n_workers"] = self.n_workers
         if self.adapt is not None:
-            data["adapt"] = list(self.adapt)
+            data["adapt"] = json.loads(json.dumps(self.adapt))
         if self.offers is not None:
             data["offers"] = self.offers
         return data

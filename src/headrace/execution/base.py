@@ -32,7 +32,7 @@ class Executor(ABC):
     #: whether the thread that calls is the main one, and the driver handles Ctrl-C there
     heeded: bool = False
     #: tells what waits for a thread; the driver sets it, and it may be called from ``wait`` only
-    backlog: Callable[[], Backlog] = staticmethod(Backlog)
+    backlog: Callable[[], Backlog] = staticmethod(tuple)
 
     @abstractmethod
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:

@@ -13,7 +13,7 @@ import re
 import time
 import uuid
 from array import array
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -26,10 +26,11 @@ from distributed import CancelledError, Client, Future, KilledWorker
 
 from headrace import pickling
 from headrace.code.space import active
+from headrace.core.batching import GRAIN
 from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Release, Resized, Stop, Vanished
 from headrace.core.plan import Plan
 from headrace.core.policy import Placement
-from headrace.core.ready import Backlog
+from headrace.core.ready import Backlog, Work, merged
 from headrace.core.task import Task
 from headrace.entrusted import needed_by
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
@@ -75,15 +76,24 @@ class DaskExecutor(Executor):
     ----------
     client : distributed.Client
         Connected. It is not closed by the executor.
-    coming : mapping of str to float, optional
-        Resources of workers that may come later. Default: if the client's cluster adapts by itself, any; else none.
+    coming : sequence of mapping of str to float, optional
+        Resources of workers that may come later, one mapping for each kind. Default: if the client's cluster adapts by
+        itself, any; else none.
+    told : callable, optional
+        Called when the scheduler was told that something else waits than before.
     """
 
     kind = "dask"
 
-    def __init__(self, client: Client, coming: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        coming: Sequence[Mapping[str, float]] | None = None,
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
         self.client = client
         self._coming = coming
+        self._on_told = told
         self._addresses: dict[str, str] = {}  # of workers that tasks may ask for by name
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: dict[int, Future[Any]] = {}
@@ -92,7 +102,7 @@ class DaskExecutor(Executor):
         self._nthreads: dict[str, int] = {}
         self._told = 0
         self._comparing = False
-        self._backlog = Backlog()
+        self._backlog: Backlog = ()
         self._registered = self._released = False
         self._scattered: Scattered | None = None
         self._kept_back: list[Dispatch] = []  # until the constants are there
@@ -140,7 +150,7 @@ class DaskExecutor(Executor):
         offers = offers_of(self.client.scheduler_info(n_workers=-1))
         self._addresses.update(addresses(offers))
         if self._coming is not None or getattr(self.client.cluster, "_adaptive", None) is None:
-            check(policies, offers, self._coming or {})
+            check(policies, offers, self._coming or ())
 
     @property
     def _threads(self) -> int:
@@ -331,7 +341,8 @@ class DaskExecutor(Executor):
         events: list[Event] = []
         if not self._comparing and self.client.loop is not None:
             self._comparing = True
-            self.client.loop.add_callback(self._compare, self.backlog())
+            unsent = (Work(self._placement(order).resources, GRAIN, 1) for order in self._kept_back)
+            self.client.loop.add_callback(self._compare, merged([*self.backlog(), *unsent]))
         if (threads := self._threads) != self._told:
             self._told = threads
             events.append(Resized(threads))
@@ -361,9 +372,10 @@ class DaskExecutor(Executor):
         try:
             assert self.client.scheduler is not None
             if backlog != self._backlog:
-                told = (topic(self._run_id), *backlog)
+                told = (topic(self._run_id), tuple(map(tuple, backlog)))
                 await self.client.scheduler.log_event(topic=BACKLOG, msg=told)
                 self._backlog = backlog
+                self._on_told()
             nthreads = await self.client.scheduler.ncores()
             self._nthreads = dict(nthreads)
             self._peopled = time.monotonic() if nthreads else self._peopled

@@ -18,7 +18,6 @@ from headrace.core.moves import Move, Teller
 from headrace.core.noderun import NodeRun
 from headrace.core.plan import Plan
 from headrace.core.policy import FlowPolicy
-from headrace.core.ready import Backlog
 from headrace.core.state import State
 from headrace.core.summary import Observer
 from headrace.execution.base import Executor
@@ -212,7 +211,7 @@ class Drive:
         try:
             yield
         finally:
-            executor.backlog, self.machine.expansions.joined = Backlog, id
+            executor.backlog, self.machine.expansions.joined = tuple, id
 
     def _drive(self, executor: Executor) -> None:
         """The hot loop: events in, commands out, until the machine is finished."""

@@ -23,7 +23,7 @@ import dask
 from dask.utils import parse_timedelta
 from distributed import Scheduler, SchedulerPlugin
 
-from headrace.core.ready import Backlog
+from headrace.core.ready import Work
 from headrace.execution.confided import name_for
 from headrace.execution.demand import BACKLOG, Demand
 
@@ -84,9 +84,9 @@ class RunsPlugin(SchedulerPlugin):
         topics = self.scheduler._broker._topics
         if topic == BACKLOG:
             del topics[topic]
-            run, *backlog = msg
+            run, backlog = msg
             if run in topics:  # else it is over
-                self.demand.note(run, Backlog(*backlog))
+                self.demand.note(run, tuple(Work(tuple(map(tuple, asked)), *rest) for asked, *rest in backlog))
         elif msg == OVER or not topics[topic].subscribers:
             self._close(topic)
         else:
