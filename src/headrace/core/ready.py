@@ -42,7 +42,7 @@ class Work(NamedTuple):
         return min(math.ceil(self.seconds / within), self.task_runs)
 
 
-#: What is ready and waits for a thread, by what it asks for.
+#: What is ready and not done, by what it asks for.
 Backlog = tuple[Work, ...]
 
 
@@ -127,8 +127,7 @@ class Queue:
         """
         total = 0.0
         for task, number in self._counts.items():
-            cost = costs.estimate(task)
-            total += number * (unknown if cost is None else cost)
+            total += number * costs.demand(task, unknown)
         return total
 
     def __iter__(self) -> Iterator[Segment]:
@@ -205,14 +204,6 @@ class Ready:
     def has_aside(self) -> bool:
         """Whether something was put aside."""
         return bool(self._aside)
-
-    def backlog(self, costs: Costs, unknown: float) -> Backlog:
-        """Sum up what is ready; parameters as for ``Queue.seconds``."""
-        return merged(
-            Work(placement.resources, queue.seconds(costs, unknown), min(queue.waiting, placement.takers))
-            for placement, queue in self.queues.items()
-            if queue
-        )
 
     def _queue(self, placement: Placement) -> Queue:
         queue = self.queues.get(placement)

@@ -182,7 +182,11 @@ class Scaling:
             return
         self._ordered[group] = now
         self._began.setdefault(group, now)
-        orders.up[group] = self.asked[group] + sum(leaves == group for leaves in self.leaving.values())
+        orders.up[group] = self.counted(group)
+
+    def counted(self, group: str) -> int:
+        """How many workers the cluster shall count: those that were asked for, and those that have not left yet."""
+        return self.asked[group] + sum(leaves == group for leaves in self.leaving.values())
 
     def _down(self, now: float, group: str, staying: list[Present], surplus: int) -> Iterable[list[str]]:
         """Yield those that may go; whole units only."""

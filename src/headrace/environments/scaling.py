@@ -77,8 +77,9 @@ def least_of(adapt: Bounds) -> int:
 class Crew(ABC):
     """The workers of a cluster, as something that can be scaled."""
 
-    #: whether workers that hold nothing any more have to end by themselves, because the cluster cannot end those
-    closes: bool = False
+    #: whether workers end by themselves when they are let go; else something would start them again before they are
+    #: struck off the cluster's list
+    closes: bool
 
     @abstractmethod
     def groups(self, adapt: Bounds, seen: Sequence[Seen]) -> list[Group]:
@@ -93,16 +94,17 @@ class Crew(ABC):
         """Have so many workers."""
 
     @abstractmethod
-    def let_go(self, group: str, names: Sequence[Any]) -> None:
-        """End workers that hold nothing any more."""
+    def let_go(self, group: str, names: Sequence[Any], rest: int) -> None:
+        """Do without workers that hold nothing and take nothing any more; ``rest`` remain."""
 
 
 class One(Crew):
     """Any cluster object of Dask's: all workers are alike."""
 
+    closes = True
+
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
-        self.closes = not hasattr(cluster, "scale_down")
         self._ending: set[asyncio.Future[Any]] = set()
 
     def groups(self, adapt: Bounds, seen: Sequence[Seen]) -> list[Group]:  # noqa: D102 - inherited
@@ -130,7 +132,7 @@ class One(Crew):
     def raise_to(self, group: str, number: int) -> None:  # noqa: D102 - inherited
         self.cluster.scale(number)
 
-    def let_go(self, group: str, names: Sequence[Any]) -> None:  # noqa: D102 - inherited
+    def let_go(self, group: str, names: Sequence[Any], rest: int) -> None:  # noqa: D102 - inherited
         async def begin() -> None:
             """Strike them off the cluster's list, which is the first that happens, and do not wait for their end."""
             ending = self.cluster.scale_down(list(names))
@@ -139,12 +141,16 @@ class One(Crew):
                 task.add_done_callback(self._ending.discard)
                 await asyncio.sleep(0)
 
-        if not self.closes:
+        if hasattr(self.cluster, "scale_down"):
             self.cluster.sync(begin)
+        else:
+            self.cluster.scale(rest)
 
 
 class Grouped(Crew):
     """A cluster with worker groups."""
+
+    closes = False
 
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
@@ -169,7 +175,7 @@ class Grouped(Crew):
     def raise_to(self, group: str, number: int) -> None:  # noqa: D102 - inherited
         self.cluster.scale(number, group)
 
-    def let_go(self, group: str, names: Sequence[Any]) -> None:  # noqa: D102 - inherited
+    def let_go(self, group: str, names: Sequence[Any], rest: int) -> None:  # noqa: D102 - inherited
         self.cluster.let_go([str(name) for name in names], group)
 
 
@@ -306,5 +312,5 @@ class Scaler:
 
     def _end(self, group: str, addresses: list[str], going: Mapping[str, tuple[Any, str]]) -> None:
         with self._lock:
-            self.crew.let_go(group, [going[address][0] for address in addresses])
             self.scaling.left(addresses)
+            self.crew.let_go(group, [going[address][0] for address in addresses], self.scaling.counted(group))

@@ -31,7 +31,7 @@ class Executor(ABC):
     code: Bundle | None = None
     #: whether the thread that calls is the main one, and the driver handles Ctrl-C there
     heeded: bool = False
-    #: tells what waits for a thread; the driver sets it, and it may be called from ``wait`` only
+    #: tells what is ready and not done; the driver sets it, and it may be called from ``wait`` only
     backlog: Callable[[], Backlog] = staticmethod(tuple)
 
     @abstractmethod

@@ -26,24 +26,23 @@ from distributed import CancelledError, Client, Future, KilledWorker
 
 from headrace import pickling
 from headrace.code.space import active
-from headrace.core.batching import GRAIN
 from headrace.core.events import Command, Dispatch, Ended, Event, Loss, Lost, Release, Resized, Stop, Vanished
 from headrace.core.plan import Plan
 from headrace.core.policy import Placement
-from headrace.core.ready import Backlog, Work, merged
+from headrace.core.ready import Backlog
 from headrace.core.task import Task
 from headrace.entrusted import needed_by
 from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
 from headrace.execution.arrival import CodePlugin, plugin_name
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.confided import CredentialsPlugin, check_encrypted
-from headrace.execution.demand import BACKLOG
+from headrace.execution.demand import BACKLOG, MARK
 from headrace.execution.dynamic import Packer
 from headrace.execution.failure import capture
 from headrace.execution.logs import settings
 from headrace.execution.offers import addresses, asks, check, offers_of
 from headrace.execution.scattered import Scattered
-from headrace.execution.scheduler import MARK, OVER, RunsPlugin, claim_code, forget_plan, topic
+from headrace.execution.scheduler import OVER, RunsPlugin, claim_code, forget_plan, topic
 from headrace.execution.stopping import stop_batches
 from headrace.execution.worker import PlanPlugin, cut, pick, pick_kept, run_batch
 
@@ -341,8 +340,7 @@ class DaskExecutor(Executor):
         events: list[Event] = []
         if not self._comparing and self.client.loop is not None:
             self._comparing = True
-            unsent = (Work(self._placement(order).resources, GRAIN, 1) for order in self._kept_back)
-            self.client.loop.add_callback(self._compare, merged([*self.backlog(), *unsent]))
+            self.client.loop.add_callback(self._compare, self.backlog())
         if (threads := self._threads) != self._told:
             self._told = threads
             events.append(Resized(threads))

@@ -2,7 +2,7 @@
 
 Dask's adaptive clusters ask the scheduler how many workers it wants, and the scheduler goes by the tasks that it has.
 Of headrace it has two batches per thread, a fifth of a second of work, so it would never want more. The drivers tell
-it what else is ready, and this adds it, by Dask's own rule: so many threads that all is done within the
+it what is ready and not done, and this adds it, by Dask's own rule: so many threads that all is done within the
 ``target_duration`` of the one who asks, but no more than could take part.
 
 Nothing else on the scheduler sees it. Were it written where Dask counts its tasks, Dask would also believe it when it
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import dask
@@ -27,6 +28,8 @@ from distributed.scheduler import TaskState, WorkerState
 
 from headrace.core.ready import Backlog, Work, merged
 
+#: What every key of a batch has in it.
+MARK = "-hr-"
 #: The event topic on which drivers tell their backlogs, as (topic of the run, works as plain tuples).
 BACKLOG = "headrace_backlog"
 #: Under which the scheduler keeps it, for functions that run there.
@@ -88,21 +91,21 @@ class Demand:
 
 
 def in_hand(scheduler: Scheduler) -> Iterator[Work]:
-    """What the scheduler's own tasks are, but for those that wait for others of them."""
-    longest: dict[str, float] = {}  # by prefix: what one of them has taken so far
+    """The scheduler's tasks, but for batches, which their drivers know better, and those that wait for other tasks."""
     for worker in scheduler.workers.values():
-        for task, seconds in worker.executing.items():
-            longest[task.prefix.name] = max(longest.get(task.prefix.name, 0.0), seconds)
+        yield from map(partial(_work, scheduler), filter(_is_foreign, worker.processing))
+    yield from map(partial(_work, scheduler), filter(_is_foreign, scheduler.unrunnable))
+    if foreign := sum(map(_is_foreign, scheduler.queued)):  # they ask for nothing, and may be very many of few kinds
+        yield _work(scheduler, next(filter(_is_foreign, scheduler.queued)), foreign)
 
-    def work(task: TaskState, number: int = 1) -> Work:
-        seconds = max(scheduler._get_prefix_duration(task.prefix), longest.get(task.prefix.name, 0.0))
-        return Work(tuple(sorted((task.resource_restrictions or {}).items())), number * seconds, number)
 
-    for worker in scheduler.workers.values():
-        yield from map(work, worker.processing)
-    yield from map(work, scheduler.unrunnable)
-    if scheduler.queued:  # they ask for nothing, and may be very many, but are of few kinds
-        yield work(scheduler.queued.peek(), len(scheduler.queued))
+def _is_foreign(task: TaskState) -> bool:
+    return MARK not in str(task.key)
+
+
+def _work(scheduler: Scheduler, task: TaskState, number: int = 1) -> Work:
+    resources = tuple(sorted((task.resource_restrictions or {}).items()))
+    return Work(resources, number * scheduler._get_prefix_duration(task.prefix), number)
 
 
 class Seen(NamedTuple):

@@ -25,10 +25,8 @@ from distributed import Scheduler, SchedulerPlugin
 
 from headrace.core.ready import Work
 from headrace.execution.confided import name_for
-from headrace.execution.demand import BACKLOG, Demand
+from headrace.execution.demand import BACKLOG, MARK, Demand
 
-#: What every key of a batch has in it.
-MARK = "-hr-"
 #: What every event topic of a run begins with.
 TOPIC = "headrace-"
 #: The last event of a topic, which its driver logs.
