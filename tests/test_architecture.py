@@ -39,13 +39,15 @@ ALLOWED = {
         "flows", "loading",
     },
     "cli_runs": {"errors", "core", "parameters", "report", "execution", "environments", "store", "cli_support"},
+    "cli_clusters": {"report", "environments", "cli_support"},
     "cli_storages": {"errors", "report", "storage", "store", "loading", "cli_support"},
     "cli": {
-        "errors", "_version", "store", "environments", "flows", "loading", "cli_support", "cli_runs", "cli_storages",
+        "errors", "_version", "store", "environments", "flows", "loading", "cli_support", "cli_runs", "cli_clusters",
+        "cli_storages",
         "report", "parameters",
     },
     "__main__": {"cli"},
-    "testing": {"errors", "core", "storage", "store", "flows"},
+    "testing": {"errors", "core", "storage", "store", "environments", "flows"},
 }  # fmt: skip
 
 #: what the pure core may import beside itself and `errors`

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace import cli_clusters
 from headrace import cli_runs as shown
 from headrace import cli_storages as storages
 from headrace import cli_support as support
@@ -241,6 +242,9 @@ def execute() -> None:
         done = shown.run_shown(environment, store, location, values, run_id=run_id)
     typer.echo(f"{done.run_id} {done.state}")
     raise typer.Exit(shown.exit_code(done))
+
+
+app.command()(cli_clusters.clusters)
 
 
 # -- storing and looking -----------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ survives a pickle, and the standard class is a base where one fits::
     │       ├── DamagedObject
     │       └── UntrustedObject               not signed by a key that is trusted here
     ├── SetupError(RuntimeError)              an environment could not be brought up
-    │   └── NoSuchWorker                      no worker of the cluster offers what a task asks for
+    │   ├── NoSuchWorker                      no worker of the cluster offers what a task asks for
+    │   └── KubernetesError                   Kubernetes refused what was asked, or does not answer
     ├── RunError(RuntimeError)                a run, or one of its task runs, did not succeed
     │   ├── TaskFailed                        the task said so, or the original exception could not travel
     │   ├── SecretReturned                    a task returned the text of a secret
@@ -191,6 +192,10 @@ class SetupError(HeadraceError, RuntimeError):
 
 class NoSuchWorker(SetupError):
     """A task asks for resources or workers that the cluster does not have."""
+
+
+class KubernetesError(SetupError):
+    """Kubernetes refused what was asked, does not answer, or did not bring up what it had taken on."""
 
 
 class UntrustedObject(EnvelopeError):

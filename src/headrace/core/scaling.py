@@ -14,16 +14,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headrace.core.ready import Work
+from headrace.errors import SetupError
 
+#: The name of the group that all workers are in, and of the first of several.
+DEFAULT = "default"
 #: Seconds after which workers that do not come are ordered again: one may have died before it was known.
 RENEW = 10.0
 #: Most seconds for which a worker is kept idle because its like are slow to come.
 LONGEST = 300.0
 #: So little of a worker, left over when fractions are summed, is none.
 CRUMB = 1e-9
+
+
+def bounds_of(adapt: Any, where: str) -> tuple[int, int]:
+    """Check what a user gave as the least and the largest number of workers.
+
+    Raises
+    ------
+    SetupError
+        If it is not that; says ``where`` it was given.
+    """
+    try:
+        least, most = adapt
+        fits = isinstance(least, int) and isinstance(most, int) and 0 <= least <= most and most >= 1
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise SetupError(f"{where} must be (least, largest) with 0 <= least <= largest and largest > 0, got {adapt!r}")
+    return least, most
 
 
 class Group(NamedTuple):

@@ -19,14 +19,15 @@ from urllib.parse import urlsplit
 
 from headrace.errors import MissingPackage, SetupError
 
-Maker = Callable[[dict[str, Any]], Any]
+#: From options and the seconds within which it must be up to a cluster.
+Maker = Callable[[dict[str, Any], float], Any]
 
 #: Seconds within which a connection to a scheduler must be taken.
 CONNECT = 10.0
 _IMPORTING = threading.Lock()
 
 
-def local_cluster(options: dict[str, Any]) -> Any:
+def local_cluster(options: dict[str, Any], deadline: float) -> Any:
     """Processes on this machine. Listens on the loopback interface only."""
     from distributed import LocalCluster
 
@@ -74,8 +75,21 @@ def _interrupts_stay_here() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def kubernetes_cluster(options: dict[str, Any], deadline: float) -> Any:
+    """Pods, by Dask's operator."""
+    from headrace.environments.kubernetes.cluster import KubernetesCluster
+    from headrace.environments.kubernetes.spec import KubernetesSpec
+
+    given = dict(options)
+    n_workers = given.pop("n_workers", None)
+    return KubernetesCluster(KubernetesSpec.of(**given), n_workers, deadline)
+
+
 #: name → how to make a cluster of that kind.
-KINDS: dict[str, Maker] = {"local": local_cluster}
+KINDS: dict[str, Maker] = {"local": local_cluster, "kubernetes": kubernetes_cluster}
+#: Seconds within which a cluster must be up, with its first worker: by kind, and of all others. On Kubernetes, a node
+#: may have to come first.
+DEADLINES, DEADLINE = {"kubernetes": 300.0}, 60.0
 
 
 def is_address(text: str) -> bool:
@@ -144,4 +158,4 @@ def maker_of(kind: str) -> Maker:
     cls = getattr(module, name, None)
     if not callable(cls):
         raise SetupError(f"the module {module_name!r} has no cluster class {name!r}")
-    return lambda options: cls(**options)
+    return lambda options, deadline: cls(**options)

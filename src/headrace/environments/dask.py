@@ -5,21 +5,21 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from headrace._version import __version__
+from headrace.core.scaling import DEFAULT, bounds_of
 from headrace.core.summary import Observer
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
-from headrace.environments.clusters import check_answers, is_address, maker_of
-from headrace.environments.scaling import DEFAULT, Scaler, bounds_of, least_of
+from headrace.environments.clusters import DEADLINE, DEADLINES, check_answers, is_address, maker_of
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
 from headrace.storage.confidential import secret_paths
 from headrace.store import Storage
 
-#: Seconds within which a scheduler must answer and the first worker be there.
-DEADLINE = 60.0
+if TYPE_CHECKING:
+    from headrace.environments.scaling import Scaler
 
 
 class DaskEnvironment(Environment):
@@ -29,26 +29,29 @@ class DaskEnvironment(Environment):
     ----------
     cluster : str, type, Cluster or Client, default "local"
         ``"local"``: processes on this machine, brought up by ``setup`` and taken down by ``close``. An address
-        (``"tcp://host:8786"``, ``"tls://…"``): a cluster that is there already. The import path or the class of a
+        (``"tcp://host:8786"``, ``"tls://…"``): a cluster that is there already. ``"kubernetes"``: pods, made by
+        ``setup`` through Dask's operator and removed by ``close``; with ``name=``, a DaskCluster that is there
+        already, joined and never removed. The import path or the class of a
         Dask cluster manager (``"dask_jobqueue.SLURMCluster"``): made by ``setup``. A live ``Cluster`` or ``Client``:
         used, never closed.
     n_workers : int, optional
         How many workers; of a local cluster, by default one for each core.
-    adapt : (int, int) or dict of str to (int, int), optional
-        Least and largest number of workers, between which there are as many as the work that is ready deserves. By
-        worker group, if the cluster has several: ``{"default": (1, 20), "gpu": (0, 2)}``.
+    adapt : (int, int), optional
+        Least and largest number of workers, between which there are as many as the work that is ready deserves. Of a
+        cluster with worker groups, those of the group "default"; the others have an ``adapt`` of their own.
     offers : dict of str to float, optional
         Resources of workers that may come while a run goes on, ``{"GPU": 1}``, so that a task may ask for what no
         worker has yet. Not needed for a cluster that adapts by itself.
-    deadline : float, default 60.0
-        Seconds within which the cluster must be up, with its first worker.
+    deadline : float, optional
+        Seconds within which the cluster must be up, with its first worker. Default: 300 on Kubernetes, else 60.
     on_start : callable or str, optional
         Called with a ``Change`` before a run executes anything; if it raises, the run does not begin. A function, or
         where it is: ``"module:qualname"``.
     on_exit : callable or str, optional
         Called with a ``Change`` when a run is over, however it ended.
     **options
-        Go to the cluster class as they are; for an address, to ``distributed.Client``.
+        Go to the cluster class as they are; for an address, to ``distributed.Client``; for ``"kubernetes"``, they are
+        those of ``KubernetesSpec``.
 
     Examples
     --------
@@ -61,9 +64,9 @@ class DaskEnvironment(Environment):
         cluster: Any = "local",
         *,
         n_workers: int | None = None,
-        adapt: tuple[int, int] | Mapping[str, tuple[int, int]] | None = None,
+        adapt: tuple[int, int] | None = None,
         offers: Mapping[str, float] | None = None,
-        deadline: float = DEADLINE,
+        deadline: float | None = None,
         on_start: Callback | None = None,
         on_exit: Callback | None = None,
         **options: Any,
@@ -80,8 +83,10 @@ class DaskEnvironment(Environment):
             raise SetupError(f"offers must be amounts > 0 by name of a resource, such as {{'GPU': 1}}, got {offers!r}")
         self.cluster = cluster
         self.n_workers = n_workers
-        self.adapt = bounds_of(adapt) if adapt is not None else None
+        self.adapt = bounds_of(adapt, "adapt") if adapt is not None else None
         self.offers = dict(offers) if offers is not None else None
+        if deadline is None:
+            deadline = DEADLINES.get(cluster, DEADLINE) if isinstance(cluster, str) else DEADLINE
         self.deadline = deadline
         self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
@@ -110,8 +115,7 @@ class DaskEnvironment(Environment):
             return
         try:
             self._connect()
-            if self.adapt is not None:
-                self._scaler = Scaler(self._client, self._client.cluster, self.adapt)
+            self._scale()
             self._check()
         except SetupError:
             self.close()
@@ -153,15 +157,17 @@ class DaskEnvironment(Environment):
             if self.n_workers is not None:
                 options["n_workers"] = self.n_workers
             elif self.adapt is not None:
-                options["n_workers"] = least_of(self.adapt)
-            make = maker_of(given) if isinstance(given, str) else lambda options: given(**options)
-            cluster = self._cluster = make(options)
+                options["n_workers"] = self.adapt[0]
+            make = maker_of(given) if isinstance(given, str) else lambda options, deadline: given(**options)
+            cluster = self._cluster = make(options, self.deadline)
         self._owns_client = True
         self._client = Client(cluster, timeout=self.deadline, set_as_default=False)
 
     def _check(self) -> None:
         """Make sure that there are workers, and that they can load what this process sends."""
-        if self.adapt is None or least_of(self.adapt) > 0:  # else its first worker comes when there is work for it
+        if hasattr(self._cluster, "await_workers"):
+            self._cluster.await_workers(self._client)
+        elif self.adapt is None or self.adapt[0] > 0:  # else its first worker comes when there is work for it
             something = self._client.submit(int, pure=False)
             try:
                 self._client.wait_for_workers(1, timeout=self.deadline)
@@ -188,6 +194,16 @@ class DaskEnvironment(Environment):
                         f"versions only: install {what} {mine[what]} there, or {version} here"
                     )
 
+    def _scale(self) -> None:
+        """Begin to scale the cluster, if that was asked for."""
+        if self._scaler is not None:  # of a cluster that was lost
+            self._scaler.close()
+        groups = getattr(self._cluster, "groups", {}).values()
+        if self.adapt is not None or any(group.least != group.most for group in groups):
+            from headrace.environments.scaling import Scaler
+
+            self._scaler = Scaler(self._client, self._client.cluster, {DEFAULT: self.adapt} if self.adapt else {})
+
     def scale(self, n: int, group: str = DEFAULT) -> None:
         """Have so many workers from now on, whatever there is to do. Workers that are too many go when they are idle.
 
@@ -211,6 +227,8 @@ class DaskEnvironment(Environment):
         if not isinstance(n, int) or n < 0:
             raise SetupError(f"a number of workers is a whole number from 0 on, got {n!r}")
         if self._scaler is None:
+            from headrace.environments.scaling import Scaler
+
             self._scaler = Scaler(self._client, self._client.cluster, {group: (n, n)})
         else:
             self._scaler.keep(n, group)
@@ -235,8 +253,11 @@ class DaskEnvironment(Environment):
 
         coming = [self.offers] if self.offers is not None else None
         if self._scaler is None:
-            return DaskExecutor(self._client, coming)
-        return DaskExecutor(self._client, coming or self._scaler.offers, told=self._scaler.poke)
+            executor = DaskExecutor(self._client, coming)
+        else:
+            executor = DaskExecutor(self._client, coming or self._scaler.offers, told=self._scaler.poke)
+        executor.explain = getattr(self._cluster, "explain", executor.explain)
+        return executor
 
     def observers(self) -> Sequence[Observer]:  # noqa: D102 - inherited
         return self.callbacks.observers()
@@ -252,11 +273,14 @@ class DaskEnvironment(Environment):
         return type(given).__name__
 
     def describe(self) -> dict[str, Any]:  # noqa: D102 - inherited
+        return {**self._own_data(), **getattr(self._cluster, "facts", {})}
+
+    def _own_data(self) -> dict[str, Any]:
         data: dict[str, Any] = {"type": "DaskEnvironment", "cluster": self._kind()}
         if self.n_workers is not None:
             data["n_workers"] = self.n_workers
         if self.adapt is not None:
-            data["adapt"] = json.loads(json.dumps(self.adapt))
+            data["adapt"] = list(self.adapt)
         if self.offers is not None:
             data["offers"] = self.offers
         return data
@@ -271,7 +295,7 @@ class DaskEnvironment(Environment):
         if "<locals>" in kind or kind.startswith("__main__"):
             raise SetupError(f"the cluster class {kind} cannot be found again by name; define it in a module")
         data = {
-            **self.describe(),
+            **self._own_data(),
             **self.callbacks.serialize(),
             "deadline": self.deadline,
             "options": self.options,

@@ -19,17 +19,14 @@ import logging
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from inspect import isawaitable
 from typing import Any
 
-from headrace.core.scaling import Group, Present, Scaling
+from headrace.core.scaling import DEFAULT, Group, Present, Scaling
 from headrace.errors import SetupError
 from headrace.execution.demand import Seen, look, retire
-
-#: Least and largest number of workers, of the group "default"; or by group, of a cluster that has several.
-Bounds = tuple[int, int] | dict[str, tuple[int, int]]
 
 #: Seconds between two looks, while there is anything to do and else.
 LOOK, IDLE = 0.25, 1.0
@@ -37,41 +34,10 @@ LOOK, IDLE = 0.25, 1.0
 RETRY = 1.0
 #: Seconds to wait at the end for an action that is going on.
 PATIENT = 10.0
-#: The name of the group that all workers are in, and of the first of several.
-DEFAULT = "default"
+#: By group: least and largest number of workers.
+Bounds = Mapping[str, tuple[int, int]]
 
 _LOGGER = logging.getLogger("headrace.scaling")
-
-
-def bounds_of(adapt: Any) -> Bounds:
-    """Check what was given as ``adapt=``, and return it as tuples.
-
-    Raises
-    ------
-    SetupError
-        If these are not bounds.
-    """
-    if isinstance(adapt, Mapping) and adapt:
-        return {str(group): _pair(bounds) for group, bounds in adapt.items()}
-    return _pair(adapt)
-
-
-def _pair(bounds: Any) -> tuple[int, int]:
-    try:
-        least, most = bounds
-        fits = isinstance(least, int) and isinstance(most, int) and 0 <= least <= most and most >= 1
-    except (TypeError, ValueError):
-        fits = False
-    if not fits:
-        raise SetupError(
-            f"adapt must be (least, largest) with 0 <= least <= largest, or such bounds by worker group, got {bounds!r}"
-        )
-    return int(least), int(most)
-
-
-def least_of(adapt: Bounds) -> int:
-    """Return how many workers of the first group there are to begin with."""
-    return adapt.get(DEFAULT, (1, 1))[0] if isinstance(adapt, dict) else adapt[0]
 
 
 class Crew(ABC):
@@ -108,19 +74,13 @@ class One(Crew):
         self._ending: set[asyncio.Future[Any]] = set()
 
     def groups(self, adapt: Bounds, seen: Sequence[Seen]) -> list[Group]:  # noqa: D102 - inherited
-        if isinstance(adapt, dict):
-            if set(adapt) != {DEFAULT}:
-                raise SetupError(
-                    f"adapt={adapt!r} names worker groups, but a {type(self.cluster).__name__} has none; give "
-                    "adapt=(least, largest)"
-                )
-            adapt = adapt[DEFAULT]
+        _check_names(adapt, [DEFAULT])
         options = (getattr(self.cluster, "new_spec", None) or {}).get("options", {})
         threads = options.get("nthreads") or options.get("cores", 1) // options.get("processes", 1) or 1
         resources = options.get("resources") or {}
         if seen:
             threads, resources = max(worker.threads for worker in seen), seen[0].resources
-        return [Group(DEFAULT, threads, resources, *adapt)]
+        return [Group(DEFAULT, threads, resources, *adapt[DEFAULT])]
 
     def present(self, seen: Seen) -> Present:  # noqa: D102 - inherited
         unit = seen.address
@@ -157,14 +117,9 @@ class Grouped(Crew):
 
     def groups(self, adapt: Bounds, seen: Sequence[Seen]) -> list[Group]:  # noqa: D102 - inherited
         there = self.cluster.groups
-        by_group = adapt if isinstance(adapt, dict) else {DEFAULT: adapt}
-        if unknown := set(by_group) - set(there):
-            raise SetupError(
-                f"adapt= names worker groups that the cluster does not have: {', '.join(sorted(unknown))}; it has "
-                f"{', '.join(there)}"
-            )
+        _check_names(adapt, there)
         return [
-            Group(name, group.nthreads, dict(group.resources), *by_group.get(name, (group.least, group.most)))
+            Group(name, group.nthreads, dict(group.resources), *adapt.get(name, (group.least, group.most)))
             for name, group in there.items()
         ]
 
@@ -177,6 +132,11 @@ class Grouped(Crew):
 
     def let_go(self, group: str, names: Sequence[Any], rest: int) -> None:  # noqa: D102 - inherited
         self.cluster.let_go([str(name) for name in names], group)
+
+
+def _check_names(adapt: Bounds, groups: Collection[str]) -> None:
+    if unknown := sorted(set(adapt) - set(groups)):
+        raise SetupError(f"there is no worker group {unknown[0]!r} in this cluster; it has {', '.join(groups)}")
 
 
 def crew_of(cluster: Any) -> Crew:
@@ -207,8 +167,8 @@ class Scaler:
         Connected to the cluster's scheduler.
     cluster : Cluster
         What is scaled.
-    adapt : Bounds
-        Of how many workers there may be. May be changed later, by ``keep``.
+    adapt : mapping of str to (int, int)
+        By group: least and largest number of workers. Others keep to the bounds that the cluster tells.
     """
 
     def __init__(self, client: Any, cluster: Any, adapt: Bounds) -> None:
@@ -252,8 +212,7 @@ class Scaler:
     def keep(self, number: int, group: str) -> None:
         """Have so many workers of a group from now on, whatever there is to do."""
         with self._lock:
-            adapt = self.adapt if isinstance(self.adapt, dict) else {DEFAULT: self.adapt}
-            adapt = {**adapt, group: (number, number)}
+            adapt = {**self.adapt, group: (number, number)}
             self.scaling.bound(self.crew.groups(adapt, ()))
             self.adapt = adapt
         self.poke()

@@ -83,6 +83,8 @@ class DaskExecutor(Executor):
     """
 
     kind = "dask"
+    #: from a worker's address to what became of it, as whoever started it knows; the environment may set it
+    explain: Callable[[str], str] = staticmethod(lambda address: "")
 
     def __init__(
         self,
@@ -389,9 +391,11 @@ class DaskExecutor(Executor):
         loss = Loss.DROPPED if isinstance(error, (ClusterLost, CancelledError)) else Loss.BROKEN
         if isinstance(error, KilledWorker):
             loss = Loss.KILLED
+            address = error.last_worker.address
+            known = self.explain(address)
             error = TaskCrashed(
                 "the process that ran it died, each time it was tried: it was killed (perhaps for using too much "
-                f"memory), or it crashed in native code. The last one was {error.last_worker.address}"
+                f"memory), or it crashed in native code. The last one was {address}{f'; {known}' if known else ''}"
             )
         failure, _ = capture(error)
         return Lost(batch, loss, failure)
@@ -399,6 +403,11 @@ class DaskExecutor(Executor):
     def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:  # noqa: D102
         if self._released:
             raise ValueReleased(f"run {self._run_id} was released, so its values are gone; run the flow again")
+        if wanted and self.client.status in ("closing", "closed"):
+            raise ValueReleased(
+                f"the environment of run {self._run_id} was closed, and the values that its workers held are gone; "
+                "fetch them before, or let the flow return them"
+            )
         owed = {batch: keys for batch, keys in wanted.items() if batch in self._futures}
         kept = {batch: keys for batch, keys in wanted.items() if batch not in self._futures}
         parts = [self._pick(owed, most)] if owed else []

@@ -22,6 +22,8 @@ _NAMES = {"sig", "pass", "pin"}
 _REFERENCES = ("name", "file", "path", "ref")
 #: what stands under ``token``, and is none: ways to find credentials.
 _HARMLESS = {"anon", "cloud", "google_default", "browser", "cache"}
+#: fields of Kubernetes whose ``key`` is that of a label or a taint.
+_LABELS = {"tolerations", "matchexpressions"}
 _USER_IN_URL = re.compile(r"://[^/@\s]*:([^@\s]*)@")
 _TOKEN_IN_URL = re.compile(r"^https?://([^/@:\s]+)@", re.IGNORECASE)
 _SCHEME = re.compile(r"(?:Bearer|Basic|Token|Negotiate|AWS4-\S+)\s+(\S.*)", re.IGNORECASE)
@@ -148,7 +150,7 @@ def secret_paths(value: Any, path: str = "") -> Iterator[str]:
     Parameters
     ----------
     value : object
-        Options of a cluster, say. What is named a reference (``secretKeyRef``) is none.
+        Options of a cluster, say. What is named a reference (``secretKeyRef``) is none, and no label of Kubernetes is.
     path : str
         For recursion.
     """
@@ -156,7 +158,8 @@ def secret_paths(value: Any, path: str = "") -> Iterator[str]:
     if isinstance(value, Mapping):
         if isinstance(value.get("value"), str) and looks_secret(value.get("name"), value["value"]):
             yield f"{path}.value" if path else "value"
-        items = ((name, each) for name, each in value.items() if not str(name).lower().endswith("ref"))
+        lowered = {name: str(name).lower() for name in value}
+        items = ((name, value[name]) for name, low in lowered.items() if not low.endswith("ref") and low not in _LABELS)
     elif isinstance(value, (list, tuple)):
         items = enumerate(value)
     for name, each in items:

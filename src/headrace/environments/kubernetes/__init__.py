@@ -1,0 +1,1 @@
+"""Dask clusters on Kubernetes: what one is (``spec``), as manifests of Dask's operator, and how it lives."""

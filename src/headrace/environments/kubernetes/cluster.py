@@ -1,0 +1,476 @@
+"""The life of a Dask cluster on Kubernetes: made or joined, waited for, scaled, and taken down if it was made here.
+
+Dask's operator says in ``status.phase`` how a cluster is, and is wrong about it now and then: "Pending" may come after
+"Running". So only the pods are looked at.
+"""
+
+from __future__ import annotations
+
+import atexit
+import getpass
+import logging
+import math
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
+
+from headrace.environments.kubernetes.api import Api, allowed
+from headrace.environments.kubernetes.diagnosis import Snapshot, diagnose, end_of, is_ready, progress
+from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
+from headrace.environments.kubernetes.reach import Way, reach
+from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec
+from headrace.environments.kubernetes.telling import Telling
+from headrace.environments.kubernetes.watching import CLUSTER_LABEL, GROUP_LABEL, Watch
+from headrace.errors import KubernetesError, SetupError
+
+if TYPE_CHECKING:
+    from distributed.core import Status
+
+#: On the DaskCluster: who made it and when; and when somebody who uses it last said so.
+CREATOR, CREATED, SEEN = "headrace.io/created-by", "headrace.io/created", "headrace.io/seen"
+#: Seconds within which the scheduler must be reached and the first worker be there; a node may have to come first.
+DEADLINE = 300.0
+#: Seconds between two looks at what there is, and between two questions to the scheduler.
+LOOK, ASK = 0.4, 0.1
+#: Seconds for which the other workers are waited for, once the first one is there.
+LAGGARDS = 5.0
+#: Seconds within which the operator must let a cluster go that was deleted, and then for it to be gone.
+LET_GO, GONE = 10.0, 20.0
+#: Seconds between two signs of life.
+BEAT = 30.0
+
+_LOGGER = logging.getLogger("headrace.kubernetes")
+
+
+class Group(NamedTuple):
+    """One group of workers of a cluster.
+
+    Attributes
+    ----------
+    resources : mapping of str to float
+        What tasks may ask of each of its workers.
+    nthreads : int
+        Of each worker.
+    least, most : int
+        Between how many workers it may be scaled.
+    """
+
+    resources: Mapping[str, float]
+    nthreads: int
+    least: int
+    most: int
+
+
+class KubernetesCluster:
+    """A Dask cluster on Kubernetes, as ``distributed.Client`` takes it.
+
+    Parameters
+    ----------
+    spec : KubernetesSpec
+        What it is; with a ``name``, it is there already and is joined.
+    n_workers : int, optional
+        How many workers its default group has. A cluster that is joined gets no less than that, if it is given.
+    deadline : float, default 300.0
+        Seconds within which it must be up.
+
+    Attributes
+    ----------
+    name : str
+        In Kubernetes.
+    owned : bool
+        Whether it was made here, so that ``close`` removes it.
+    status : distributed.core.Status
+        As Dask wants it.
+    security : distributed.Security or None
+        As Dask wants it.
+
+    Raises
+    ------
+    SetupError
+        If it does not come up; says why. Nothing is left behind then.
+    """
+
+    def __init__(self, spec: KubernetesSpec, n_workers: int | None = None, deadline: float = DEADLINE) -> None:
+        from distributed.core import Status
+
+        self.api = Api(spec)
+        self.spec = spec = replace(spec, namespace=self.api.namespace)
+        self.owned = spec.name is None
+        self.name = spec.name or _own_name(spec) or f"headrace-{secrets.token_hex(4)}"
+        self.status: Status = Status.created
+        self.security: Any = None
+        self._n_workers = n_workers
+        self._end = time.monotonic() + deadline
+        self._deadline = deadline
+        self._way: Way | None = None
+        self._uid: str | None = None
+        self._closing = threading.Lock()
+        self._watch = Watch(self.api, self.name)
+        self._over = threading.Event()
+        try:
+            with Telling() as telling:
+                self._make() if self.owned else self._join()
+                self._await(telling, self._has_scheduler)
+                self._way = reach(self.api, spec, self.name, timeout=self._left)
+        except BaseException:
+            self.close()
+            raise
+        self.status = Status.running
+        threading.Thread(target=self._beat, name="headrace-kubernetes-beat", daemon=True).start()
+        _at_exit(self.close)
+
+    def __repr__(self) -> str:
+        return f"KubernetesCluster({self.name!r}, namespace={self.api.namespace!r})"
+
+    def __await__(self) -> Generator[Any, None, KubernetesCluster]:
+        """It is there; for Dask, which awaits clusters."""
+
+        async def itself() -> KubernetesCluster:
+            return self
+
+        return itself().__await__()
+
+    @property
+    def scheduler_address(self) -> str:
+        """Where this process reaches the scheduler."""
+        return self._way.address if self._way is not None else ""
+
+    @property
+    def dashboard_link(self) -> str:
+        """Where this process reaches Dask's dashboard."""
+        return self._way.dashboard_link if self._way is not None else ""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a record says of it: where it is, and how it is called there."""
+        found = {"name": self.name, "namespace": self.api.namespace, "context": self.api.context}
+        return {key: value for key, value in found.items() if value}
+
+    @property
+    def groups(self) -> dict[str, Group]:
+        """Its groups of workers, by name."""
+        groups = {}
+        for name in self.spec.groups:
+            options = self.spec.worker_groups.get(name, {})
+            size = self._size(name)
+            least, most = options.get("adapt") or (size, size)
+            groups[name] = Group(self.spec.offers(name), self.spec.threads(name), least, most)
+        return groups
+
+    def _size(self, group: str) -> int:
+        size = self._n_workers if group == DEFAULT_GROUP and self._n_workers is not None else self.spec.size(group)
+        return 1 if size is None else size
+
+    @property
+    def _left(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
+    # -- up ------------------------------------------------------------------------------------------------------
+
+    def _make(self) -> None:
+        manifest = cluster_manifest(self.spec, self.name, n_workers=self._n_workers, owner=_this_pod(self.api))
+        now = _now()
+        manifest["metadata"].setdefault("annotations", {}).update({CREATOR: _creator(), CREATED: now, SEEN: now})
+        try:
+            self._uid = self.api.create(manifest)["metadata"]["uid"]
+        except KubernetesError as error:
+            if error.facts.get("status") == 409:
+                self.owned = False
+                raise SetupError(
+                    f"there is a DaskCluster {self.name!r} in namespace {self.api.namespace!r} already; to use it, "
+                    f"give name={self.name!r} in place of the manifest"
+                ) from error
+            raise
+        for group in group_manifests(self.spec, self.name, owner=self._owner()):
+            self.api.create(group)
+
+    def _owner(self) -> dict[str, Any]:
+        """What lets an object go when the cluster goes."""
+        kind = {"apiVersion": "kubernetes.dask.org/v1", "kind": "DaskCluster"}
+        return {**kind, "name": self.name, "uid": self._uid, "blockOwnerDeletion": False}
+
+    def _join(self) -> None:
+        found = self.api.get("DaskCluster", self.name)
+        if found is None:
+            there = [each["metadata"]["name"] for each in self.api.list("DaskCluster")]
+            raise SetupError(
+                f"there is no DaskCluster {self.name!r} to be joined in namespace {self.api.namespace!r}; there are "
+                f"{', '.join(there) or 'none'}. Leave name= out, and one is made, which ends with this environment"
+            )
+        self._uid = found["metadata"]["uid"]
+        if self._n_workers is not None and self._replicas(DEFAULT_GROUP) < self._n_workers:
+            self.scale(self._n_workers)
+
+    def await_workers(self, client: Any) -> None:
+        """Wait until the workers are there, or one is and the others do not come soon.
+
+        Parameters
+        ----------
+        client : distributed.Client
+            Connected to this cluster.
+
+        Raises
+        ------
+        SetupError
+            If none comes; says why.
+        """
+        wanted = sum(map(self._size, self.spec.groups)) if self.owned else min(1, self._size(DEFAULT_GROUP))
+        counted, since = 0, math.inf
+
+        def are_there(snapshot: Snapshot | None) -> bool:
+            nonlocal counted, since
+            with suppress(OSError, TimeoutError):  # the connection comes back by itself, or the deadline ends it
+                counted = len(client.nthreads())
+            since = min(since, time.monotonic()) if counted else math.inf
+            return counted >= wanted or time.monotonic() - since > LAGGARDS
+
+        if wanted == 0:
+            return
+        with Telling() as telling:
+            try:
+                self._await(telling, are_there, wanted, lambda: counted)
+            except SetupError as error:
+                if not counted:
+                    raise
+                _LOGGER.warning("%s; going on with %d of %d workers", error, counted, wanted)
+                return
+        if counted < wanted:
+            _LOGGER.warning("cluster %s has %d of %d workers as yet; going on with them", self.name, counted, wanted)
+
+    def _has_scheduler(self, snapshot: Snapshot | None) -> bool:
+        if snapshot is None or snapshot.scheduler is None or not is_ready(snapshot.scheduler):
+            return False
+        waits = self.spec.reach == "load-balancer"
+        return not waits or any((each.get("status") or {}).get("loadBalancer") for each in snapshot.services)
+
+    def _await(
+        self,
+        telling: Telling,
+        is_there: Callable[[Snapshot | None], bool],
+        wanted: int | None = None,
+        connected: Callable[[], int] = int,
+    ) -> None:
+        """Look again and again, until it is there or will not come."""
+        looked = -math.inf
+        snapshot: Snapshot | None = None
+        while not is_there(snapshot):
+            if time.monotonic() - looked > LOOK:
+                snapshot = self._watch.look()
+                looked = time.monotonic()
+                number = None if wanted is None else connected()
+                telling.say(progress(snapshot, wanted or sum(map(self._size, self.spec.groups)), number))
+                if (finding := self._watch.judge(snapshot)) is not None:
+                    raise SetupError(
+                        f"the cluster {self._called} does not come up: {finding.message}", cause=finding.cause
+                    )
+                if not self._left:
+                    finding = diagnose(snapshot)
+                    why = finding.message if finding is not None else "its pods run, and nothing seems to be wrong"
+                    raise SetupError(
+                        f"the cluster {self._called} was not up within {self._deadline:g} s (deadline=): {why}",
+                        cause=finding.cause if finding is not None else "slow",
+                    )
+            time.sleep(ASK)
+
+    @property
+    def _called(self) -> str:
+        return f"{self.name!r} in namespace {self.api.namespace!r}"
+
+    # -- in use --------------------------------------------------------------------------------------------------
+
+    def scale(self, n: int, group: str = DEFAULT_GROUP) -> None:
+        """Have so many workers in a group. Of too many, the newest go, with what they do; see ``let_go``.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        group : str
+            Which group.
+        """
+        # Left to the operator, workers of any group of the cluster would go. It looks at numbers only when they are
+        # changed, so whoever is gone by then is not replaced.
+        there = self.api.list("Deployment", f"{GROUP_LABEL}={self._group_name(group)}")
+        for each in sorted(there, key=_use, reverse=True)[n:]:
+            self.api.delete("Deployment", each["metadata"]["name"])
+        self._want(n, group)
+
+    def let_go(self, names: Collection[str], group: str = DEFAULT_GROUP) -> None:
+        """End workers, and have that many fewer in their group from now on.
+
+        Parameters
+        ----------
+        names : collection of str
+            As Dask knows them.
+        group : str
+            Their group.
+        """
+        gone = [name for name in names if self.api.delete("Deployment", name)]
+        self._want(max(0, self._replicas(group) - len(gone)), group)
+
+    def group_of(self, name: str) -> str | None:
+        """Return the group of a worker; None if it is of another cluster.
+
+        Parameters
+        ----------
+        name : str
+            As Dask knows it.
+        """
+        for group in self.spec.groups:
+            if name.startswith(f"{self._group_name(group)}-worker-"):
+                return group
+        return None
+
+    def _want(self, n: int, group: str) -> None:
+        patch = {"spec": {"worker": {"replicas": n}}}
+        if self.api.patch("DaskWorkerGroup", self._group_name(group), patch) is None:
+            raise KubernetesError(f"the cluster {self._called} has no group of workers {group!r}, or none any more")
+
+    def _replicas(self, group: str) -> int:
+        found = self.api.get("DaskWorkerGroup", self._group_name(group))
+        return int(found["spec"]["worker"]["replicas"]) if found is not None else 0
+
+    def _group_name(self, group: str) -> str:
+        return f"{self.name}-{group}"
+
+    def explain(self, address: str) -> str:
+        """Return what became of a worker that is gone, in Kubernetes' words; empty, if it is not known.
+
+        Parameters
+        ----------
+        address : str
+            As Dask knows it.
+        """
+        host = urlsplit(address).hostname
+        try:
+            pods = self.api.list("Pod", f"{CLUSTER_LABEL}={self.name},dask.org/component=worker")
+            for pod in pods:
+                if pod.get("status", {}).get("podIP") == host:
+                    return self._end_of(pod)
+        except (KubernetesError, OSError) as error:
+            _LOGGER.debug("what became of %s is not known: %s", address, error)
+        return ""
+
+    def _end_of(self, pod: Mapping[str, Any]) -> str:
+        name = pod["metadata"]["name"]
+        restarted = any(each.get("restartCount") for each in pod["status"].get("containerStatuses") or ())
+        log = allowed(self.api.logs, name, previous=restarted) or ""
+        return end_of(pod, name, allowed(self.api.events, name) or (), log)
+
+    def _beat(self) -> None:
+        """Say again and again that the cluster is in use, so that nobody takes it for one that was left over."""
+        while not self._over.wait(BEAT):
+            with suppress(KubernetesError):  # the next sign of life is soon enough
+                self.api.patch("DaskCluster", self.name, {"metadata": {"annotations": {SEEN: _now()}}})
+
+    # -- down ----------------------------------------------------------------------------------------------------
+
+    def close(self, timeout: float | None = None) -> None:
+        """Take down what was made here, and wait until it is gone; leave alone what was joined. May be repeated.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Is there for Dask.
+        """
+        from distributed.core import Status
+
+        with self._closing:
+            if self.status == Status.closed:
+                return
+            self.status = Status.closed
+            _not_at_exit(self.close)
+            self._over.set()
+            try:
+                if self._way is not None:
+                    self._way.close()
+            finally:
+                if self.owned:
+                    remove(self.api, self.name, self._uid)
+
+
+def remove(api: Api, name: str, uid: str | None = None) -> None:
+    """Remove a cluster with all that belongs to it, and wait until it is gone.
+
+    Parameters
+    ----------
+    api : Api
+        Where.
+    name : str
+        Of the cluster.
+    uid : str, optional
+        Only this very one, and not another one of the same name.
+    """
+    api.delete("DaskCluster", name, uid=uid)
+    end = time.monotonic() + LET_GO
+    while (left := api.get("DaskCluster", name)) is not None and uid in (None, left["metadata"]["uid"]):
+        if time.monotonic() > end:
+            if not left["metadata"].get("finalizers"):
+                _LOGGER.warning("cluster %s was deleted, but is not gone yet; look at it later", name)
+                return
+            # The operator, which should have let it go, does not run; and what it owns goes only with it.
+            api.patch("DaskCluster", name, {"metadata": {"finalizers": None}})
+            end = time.monotonic() + GONE
+        time.sleep(ASK)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _own_name(spec: KubernetesSpec) -> str | None:
+    """The name that the user's own manifest has."""
+    return spec.manifest[0].get("metadata", {}).get("name") if spec.manifest else None
+
+
+def _use(deployment: Mapping[str, Any]) -> tuple[bool, float]:
+    """What speaks for a worker's staying: that it works already, and for how long."""
+    created = datetime.fromisoformat(deployment["metadata"]["creationTimestamp"])
+    return bool(deployment.get("status", {}).get("readyReplicas")), -created.timestamp()
+
+
+def _creator() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name: in many containers
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def _this_pod(api: Api) -> dict[str, Any] | None:
+    """Refers to the pod that this process runs in, so that the cluster goes with it; None outside of one."""
+    if "KUBERNETES_SERVICE_HOST" not in os.environ:
+        return None
+    pod = allowed(api.get, "Pod", os.environ.get("HOSTNAME") or socket.gethostname())
+    if not pod:
+        return None
+    return {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
+
+
+#: Runs while threads and connections still work, which at ``atexit`` they do no longer; LIFO, like that.
+_registered: list[Callable[[], None]] = []
+
+
+def _at_exit(close: Callable[[], None]) -> None:
+    if not _registered:
+        getattr(threading, "_register_atexit", atexit.register)(_close_all)
+    _registered.append(close)
+
+
+def _not_at_exit(close: Callable[[], None]) -> None:
+    if close in _registered:
+        _registered.remove(close)
+
+
+def _close_all() -> None:
+    for close in reversed(_registered.copy()):
+        with suppress(KubernetesError, OSError):  # the idle timeout removes it then
+            close()

@@ -1,0 +1,156 @@
+"""Clusters that headrace made, and those of them that nobody uses any more.
+
+Whoever uses a cluster says so on it, each half minute (``cluster.SEEN``); a driver in a pod owns its cluster besides.
+So a cluster is an orphan if that pod has ended, or if nobody has said anything for much longer than that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from headrace.environments.kubernetes.api import Api
+from headrace.environments.kubernetes.cluster import CREATOR, SEEN, remove
+from headrace.environments.kubernetes.diagnosis import is_ready
+from headrace.environments.kubernetes.manifests import LABEL
+from headrace.environments.kubernetes.watching import CLUSTER_LABEL
+from headrace.errors import KubernetesError
+
+if TYPE_CHECKING:
+    from headrace.environments.kubernetes.spec import KubernetesSpec
+
+#: Silence from which on a cluster counts as left over: ten signs of life.
+SILENCE = timedelta(minutes=5)
+
+
+@dataclass(frozen=True)
+class Made:
+    """A cluster that headrace made.
+
+    Attributes
+    ----------
+    name, namespace, uid : str
+        Which.
+    created : datetime
+        When.
+    creator : str
+        User and host.
+    workers : int
+        Pods of workers that are ready.
+    idle_timeout : float
+        Seconds without work after which the operator removes it; 0 is never.
+    seen : datetime or None
+        When somebody who uses it said so last.
+    orphan : str
+        Why nobody needs it; empty if it is in use.
+    """
+
+    name: str
+    namespace: str
+    uid: str
+    created: datetime
+    creator: str
+    workers: int
+    idle_timeout: float
+    seen: datetime | None
+    orphan: str
+
+
+def made(api: Api, *, everywhere: bool = False) -> list[Made]:
+    """Return the clusters that headrace made, oldest first.
+
+    Parameters
+    ----------
+    api : Api
+        Where to look.
+    everywhere : bool, default False
+        Whether in all namespaces.
+
+    Raises
+    ------
+    KubernetesError
+        If this user may not look there.
+    """
+    clusters = api.list("DaskCluster", LABEL, everywhere=everywhere)
+    pods = api.list("Pod", CLUSTER_LABEL, everywhere=everywhere)
+    drivers = api.list("Pod", everywhere=everywhere) if any(map(_driver, clusters)) else []
+    now = datetime.now(UTC)
+    return sorted((judge(each, pods, drivers, now) for each in clusters), key=lambda each: each.created)
+
+
+def judge(
+    cluster: Mapping[str, Any], pods: Iterable[Mapping[str, Any]], drivers: Iterable[Mapping[str, Any]], now: datetime
+) -> Made:
+    """Tell of a cluster whether somebody uses it. Pure.
+
+    Parameters
+    ----------
+    cluster : mapping
+        The DaskCluster.
+    pods, drivers : iterable of mapping
+        Pods of clusters, and those that may drive them.
+    now : datetime
+        The time.
+    """
+    about = cluster["metadata"]
+    name, namespace = about["name"], about["namespace"]
+    notes = about.get("annotations") or {}
+    labels = {CLUSTER_LABEL: name, "dask.org/component": "worker"}
+    ready = [
+        pod
+        for pod in pods
+        if pod["metadata"]["namespace"] == namespace
+        and labels.items() <= pod["metadata"].get("labels", {}).items()
+        and is_ready(pod)
+    ]
+    seen = datetime.fromisoformat(notes[SEEN]) if SEEN in notes else None
+    orphan = ""
+    if (driver := _driver(cluster)) is not None:
+        alive = {pod["metadata"]["uid"] for pod in drivers if pod["status"].get("phase") in ("Pending", "Running")}
+        if driver["uid"] not in alive:
+            orphan = f"its driver, pod {driver['name']}, has ended"
+    if not orphan and seen is not None and now - seen > SILENCE:
+        orphan = "whoever used it does not any more"
+    return Made(
+        name,
+        namespace,
+        about["uid"],
+        datetime.fromisoformat(about["creationTimestamp"]),
+        notes.get(CREATOR, "?"),
+        len(ready),
+        cluster["spec"].get("idleTimeout", 0),
+        seen,
+        orphan,
+    )
+
+
+def reap(spec: KubernetesSpec, orphans: Iterable[Made]) -> list[str]:
+    """Remove clusters, and wait until they are gone.
+
+    Parameters
+    ----------
+    spec : KubernetesSpec
+        Says where Kubernetes is.
+    orphans : iterable of Made
+        Which.
+
+    Returns
+    -------
+    list of str
+        Why some could not be removed.
+    """
+    failed = []
+    for each in orphans:
+        try:
+            remove(Api(replace(spec, namespace=each.namespace)), each.name, each.uid)
+        except KubernetesError as error:  # others may be removable
+            failed.append(str(error))
+    return failed
+
+
+def _driver(cluster: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What refers to the pod that a cluster goes with."""
+    owners = cluster["metadata"].get("ownerReferences") or ()
+    return next((owner for owner in owners if owner["kind"] == "Pod"), None)
