@@ -85,18 +85,6 @@ def test_a_cluster_that_adapts_scales_up_and_down(least, tmp_path):
             assert until(lambda: len(cluster.scheduler.workers) == least)
 
 
-def test_an_environment_that_adapts_scales_up_and_down(tmp_path):
-    flag = tmp_path / "enough"
-    with hr.DaskEnvironment("local", adapt=(0, 3)) as environment:
-        environment.setup(None)
-        scheduler = environment._cluster.scheduler
-        heads = Heads(scheduler, flag, 3)
-        assert naps.run(environment=environment, observers=[heads], flag=str(flag)).result() == sum(range(400))
-        assert heads.most == 3
-        gc.collect()
-        assert until(lambda: not scheduler.workers)
-
-
 def test_a_little_work_wants_no_more_workers():
     with LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address=None) as cluster:
         adaptive = cluster.adapt(minimum=1, maximum=4)
