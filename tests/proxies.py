@@ -6,7 +6,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,7 +52,12 @@ class Proxy:
     upstream : str
         ``host:port`` of the server.
     http : bool
-        Whether it understands requests. If not, it passes bytes on, and ``cut`` is all that it can do.
+        Whether it understands requests. If not, it passes bytes on, and ``cut``, ``away`` and ``mute`` are all that it
+        can do.
+    away : bool
+        Whether it ends all new connections, as if the server were down.
+    mute : bool
+        Whether it passes nothing on, as a network does that has forgotten its connections.
     choose : callable
         (number of the request, its first line) → what to do to it.
     asked : list of str
@@ -64,6 +69,8 @@ class Proxy:
     choose: Callable[[int, str], Fault] = field(default=lambda number, asked: None)
     asked: list[str] = field(default_factory=list)
     address: str = ""
+    away: bool = False
+    mute: bool = False
     _loop: Any = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -80,7 +87,9 @@ class Proxy:
         self._open.add(writer)
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
-                if self.http:
+                if self.away:
+                    writer.transport.abort()
+                elif self.http:
                     await self._one_request(reader, writer)
                 else:
                     await self._pass_on(reader, writer)
@@ -134,8 +143,9 @@ class Proxy:
         async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
             with suppress(OSError):
                 while data := await source.read(65536):
-                    target.write(data)
-                    await target.drain()
+                    if not self.mute:
+                        target.write(data)
+                        await target.drain()
             target.close()
 
         try:
@@ -158,11 +168,15 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
             return body
 
 
+def proxy_before(server: Server) -> AbstractContextManager[Proxy]:
+    """Run a proxy before a server."""
+    return proxy_to(server.endpoint.rpartition("/")[2], http=server.endpoint.startswith("http"))
+
+
 @contextmanager
-def proxy_before(server: Server) -> Iterator[Proxy]:
+def proxy_to(upstream: str, *, http: bool = False) -> Iterator[Proxy]:
     """Run a proxy in a thread of this process."""
-    upstream = server.endpoint.rpartition("/")[2]
-    proxy = Proxy(upstream, http=server.endpoint.startswith("http"))
+    proxy = Proxy(upstream, http=http)
     ready, done = threading.Event(), asyncio.Event()
 
     async def serve() -> None:

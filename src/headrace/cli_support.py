@@ -320,7 +320,8 @@ def environment_of(on: str | None, workers: int | None, own: Environment | None 
     own : Environment, optional
         The flow's.
     """
-    from headrace.environments.clusters import KINDS, is_address
+    from headrace.environments.addresses import is_address
+    from headrace.environments.clusters import KINDS
     from headrace.environments.dask import DaskEnvironment
     from headrace.environments.local import LocalEnvironment
 

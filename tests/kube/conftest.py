@@ -1,4 +1,4 @@
-"""`kube`: one bench for all tests of a session, started when the first test asks for it."""
+"""`kube`: one bench for all tests of a session, started when the first test asks for it; `namespace`: a place in it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.kube.bench import Bench
+from tests.kube.bench import Bench, ProcessBench, open_bench
 
 
 @pytest.fixture(scope="session")
 def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    bench = Bench(tmp_path_factory.mktemp("kube"))
+    bench = open_bench(lambda: tmp_path_factory.mktemp("kube"))
     try:
         yield bench
     finally:
-        bench.close()
-        for log in sorted(bench.folder.glob("*.log")):  # shown by pytest when a test failed
-            print(f"=== {log.name}\n" + "".join(log.read_text(errors="replace").splitlines(True)[-20:]))
+        if isinstance(bench, ProcessBench):
+            bench.close()
+            print(bench.logs_of_parts())  # shown by pytest when a test failed
 
 
 @pytest.fixture

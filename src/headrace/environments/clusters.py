@@ -9,21 +9,18 @@ from __future__ import annotations
 import importlib
 import multiprocessing
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from typing import Any
-from urllib.parse import urlsplit
 
+from headrace.environments.encryption import made
 from headrace.errors import MissingPackage, SetupError
 
 #: From options and the seconds within which it must be up to a cluster.
 Maker = Callable[[dict[str, Any], float], Any]
 
-#: Seconds within which a connection to a scheduler must be taken.
-CONNECT = 10.0
 _IMPORTING = threading.Lock()
 
 
@@ -44,7 +41,7 @@ def local_cluster(options: dict[str, Any], deadline: float) -> Any:
         importlib.import_module("distributed.dashboard.scheduler")
     with _interrupts_stay_here():
         try:
-            return LocalCluster(**{**defaults, **options})
+            return made(LocalCluster, {**defaults, **options})
         except RuntimeError as error:
             if not options.get("processes", True):
                 raise
@@ -92,45 +89,8 @@ KINDS: dict[str, Maker] = {"local": local_cluster, "kubernetes": kubernetes_clus
 DEADLINES, DEADLINE = {"kubernetes": 300.0}, 60.0
 
 
-def is_address(text: str) -> bool:
-    """Whether a text is the address of a scheduler."""
-    return "://" in text
-
-
-def check_answers(address: str) -> None:
-    """Find out within seconds whether somebody listens at an address, of which Dask would make a minute.
-
-    Parameters
-    ----------
-    address : str
-        Like ``tcp://host:8786``.
-
-    Raises
-    ------
-    SetupError
-        If it is not an address, or the connection is refused.
-    """
-    protocol, _, rest = address.partition("://")
-    if protocol not in ("tcp", "tls"):
-        return
-    parts = urlsplit(f"//{rest}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or not port:
-        raise SetupError(f"{address!r} is not the address of a scheduler; give one like 'tcp://host:8786'")
-    try:
-        socket.create_connection((host, port), timeout=CONNECT).close()
-    except OSError as error:
-        raise SetupError(
-            f"no Dask scheduler answers at {address} ({type(error).__name__}: {error}); check the address (the "
-            "scheduler's, not the dashboard's), and that this machine may connect to it"
-        ) from error
-
-
-def maker_of(kind: str) -> Maker:
-    """Return how to make a cluster of a kind: a name in ``KINDS``, or the import path of a class.
+def maker_of(kind: str | type) -> Maker:
+    """Return how to make a cluster of a kind: a name in ``KINDS``, a class, or its import path.
 
     Raises
     ------
@@ -139,6 +99,8 @@ def maker_of(kind: str) -> Maker:
     MissingPackage
         If its package is not installed.
     """
+    if isinstance(kind, type):
+        return lambda options, deadline: made(kind, options)
     if kind in KINDS:
         return KINDS[kind]
     module_name, dot, name = kind.replace(":", ".").rpartition(".")
@@ -158,4 +120,4 @@ def maker_of(kind: str) -> Maker:
     cls = getattr(module, name, None)
     if not callable(cls):
         raise SetupError(f"the module {module_name!r} has no cluster class {name!r}")
-    return lambda options, deadline: cls(**options)
+    return lambda options, deadline: made(cls, options)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any, Self
 from headrace._version import __version__
 from headrace.core.scaling import DEFAULT, bounds_of
 from headrace.core.summary import Observer
+from headrace.environments.addresses import connected, is_address
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
-from headrace.environments.clusters import DEADLINE, DEADLINES, check_answers, is_address, maker_of
+from headrace.environments.clusters import DEADLINE, DEADLINES, maker_of
+from headrace.environments.encryption import as_data
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
 from headrace.storage.confidential import secret_paths
@@ -51,7 +53,9 @@ class DaskEnvironment(Environment):
         Called with a ``Change`` when a run is over, however it ended.
     **options
         Go to the cluster class as they are; for an address, to ``distributed.Client``; for ``"kubernetes"``, they are
-        those of ``KubernetesSpec``.
+        those of ``KubernetesSpec``. But ``security=True`` makes certificates for the cluster, and a dict of paths,
+        ``{"tls_ca_file": "ca.pem", …}``, names those to use: the arguments of ``distributed.Security``. All
+        connections are encrypted then; on Kubernetes they are anyway.
 
     Examples
     --------
@@ -141,15 +145,8 @@ class DaskEnvironment(Environment):
             self._client = given
             return
         if isinstance(given, str) and is_address(given):
-            check_answers(given)
             self._owns_client = True
-            try:
-                self._client = Client(given, timeout=self.deadline, set_as_default=False, **self.options)
-            except (OSError, TimeoutError) as error:
-                raise SetupError(
-                    f"no Dask scheduler answers at {given} ({type(error).__name__}: {error}); check the address (the "
-                    "scheduler's, not the dashboard's), and that this machine may connect to it"
-                ) from error
+            self._client = connected(given, timeout=self.deadline, **self.options)
             return
         cluster = given
         if isinstance(given, (str, type)):
@@ -158,8 +155,7 @@ class DaskEnvironment(Environment):
                 options["n_workers"] = self.n_workers
             elif self.adapt is not None:
                 options["n_workers"] = self.adapt[0]
-            make = maker_of(given) if isinstance(given, str) else lambda options, deadline: given(**options)
-            cluster = self._cluster = make(options, self.deadline)
+            cluster = self._cluster = maker_of(given)(options, self.deadline)
         self._owns_client = True
         self._client = Client(cluster, timeout=self.deadline, set_as_default=False)
 
@@ -294,18 +290,16 @@ class DaskEnvironment(Environment):
         kind = self._kind()
         if "<locals>" in kind or kind.startswith("__main__"):
             raise SetupError(f"the cluster class {kind} cannot be found again by name; define it in a module")
-        data = {
-            **self._own_data(),
-            **self.callbacks.serialize(),
-            "deadline": self.deadline,
-            "options": self.options,
-        }
-        if secrets := list(secret_paths(self.options)):
+        options = dict(self.options)
+        if "security" in options:
+            options["security"] = as_data(options["security"])
+        data = {**self._own_data(), **self.callbacks.serialize(), "deadline": self.deadline, "options": options}
+        if secrets := list(secret_paths({name: each for name, each in options.items() if name != "security"})):
             raise SetupError(
                 f"the options of {self!r} cannot be written down, because {', '.join(secrets)} looks like a secret; "
                 "leave it to where the cluster is made, such as a Kubernetes secret or Dask's configuration"
             )
-        lost = [name for name, value in {**data, **self.options}.items() if name != "options" and not _is_json(value)]
+        lost = [name for name, value in {**data, **options}.items() if name != "options" and not _is_json(value)]
         if lost:
             raise SetupError(  # their names only: what cannot be written may hold credentials
                 f"the options of {self!r} cannot be written down as JSON without loss: {', '.join(lost)}; give plain "

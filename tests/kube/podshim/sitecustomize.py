@@ -1,61 +1,113 @@
-# ruff: noqa
-"""Imported by every Python process that the process kubelet starts (via PYTHONPATH).
+"""Imported by each Python process in a pod of the bench, by its PYTHONPATH: it gives a process what a pod has.
 
-It gives a plain local process the two things a pod would have:
- * its own IP: a bind to the wildcard address becomes a bind to $POD_IP (a 127/8 address),
-   so that many `dask-scheduler --host 0.0.0.0` can all own port 8786/8787;
- * cluster DNS: names in $PODSHIM_HOSTS (an /etc/hosts-format file kept by the kubelet)
-   resolve, e.g. foo-scheduler.default.svc.cluster.local.
-A process with PODSHIM_HOSTS but no POD_IP (the operator, or an "in-cluster" client) gets DNS only.
+* an address of its own: what is bound to all addresses is bound to ``$BENCH_ADDRESS``, so that many schedulers can
+  have port 8786;
+* the cluster's DNS: names in ``$BENCH_HOSTS``, a file like /etc/hosts that the kubelet keeps, resolve; other names of
+  the cluster do not, and that is known at once;
+* volumes: what is below a mount path of ``$BENCH_MOUNTS`` (lines PATH=SOURCE) is read and written below its source.
+
+A process with BENCH_HOSTS alone (the operator) has DNS only.
 """
 
 import os
 import socket
 
-_ip = os.environ.get("POD_IP")
-_hosts = os.environ.get("PODSHIM_HOSTS")
 
-if _ip:
-    socket.has_ipv6 = False  # tornado then opens no [::] listener
-    _bind = socket.socket.bind
+def _have_address(own: str) -> None:
+    socket.has_ipv6 = False  # else a server listens at [::], too
+    bind = socket.socket.bind
 
-    def bind(self, address):
+    def bind_own(self, address):
         if self.family == socket.AF_INET and isinstance(address, tuple) and address[0] in ("", "0.0.0.0"):
-            address = (_ip, address[1])
-        return _bind(self, address)
+            address = (own, address[1])
+        return bind(self, address)
 
-    socket.socket.bind = bind
+    socket.socket.bind = bind_own
 
-if _hosts:
-    _cache = (None, {})
 
-    def _lookup(name):
-        global _cache
-        if isinstance(name, (bytes, bytearray)):
-            name = name.decode()
-        if not name or "." not in name:
-            return None
-        try:
-            st = os.stat(_hosts)
-            key = (st.st_mtime_ns, st.st_size, st.st_ino)
-            if key != _cache[0]:
-                table = {}
-                with open(_hosts) as f:
-                    for line in f:
-                        parts = line.split("#")[0].split()
-                        for n in parts[1:]:
-                            table[n] = parts[0]
-                _cache = (key, table)
-        except OSError:
-            return None
-        return _cache[1].get(name.rstrip("."))
+def _have_names(path: str) -> None:
+    namespace = os.environ.get("BENCH_NAMESPACE", "")
+    known: tuple[object, dict[str, str]] = (None, {})
 
-    _getaddrinfo, _gethostbyname = socket.getaddrinfo, socket.gethostbyname
+    def table() -> dict[str, str]:
+        nonlocal known
+        stat = os.stat(path)
+        version = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if version != known[0]:
+            with open(path) as file:
+                rows = [line.split() for line in file]
+            known = (version, {name: row[0] for row in rows for name in row[1:]})
+        return known[1]
 
-    def getaddrinfo(host, *args, **kwargs):
-        return _getaddrinfo(_lookup(host) or host, *args, **kwargs)
+    def resolved(host):
+        name = host.decode() if isinstance(host, bytes | bytearray) else host
+        if not isinstance(name, str) or name in ("", "localhost"):
+            return host
+        name = name.rstrip(".")
+        found = table().get(name) or table().get(f"{name}.{namespace}")
+        if found is None and name.endswith(".svc.cluster.local"):
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return found or host
 
-    def gethostbyname(host):
-        return _gethostbyname(_lookup(host) or host)
+    getaddrinfo, gethostbyname = socket.getaddrinfo, socket.gethostbyname
+    socket.getaddrinfo = lambda host, *args, **kwargs: getaddrinfo(resolved(host), *args, **kwargs)
+    socket.gethostbyname = lambda host: gethostbyname(resolved(host))
 
-    socket.getaddrinfo, socket.gethostbyname = getaddrinfo, gethostbyname
+
+_ONE_PATH = "stat lstat open listdir scandir access mkdir unlink remove rmdir chmod utime"
+_TWO_PATHS = "rename replace link symlink"
+
+
+def _have_volumes(mounts: dict[str, str]) -> None:
+    import builtins
+    import io
+    import ssl
+
+    def at_source(path):
+        if not isinstance(path, str | os.PathLike):
+            return path
+        text = os.fspath(path)
+        for mount, source in mounts.items():
+            if isinstance(text, str) and f"{text}/".startswith(f"{mount}/"):
+                return source + text[len(mount) :]
+        return path
+
+    def redirect(module, name: str, count: int = 1) -> None:
+        function = getattr(module, name)
+
+        def call(*args, **kwargs):
+            return function(*map(at_source, args[:count]), *args[count:], **kwargs)
+
+        call.__module__, call.__qualname__ = module.__name__, name  # it is pickled by its name, as before
+        for features in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks, os.supports_effective_ids):
+            if function in features:
+                features.add(call)
+        setattr(module, name, call)
+
+    redirect(io, "open")
+    builtins.open = io.open
+    for name in _ONE_PATH.split():
+        redirect(os, name)
+    for name in _TWO_PATHS.split():
+        redirect(os, name, 2)
+    _have_certificates(ssl.SSLContext, at_source)
+
+
+def _have_certificates(context, at_source) -> None:
+    verify, chain = context.load_verify_locations, context.load_cert_chain  # they read files in C
+
+    def load_verify_locations(self, cafile=None, capath=None, cadata=None):
+        return verify(self, at_source(cafile), capath, cadata)
+
+    def load_cert_chain(self, certfile, keyfile=None, password=None):
+        return chain(self, at_source(certfile), at_source(keyfile), password)
+
+    context.load_verify_locations, context.load_cert_chain = load_verify_locations, load_cert_chain
+
+
+if "BENCH_ADDRESS" in os.environ:
+    _have_address(os.environ["BENCH_ADDRESS"])
+if "BENCH_HOSTS" in os.environ:
+    _have_names(os.environ["BENCH_HOSTS"])
+if os.environ.get("BENCH_MOUNTS"):
+    _have_volumes(dict(line.split("=", 1) for line in os.environ["BENCH_MOUNTS"].splitlines()))

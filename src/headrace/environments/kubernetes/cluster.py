@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
+from headrace.environments.encryption import as_security
+from headrace.environments.kubernetes import secret
 from headrace.environments.kubernetes.api import Api, allowed
 from headrace.environments.kubernetes.diagnosis import Snapshot, diagnose, end_of, is_ready, progress
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
@@ -107,6 +109,7 @@ class KubernetesCluster:
         self.name = spec.name or _own_name(spec) or f"headrace-{secrets.token_hex(4)}"
         self.status: Status = Status.created
         self.security: Any = None
+        self._has_secret = False
         self._n_workers = n_workers
         self._end = time.monotonic() + deadline
         self._deadline = deadline
@@ -176,7 +179,15 @@ class KubernetesCluster:
     # -- up ------------------------------------------------------------------------------------------------------
 
     def _make(self) -> None:
-        manifest = cluster_manifest(self.spec, self.name, n_workers=self._n_workers, owner=_this_pod(self.api))
+        if not self.spec.manifest:
+            self.security = secret.create(self.api, self.spec, self.name)
+            self._has_secret = self.security is not None
+        else:  # its pods are the user's, and so is what they talk
+            self.security = as_security(self.spec.security)
+        tls = self.name if self._has_secret else None
+        manifest = cluster_manifest(
+            self.spec, self.name, n_workers=self._n_workers, tls_secret=tls, owner=_this_pod(self.api)
+        )
         now = _now()
         manifest["metadata"].setdefault("annotations", {}).update({CREATOR: _creator(), CREATED: now, SEEN: now})
         try:
@@ -189,7 +200,9 @@ class KubernetesCluster:
                     f"give name={self.name!r} in place of the manifest"
                 ) from error
             raise
-        for group in group_manifests(self.spec, self.name, owner=self._owner()):
+        if self._has_secret:
+            secret.hand_over(self.api, self.name, self._owner())
+        for group in group_manifests(self.spec, self.name, tls_secret=tls, owner=self._owner()):
             self.api.create(group)
 
     def _owner(self) -> dict[str, Any]:
@@ -206,6 +219,7 @@ class KubernetesCluster:
                 f"{', '.join(there) or 'none'}. Leave name= out, and one is made, which ends with this environment"
             )
         self._uid = found["metadata"]["uid"]
+        self.security = secret.find(self.api, self.spec, self.name)
         if self._n_workers is not None and self._replicas(DEFAULT_GROUP) < self._n_workers:
             self.scale(self._n_workers)
 
@@ -395,6 +409,8 @@ class KubernetesCluster:
             finally:
                 if self.owned:
                     remove(self.api, self.name, self._uid)
+                if self._has_secret and self._uid is None:  # there was no cluster with which it would go
+                    self.api.delete("Secret", self.name)
 
 
 def remove(api: Api, name: str, uid: str | None = None) -> None:

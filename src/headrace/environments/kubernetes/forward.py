@@ -93,7 +93,8 @@ class Forward:
         import kr8s.asyncio
 
         async with asyncio.timeout(WAIT):
-            self._api = await kr8s.asyncio.api(**self._access)
+            open_api: Any = kr8s.asyncio.api
+            self._api = await open_api(**self._access)
         servers = {
             target: await asyncio.start_server(partial(self._accept, target), "127.0.0.1", 0, limit=CHUNK)
             for target in targets
@@ -113,16 +114,31 @@ class Forward:
         """Serve one connection, from its beginning to its end."""
         try:
             async with AsyncExitStack() as stack:
-                wire = await self._wire(stack, target)
+                wire = await self._wire(stack, target, WAIT)
                 await _Carrier(wire, reader, writer).carry()
         except Exception as error:  # noqa: BLE001 - of many libraries; who connected sees the end, and tries again
             logger.debug("a connection to port %s of the pod with %s ended: %r", target, self._selector, error)
         finally:
             writer.transport.abort()
 
-    async def _wire(self, stack: AsyncExitStack, target: Target) -> Any:
+    def check(self, timeout: float) -> None:
+        """Make sure that there is a way to the pod, or raise why there is none.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds for which to try.
+        """
+        asyncio.run_coroutine_threadsafe(self._check(timeout), self._loop).result()
+
+    async def _check(self, timeout: float) -> None:
+        async with AsyncExitStack() as stack:
+            for target in self.ports:
+                await self._wire(stack, target, timeout)
+
+    async def _wire(self, stack: AsyncExitStack, target: Target, timeout: float) -> Any:
         """Open a websocket to the pod, once there is a way."""
-        end = time.monotonic() + WAIT
+        end = time.monotonic() + timeout
         while True:
             attempt = AsyncExitStack()
             try:
@@ -151,7 +167,7 @@ class Forward:
             timeout=ANSWER,
         )
         await stack.enter_async_context(session)
-        wire = await stack.enter_async_context(
+        wire: Any = await stack.enter_async_context(
             httpx_ws.aconnect_ws(
                 f"/api/v1/namespaces/{self._namespace}/pods/{pod['metadata']['name']}/portforward",
                 session,

@@ -26,6 +26,8 @@ T = TypeVar("T")
 LOOK = 0.25
 #: Seconds for one question to the DNS of the cluster, which answers at once if it is there.
 RESOLVE = 2.0
+#: Seconds that a forward has in any case, however long it took until the scheduler was there.
+LEAST = 5.0
 #: Names of the ports of the scheduler's service, as Dask's operator wants them.
 COMM, DASHBOARD = "tcp-comm", "http-dashboard"
 
@@ -85,7 +87,7 @@ def reach(api: Api, spec: KubernetesSpec, name: str, *, timeout: float = 60.0) -
     if kind == "auto":
         kind = "dns" if _is_inside(_host(service)) else "forward"
     if kind == "forward":
-        return _forward(api, spec, service, protocol)
+        return _forward(api, spec, service, protocol, end)
     if kind == "dns":
         return _open_way(protocol, _host(service), _ports(service, "port"))
     if kind == "load-balancer":
@@ -93,13 +95,35 @@ def reach(api: Api, spec: KubernetesSpec, name: str, *, timeout: float = 60.0) -
     return _open_way(protocol, _node(api), _ports(_of_type(service, "NodePort", kind), "nodePort"))
 
 
-def _forward(api: Api, spec: KubernetesSpec, service: Mapping[str, Any], protocol: str) -> Way:
+def _forward(api: Api, spec: KubernetesSpec, service: Mapping[str, Any], protocol: str, end: float) -> Way:
     selector = ",".join(f"{label}={value}" for label, value in service["spec"]["selector"].items())
     targets = _ports(service, "targetPort")
     access = {"kubeconfig": spec.kubeconfig, "context": spec.context}
     forward = Forward(access, api.namespace, selector, list(targets.values()))
+    try:
+        forward.check(max(end - time.monotonic(), LEAST))
+    except BaseException as error:
+        forward.close()
+        if isinstance(error, Exception):
+            raise _no_forward(api, error) from error
+        raise
     return _open_way(
         protocol, "127.0.0.1", {port: forward.ports[target] for port, target in targets.items()}, forward.close
+    )
+
+
+def _no_forward(api: Api, error: Exception) -> SetupError:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 403:
+        return SetupError(
+            f"Kubernetes does not let this user forward ports to pods in the namespace {api.namespace!r}; have this "
+            'rule added to his role: apiGroups: [""], resources: ["pods/portforward"], verbs: ["get", "create"]; or '
+            "give another reach=, such as 'load-balancer'"
+        )
+    return SetupError(
+        f"no port could be forwarded to the scheduler's pod in the namespace {api.namespace!r} "
+        f"({type(error).__name__}: {error}); look whether `kubectl port-forward` works from here, or give another "
+        "reach=, such as 'load-balancer'"
     )
 
 
@@ -148,7 +172,8 @@ def _balancer(api: Api, service: Mapping[str, Any], end: float, timeout: float) 
     def given() -> str | None:
         now = api.get("Service", name)
         ingress = ((now or {}).get("status", {}).get("loadBalancer") or {}).get("ingress") or [{}]
-        return ingress[0].get("ip") or ingress[0].get("hostname")
+        address: str | None = ingress[0].get("ip") or ingress[0].get("hostname")
+        return address
 
     address = _awaited(end, given)
     if address is None:

@@ -1,0 +1,233 @@
+"""Each cause of a cluster that does not come up is told from what Kubernetes shows, in the words that it uses."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+
+from headrace.environments.kubernetes.diagnosis import CAUSES, Snapshot, diagnose, end_of, how_is, is_well, progress
+
+IMAGE = "registry.example/team/etl:1.4"
+NAME = "headrace-1a2b3c4d"
+CLUSTER = {"metadata": {"name": NAME}, "status": {"phase": "Pending"}}
+RUNNING = {"running": {"startedAt": "2026-11-25T09:00:00Z"}}
+
+
+def waiting(reason, message=""):
+    return {"waiting": {"reason": reason, "message": message}}
+
+
+def terminated(code, reason="Error"):
+    return {"terminated": {"exitCode": code, "reason": reason}}
+
+
+def pod(state=RUNNING, role="scheduler", *, last=None, restarts=0, ready=False, number=1, **status):
+    """A pod as the API server shows it, without what nobody reads here."""
+    name = f"{NAME}-{role}-{number}"
+    container = {
+        "name": role, "image": IMAGE, "state": state, "lastState": last or {}, "restartCount": restarts, "ready": ready,
+    }  # fmt: skip
+    return {
+        "metadata": {"name": name, "labels": {"dask.org/component": role, "dask.org/cluster-name": NAME}},
+        "status": {
+            "phase": "Running" if state is RUNNING else "Pending",
+            "conditions": [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": str(ready)}],
+            "containerStatuses": [container],
+            **status,
+        },
+    }
+
+
+def unscheduled(message, role="worker"):
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return pod({}, role, conditions=[condition], containerStatuses=[])
+
+
+def event(about, reason, message):
+    return {"involvedObject": {"name": about}, "reason": reason, "message": message}
+
+
+def seen(*pods, cluster=CLUSTER, **more):
+    return Snapshot(NAME, "team", cluster=cluster, pods=list(pods), **more)
+
+
+REPLICAS = f"{NAME}-default-worker-0a1b2c-5d6f7"
+QUOTA = (
+    'pods "headrace-1a2b3c4d-default-worker-x" is forbidden: exceeded quota: compute, requested: requests.memory=8Gi, '
+    "used: requests.memory=60Gi, limited: requests.memory=64Gi"
+)
+PULL = (
+    f'Failed to pull image "{IMAGE}": failed to resolve reference: pull access denied, repository does not exist or '
+    "may require authorization"
+)
+SCHEDULER = pod(ready=True)
+KUBELET = "Back-off restarting failed container"
+
+#: cause → what Kubernetes shows, and what the user must read.
+ROWS = {
+    "deleted": (seen(cluster=None), "has deleted it"),
+    "refused by the operator": (
+        seen(
+            cluster={**CLUSTER, "status": {"phase": "Error"}},
+            events=[event(NAME, "Logging", "The DaskCluster Foo is invalid: a lowercase RFC 1123 subdomain is needed")],
+        ),
+        "the DaskCluster Foo is invalid",
+    ),
+    "operator not running": (seen(cluster={"metadata": {"name": NAME}}), "operator does not run"),
+    "image": (
+        seen(
+            pod(waiting("ImagePullBackOff", f'Back-off pulling image "{IMAGE}"')),
+            events=[event(f"{NAME}-scheduler-1", "Failed", PULL)],
+        ),
+        r"may require authorization\); .*image_pull_secrets=",
+    ),
+    "configuration": (
+        seen(SCHEDULER, pod(waiting("CreateContainerConfigError", 'secret "token" not found'), "worker")),
+        "secret \"token\" not found; make .* namespace 'team'",
+    ),
+    "command": (
+        seen(pod(waiting("RunContainerError", 'exec: "dask": executable file not found in $PATH: unknown'))),
+        "executable file not found .* headrace are installed",
+    ),
+    "out of memory": (
+        seen(SCHEDULER, pod(waiting("CrashLoopBackOff"), "worker", last=terminated(137, "OOMKilled"), restarts=3)),
+        r"OOMKilled\) 3 times; give memory=",
+    ),
+    "crash": (
+        seen(
+            pod(waiting("CrashLoopBackOff", KUBELET), last=terminated(1), restarts=1),
+            logs={(f"{NAME}-scheduler-1", "scheduler"): "Traceback\nImportError: no tornado\n"},
+        ),
+        r"exit code 1, once\)(?s:.*)\n    ImportError: no tornado$",
+    ),
+    "quota": (
+        seen(SCHEDULER, events=[event(REPLICAS, "FailedCreate", f"Error creating: {QUOTA}")]),
+        "limited: .*=64Gi",
+    ),
+    "pods refused": (
+        seen(SCHEDULER, events=[event(REPLICAS, "FailedCreate", 'Error creating: violates PodSecurity "restricted"')]),
+        "violates PodSecurity",
+    ),
+    "volume": (
+        seen(
+            pod(waiting("ContainerCreating")),
+            events=[event(f"{NAME}-scheduler-1", "FailedMount", 'MountVolume.SetUp failed: configmap "c" not found')],
+        ),
+        'configmap "c" not found',
+    ),
+    "no node to come": (
+        seen(
+            SCHEDULER,
+            unscheduled("0/3 nodes are available: 3 Insufficient nvidia.com/gpu."),
+            events=[event(f"{NAME}-worker-1", "NotTriggerScaleUp", "pod didn't trigger scale-up")],
+        ),
+        "3 Insufficient nvidia.com/gpu.* autoscaler",
+    ),
+    "no node": (seen(SCHEDULER, unscheduled("0/3 nodes are available: 3 Insufficient cpu.")), "3 Insufficient cpu"),
+    "evicted": (
+        seen(pod({}, reason="Evicted", message="The node was low on resource: memory.", phase="Failed")),
+        "low on resource: memory",
+    ),
+    "load balancer": (
+        seen(
+            SCHEDULER,
+            services=[{"metadata": {"name": f"{NAME}-scheduler"}, "spec": {"type": "LoadBalancer"}, "status": {}}],
+        ),
+        "has no address yet",
+    ),
+    "slow": (seen(pod(waiting("ContainerCreating"))), "still starting"),
+}
+
+
+@pytest.mark.parametrize("cause", CAUSES)
+def test_each_cause_is_found_and_told(cause):
+    snapshot, told = ROWS[cause]
+    found = diagnose(snapshot)
+    assert found.cause == cause
+    assert re.search(told, found.message, re.IGNORECASE), found.message
+    assert found.patience == CAUSES[cause][0]
+
+
+def test_what_may_pass_by_itself_ends_no_waiting():
+    forever = {cause for cause, (patience, _) in CAUSES.items() if math.isinf(patience)}
+    assert forever == {"no node", "evicted", "load balancer", "slow"}
+
+
+@pytest.mark.parametrize(
+    "snapshot",
+    [
+        seen(),
+        seen(SCHEDULER, pod(role="worker", ready=True)),
+        seen(SCHEDULER, pod(role="worker", ready=True, restarts=1, last=terminated(0, "Completed"))),
+    ],
+    ids=["taken up", "all run", "one was started again"],
+)
+def test_nothing_is_wrong(snapshot):
+    assert diagnose(snapshot) is None
+
+
+def test_quota_is_told_by_replica_sets_too_where_events_may_not_be_read():
+    condition = {"type": "ReplicaFailure", "status": "True", "message": QUOTA}
+    sets = [{"metadata": {"name": REPLICAS}, "status": {"conditions": [condition]}}]
+    assert diagnose(seen(SCHEDULER, replica_sets=sets)).cause == "quota"
+
+
+def test_a_worker_that_ends_again_and_again_is_not_well_though_it_runs_for_a_moment():
+    once = pod(role="worker", ready=True, restarts=1, last=terminated(1))
+    again = pod(role="worker", ready=True, restarts=2, last=terminated(1))
+    assert is_well(once)
+    assert not is_well(again)
+    assert diagnose(seen(SCHEDULER, again)).cause == "crash"
+
+
+def test_the_line_while_waiting_counts_pods_by_how_they_are():
+    pulling = event(f"{NAME}-worker-3", "Pulling", f'Pulling image "{IMAGE}"')
+    snapshot = seen(
+        SCHEDULER,
+        *(pod(role="worker", ready=True, number=number) for number in (1, 2)),
+        pod(waiting("ContainerCreating"), "worker", number=3),
+        events=[pulling],
+    )
+    line = progress(snapshot, 3, connected=1)
+    assert line == f"cluster {NAME}: waiting for 3 workers: 1 run, 1 starting, 1 pending (pulling image {IMAGE})"
+    assert progress(seen(cluster={"metadata": {}}), 3).endswith("waiting for Dask's operator to take it up")
+    assert progress(seen(pod(waiting("ContainerCreating"))), 3).endswith(
+        "the scheduler: pending (starting its container)"
+    )
+    assert progress(seen(SCHEDULER), 1, 0).endswith("waiting for 1 worker: no pods yet")
+
+
+@pytest.mark.parametrize(
+    ("shown", "told"),
+    [
+        (pod(ready=True), "run"),
+        (pod(), "starting"),
+        (pod(waiting("ErrImagePull")), f"pending (image {IMAGE} cannot be pulled)"),
+        (pod(waiting("CreateContainerConfigError", "no secret")), "pending (no secret)"),
+        (pod(waiting("CrashLoopBackOff"), last=terminated(1), restarts=1), "crashed"),
+        (pod({}, reason="Evicted", phase="Failed"), "evicted"),
+        (unscheduled("0/1 nodes are available."), "pending (no node: 0/1 nodes are available)"),
+    ],
+)
+def test_how_a_pod_is(shown, told):
+    assert how_is(shown) == told
+
+
+@pytest.mark.parametrize(
+    ("shown", "events", "told"),
+    [
+        (pod(role="worker", last=terminated(137, "OOMKilled")), [], "worker-1: OOMKilled, exit code 137; its last"),
+        (
+            pod({}, "worker", reason="Evicted", message="low on memory.", phase="Failed"), [],
+            "worker-1: Evicted: low on memory; its last",
+        ),
+        (pod(role="worker"), [event("x", "TaintManagerEviction", "Marking for deletion")], "Marking for deletion; its"),
+        (None, [], "worker-1: it was deleted; its last"),
+    ],
+)  # fmt: skip
+def test_how_a_worker_ended(shown, events, told):
+    text = end_of(shown, f"{NAME}-worker-1", events, "line\nlast words\n")
+    assert told in text
+    assert text.endswith("\n    line\n    last words")

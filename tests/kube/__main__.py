@@ -1,0 +1,17 @@
+"""``python -m tests.kube``: a bench until Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+
+from tests.kube.bench import ProcessBench
+
+
+def main() -> None:
+    with ProcessBench.started() as bench:
+        print(f"export KUBECONFIG={bench.kubeconfig}\nlogs are in {bench.folder}; Ctrl-C ends it", flush=True)
+        signal.sigwait([signal.SIGINT, signal.SIGTERM])
+
+
+if __name__ == "__main__":
+    main()

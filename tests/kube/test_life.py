@@ -1,0 +1,176 @@
+"""The life of a cluster: made, used, joined, scaled, and gone, whatever happened in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+import headrace as hr
+from headrace.environments.kubernetes.cluster import CREATOR, SEEN, KubernetesCluster
+from headrace.environments.kubernetes.spec import KubernetesSpec
+from headrace.errors import RunError, SetupError
+from tests.environments import flows
+from tests.waiting import until
+
+
+@pytest.fixture
+def options(kube, namespace):
+    return {"image": kube.image, "namespace": namespace, "security": False}
+
+
+def clusters(kube, namespace):
+    return [each["metadata"]["name"] for each in kube.objects("daskclusters", namespace)]
+
+
+@pytest.mark.usefixtures("namespace")
+def test_a_whole_life(kube, namespace, options, tmp_path, capsys):
+    storage = hr.Storage(tmp_path)
+    location = storage.add_flow(flows.doubled)
+    with hr.DaskEnvironment("kubernetes", n_workers=2, **options) as env:
+        env.setup()
+        env.setup()  # one cluster
+        [name] = clusters(kube, namespace)
+        cluster = kube.find("daskclusters", namespace, name)
+        assert cluster["spec"]["idleTimeout"] == 3600
+        assert re.fullmatch(r"\S+@\S+", cluster["metadata"]["annotations"][CREATOR])
+        assert cluster["metadata"]["annotations"][SEEN]
+        assert cluster["metadata"]["labels"]["headrace.io/cluster"] == name
+        run = env.execute(storage, location)
+        assert run.result() == sum(2 * x for x in range(10))
+        facts = storage.runs()[0].environment
+        assert (facts["name"], facts["namespace"], facts["context"]) == (name, namespace, kube.context)
+        # Written down, it is another environment: with a cluster of its own, and no say over this one.
+        again = hr.Environment.deserialize(json.loads(json.dumps(env.serialize())))
+        again.close()
+        assert clusters(kube, namespace) == [name]
+        joined = hr.DaskEnvironment("kubernetes", name=name, namespace=namespace, security=False)
+        with joined, hr.DaskEnvironment("kubernetes", name=name, namespace=namespace, security=False) as other:
+            joined.setup()
+            other.setup()
+            assert joined.execute(storage, location).result() == run.result()
+        assert clusters(kube, namespace) == [name]
+    assert clusters(kube, namespace) == []
+    until(lambda: not kube.left_over(namespace))
+    told = capsys.readouterr().err
+    assert f"cluster {name}: waiting for" in told
+
+
+def test_groups_are_scaled_each_for_itself(kube, namespace, options):
+    groups = {"big": {"n_workers": 1, "resources": {"BIG": 1}, "nthreads": 2}}
+    with hr.DaskEnvironment("kubernetes", n_workers=1, worker_groups=groups, **options) as env:
+        env.setup()
+        cluster = env._cluster
+
+        def workers():
+            found = [worker["name"] for worker in env.client.scheduler_info(n_workers=-1)["workers"].values()]
+            return sorted(cluster.group_of(name) for name in found)
+
+        assert {name: tuple(group) for name, group in cluster.groups.items()} == {
+            "default": ({}, 1, 1, 1),
+            "big": ({"BIG": 1.0}, 2, 1, 1),
+        }
+        until(lambda: workers() == ["big", "default"])
+        cluster.scale(2, "big")
+        until(lambda: workers() == ["big", "big", "default"])
+        kept = [each["name"] for each in env.client.scheduler_info(n_workers=-1)["workers"].values()]
+        kept = [name for name in kept if cluster.group_of(name) == "big"]
+        cluster.let_go(kept[:1], "big")
+        until(lambda: workers() == ["big", "default"])
+        assert kept[1] in [each["name"] for each in env.client.scheduler_info(n_workers=-1)["workers"].values()]
+        cluster.scale(0, "big")
+        until(lambda: workers() == ["default"])
+        assert cluster.group_of("somebody-else") is None
+
+
+def test_a_worker_that_is_killed_is_explained(kube, namespace, options, tmp_path):
+    storage = hr.Storage(tmp_path)
+    with hr.DaskEnvironment("kubernetes", n_workers=1, **options) as env:
+        env.setup()
+        [worker] = [pod for pod in kube.objects("pods", namespace) if "worker" in pod["metadata"]["name"]]
+        name, address = worker["metadata"]["name"], f"tcp://{worker['status']['podIP']}:40000"
+        kube.oom_kill(namespace, name)
+        until(lambda: "OOMKilled" in env._cluster.explain(address))
+        text = env._cluster.explain(address)
+        assert f"its pod was {name}: OOMKilled, exit code 137; its last lines were:" in text
+        assert "distributed" in text
+        assert env._cluster.explain("tcp://10.9.8.7:1") == ""
+        run = env.execute(storage, storage.add_flow(flows.killing))
+        with pytest.raises(RunError, match=r"(?s)The last one was tcp://\S+; its pod was headrace-\S+-worker-"):
+            run.result()
+
+
+SCRIPT = """
+import sys
+import headrace as hr
+from tests.environments import flows
+
+if __name__ == "__main__":
+    env = hr.DaskEnvironment("kubernetes", **{options!r})
+    {body}
+"""
+
+
+@pytest.fixture
+def script(kube, options, tmp_path):
+    def start(body):
+        text = textwrap.dedent(SCRIPT).format(options={**options, "n_workers": 1}, body=body)
+        (tmp_path / "script.py").write_text(text)
+        path = f"{Path(hr.__file__).parents[1]}{os.pathsep}{Path(__file__).parents[2]}"
+        environment = {**os.environ, "PYTHONPATH": path, "KUBECONFIG": str(kube.kubeconfig)}
+        command = [sys.executable, str(tmp_path / "script.py")]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return start
+
+
+def test_a_script_that_ends_without_closing_leaves_nothing(kube, namespace, script):
+    process = script("env.setup(); print(env.client.submit(sum, [1, 2]).result())")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (0, "3\n"), err
+    assert "Traceback" not in err
+    assert clusters(kube, namespace) == []
+    until(lambda: not kube.left_over(namespace))
+
+
+def test_ctrl_c_while_it_comes_up_leaves_nothing(kube, namespace, script):
+    process = script("env.setup()")
+    until(lambda: clusters(kube, namespace))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in err
+    assert clusters(kube, namespace) == []
+    until(lambda: not kube.left_over(namespace))
+
+
+def test_what_is_joined_must_be_there(kube, namespace):
+    with pytest.raises(SetupError, match=r"no DaskCluster 'ours' to be joined in namespace .*there are none"):
+        KubernetesCluster(KubernetesSpec.of(name="ours", namespace=namespace, security=False))
+
+
+def test_a_cluster_goes_although_the_operator_does_not_let_it_go(kube, namespace, options, monkeypatch):
+    monkeypatch.setattr("headrace.environments.kubernetes.cluster.LET_GO", 1.0)
+    with hr.DaskEnvironment("kubernetes", n_workers=1, **options) as env:
+        env.setup()
+        kube.stop_operator()
+    try:
+        assert clusters(kube, namespace) == []
+        until(lambda: not kube.left_over(namespace))
+    finally:
+        kube.start_operator()
+
+
+def test_workers_that_do_not_come_hold_up_nothing(kube, namespace, options, caplog):
+    with kube.quota(namespace, pods=2), hr.DaskEnvironment("kubernetes", n_workers=2, **options) as env:
+        env.setup()
+        assert len(env.client.nthreads()) == 1
+    assert "exceeded quota" in caplog.text
+    assert "going on with 1 of 2 workers" in caplog.text

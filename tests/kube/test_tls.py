@@ -1,0 +1,84 @@
+"""TLS on Kubernetes: on by default, everywhere, and with certificates that go with the cluster."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import psutil
+import pytest
+
+import headrace as hr
+from headrace.environments.certificates import make_certificates, security_of
+from headrace.errors import SetupError
+from tests.environments import flows
+from tests.environments.test_encryption import spoken_at
+from tests.kube.bench import Bench
+from tests.waiting import until
+
+
+def listening(kube: Bench, namespace: str) -> set[tuple[str, int]]:
+    """All ports that are open in the pods of a namespace."""
+    pods = kube.request("GET", f"/api/v1/namespaces/{namespace}/pods")["items"]
+    ips = {pod["status"]["podIP"] for pod in pods}
+    return {
+        (each.laddr.ip, each.laddr.port)
+        for each in psutil.net_connections("tcp4")
+        if each.status == psutil.CONN_LISTEN and each.pid and _ip_of(each.pid) in ips
+    }
+
+
+def _ip_of(pid: int) -> str | None:
+    """That of the pod in which a process runs."""
+    try:
+        return psutil.Process(pid).environ().get("POD_IP")
+    except psutil.Error:
+        return None
+
+
+def names(kube: Bench, namespace: str, kind: str) -> list[str]:
+    return [each["metadata"]["name"] for each in kube.request("GET", f"/api/v1/namespaces/{namespace}/{kind}")["items"]]
+
+
+def test_a_cluster_is_encrypted_unless_it_was_asked_not_to_be(kube: Bench, namespace: str, tmp_path: Path) -> None:
+    storage = hr.Storage(tmp_path)
+    location = storage.add_flow(flows.doubled)
+    with hr.DaskEnvironment("kubernetes", image=kube.image, namespace=namespace, n_workers=1) as env:
+        assert env.execute(storage, location).result() == 90
+        assert env.client.scheduler.address.startswith("tls://")
+        name = env.client.cluster.name
+        (secret,) = kube.request("GET", f"/api/v1/namespaces/{namespace}/secrets")["items"]
+        assert secret["metadata"]["name"] == name
+        assert secret["metadata"]["ownerReferences"][0]["name"] == name
+
+        spoken = [spoken_at(address, env.client.security) for address in listening(kube, namespace)]
+        assert sorted(spoken) == ["http", "http", "tls", "tls", "tls"]  # scheduler, worker, nanny
+
+        key = base64.b64decode(secret["data"]["tls.key"]).decode()[40:80]
+        for kind in ("pods", "events"):
+            assert key not in str(kube.request("GET", f"/api/v1/namespaces/{namespace}/{kind}"))
+
+        with hr.DaskEnvironment("kubernetes", name=name, namespace=namespace) as joined:
+            assert joined.execute(storage, location).result() == 90
+        stranger = security_of(make_certificates())
+        with pytest.raises(SetupError, match=r"certificate"):
+            hr.DaskEnvironment("kubernetes", name=name, namespace=namespace, security=stranger, deadline=20).setup()
+        assert env.execute(storage, location).result() == 90
+    until(lambda: not names(kube, namespace, "secrets"))
+
+
+def test_without_and_with_certificates_of_ones_own(kube: Bench, namespace: str, tmp_path: Path) -> None:
+    storage = hr.Storage(tmp_path)
+    location = storage.add_flow(flows.doubled)
+    options = {"image": kube.image, "namespace": namespace, "n_workers": 1}
+    with hr.DaskEnvironment("kubernetes", security=False, **options) as env:
+        assert env.execute(storage, location).result() == 90
+        assert env.client.scheduler.address.startswith("tcp://")
+        assert not names(kube, namespace, "secrets")
+        name = env.client.cluster.name
+        with pytest.raises(SetupError, match=r"no Secret of its name with certificates.*security=False"):
+            hr.DaskEnvironment("kubernetes", name=name, namespace=namespace).setup()
+    own = security_of(make_certificates())
+    with hr.DaskEnvironment("kubernetes", security=own, **options) as env:
+        assert env.execute(storage, location).result() == 90
+        assert env.client.security is own
