@@ -37,6 +37,10 @@ class Count(hr.Observer):
     def __init__(self, env, folder, most):
         self.env, self.folder, self.most = env, Path(folder), most
         self.seen = []
+        self.told = []
+
+    def on_workers(self, present, wanted):
+        self.told.append((present, wanted))
 
     def on_progress(self, summaries, elapsed):
         number = len(self.env.client.cluster.scheduler_info["workers"])
@@ -108,8 +112,11 @@ def long_ones(folder: str):
 def test_first_task_runs_bring_workers_the_longer_they_last(tmp_path):
     with hr.DaskEnvironment("local", adapt=(0, 3), processes=False, threads_per_worker=1) as env:
         env.setup(None)
-        run = long_ones.run(environment=env, observers=[Count(env, tmp_path, 3)], folder=str(tmp_path))
+        count = Count(env, tmp_path, 3)
+        run = long_ones.run(environment=env, observers=[count], folder=str(tmp_path))
         assert run.result() == 3
+        assert count.told[0][0] == 0
+        assert max(count.told) == (3, 3)
         del run
         gc.collect()
         until(lambda: not env.client.cluster.scheduler.workers)

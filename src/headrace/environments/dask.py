@@ -251,7 +251,8 @@ class DaskEnvironment(Environment):
         if self._scaler is None:
             executor = DaskExecutor(self._client, coming)
         else:
-            executor = DaskExecutor(self._client, coming or self._scaler.offers, told=self._scaler.poke)
+            scaler = self._scaler
+            executor = DaskExecutor(self._client, coming or scaler.offers, told=scaler.poke, wanted=scaler.wanted)
         executor.explain = getattr(self._cluster, "explain", executor.explain)
         return executor
 

@@ -186,7 +186,6 @@ class Scaler:
             within=parse_timedelta(told("target-duration")),
             patience=parse_timedelta(told("interval")) * told("wait-count"),
         )
-        self.there = 0
         self._busy = False
         self._lock = threading.Lock()
         self._wake, self._stopping = threading.Event(), threading.Event()
@@ -195,10 +194,9 @@ class Scaler:
         self._thread = threading.Thread(target=self._run, name="headrace-scaling", daemon=True)
         self._thread.start()
 
-    @property
-    def workers(self) -> tuple[int, int]:
-        """How many workers there are, and how many are wanted."""
-        return self.there, sum(self.scaling.asked.values())
+    def wanted(self) -> int:
+        """Return how many workers there shall be."""
+        return sum(self.scaling.asked.values())
 
     @property
     def offers(self) -> list[Mapping[str, float]]:
@@ -248,7 +246,7 @@ class Scaler:
             present = [one for worker in seen if (one := self.crew.present(worker)) is not None]
             orders = self.scaling.decide(time.monotonic(), works, present)
             groups = dict(self.scaling.leaving)
-            self.there, self._busy = len(present), bool(works or orders.up or orders.down)
+            self._busy = bool(works or orders.up or orders.down)
             for group, number in orders.up.items():
                 self.crew.raise_to(group, number)
         if orders.down:

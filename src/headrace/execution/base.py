@@ -96,6 +96,10 @@ class Executor(ABC):
         """Whether the executor itself sent the signal that is being handled."""
         return False
 
+    def workers(self) -> tuple[int, int] | None:
+        """Return how many workers there are, and how many are wanted; None if there are none to speak of."""
+        return None
+
     @abstractmethod
     def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:
         """Bring values to this process.

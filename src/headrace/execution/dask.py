@@ -80,6 +80,8 @@ class DaskExecutor(Executor):
         itself, any; else none.
     told : callable, optional
         Called when the scheduler was told that something else waits than before.
+    wanted : callable, optional
+        Tells how many workers are wanted. Default: those that there are.
     """
 
     kind = "dask"
@@ -91,10 +93,12 @@ class DaskExecutor(Executor):
         client: Client,
         coming: Sequence[Mapping[str, float]] | None = None,
         told: Callable[[], None] = lambda: None,
+        wanted: Callable[[], int] | None = None,
     ) -> None:
         self.client = client
         self._coming = coming
         self._on_told = told
+        self._wanted = wanted
         self._addresses: dict[str, str] = {}  # of workers that tasks may ask for by name
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: dict[int, Future[Any]] = {}
@@ -156,6 +160,10 @@ class DaskExecutor(Executor):
     @property
     def _threads(self) -> int:
         return max(1, sum(self._nthreads.values()))
+
+    def workers(self) -> tuple[int, int]:  # noqa: D102 - inherited
+        present = len(self._nthreads)
+        return present, present if self._wanted is None else self._wanted()
 
     def _prepare_scheduler(self, scheduler: Any) -> None:
         """Bring the scheduler our plugin, once in its life."""
