@@ -13,7 +13,7 @@ from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker
 import headrace as hr
 from headrace.environments.scaling import Scaler
 from headrace.errors import NoSuchWorker, SetupError
-from headrace.execution.demand import look, retire
+from headrace.execution.scheduler import RunsPlugin
 from tests.waiting import until
 
 #: A worker may go after 0.15 s, and there are as many as get all done within half a second.
@@ -116,7 +116,7 @@ def test_first_task_runs_bring_workers_the_longer_they_last(tmp_path):
         run = long_ones.run(environment=env, observers=[count], folder=str(tmp_path))
         assert run.result() == 3
         assert count.told[0][0] == 0
-        assert max(count.told) == (3, 3)
+        assert max(wanted for _, wanted in count.told) == 3
         del run
         gc.collect()
         until(lambda: not env.client.cluster.scheduler.workers)
@@ -258,49 +258,67 @@ def _workers(cluster):
 # -- letting go ----------------------------------------------------------------------------------------------------
 
 
-def test_who_is_busy_is_not_let_go(tmp_path):
+@pytest.fixture
+def watched():
+    """A cluster of two workers, a client, and what its scheduler tells and does."""
     with (
         LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address=None) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        first, second = (worker.address for worker in cluster.workers.values())
-        held = client.submit(np.zeros, 1000, workers=[first])
-        held.result()
-        flag = tmp_path / "flag"
-        busy = client.submit(until, flag.exists, workers=[second])
-        until(lambda: cluster.scheduler.workers[second].processing)
+        plugin = RunsPlugin()
+        client.register_plugin(plugin)
+        demand = cluster.scheduler.plugins[RunsPlugin.name].demand
 
-        def attempt(*units):
-            return client.run_on_scheduler(retire, [list(unit) for unit in units], close=True)
+        def let_go(*workers):
+            return client.sync(client.scheduler.headrace_retire, units=[[each] for each in workers], ends=True)
 
-        assert attempt([second]) == []
-        assert attempt([first, second]) == []
-        until(lambda: look(cluster.scheduler)[1][0].idle)
-        assert attempt([first]) == [first]  # its value went to the busy one
-        assert look(cluster.scheduler)[0] == (((), pytest.approx(0.5), 1),)
-        assert [seen.address for seen in look(cluster.scheduler)[1]] == [second]
-        flag.touch()
-        busy.result()
-        assert len(held.result()) == 1000
+        yield SimpleNamespace(cluster=cluster, client=client, demand=demand, let_go=let_go)
 
 
-def test_the_last_one_stays_while_values_are_on_it(caplog):
-    with (
-        LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address=None) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        values = client.map(np.zeros, range(1000, 1010))
-        client.gather(values)
-        until(lambda: all(seen.idle for seen in look(cluster.scheduler)[1]))
-        units = [[seen.address] for seen in look(cluster.scheduler)[1]]
-        gone = client.run_on_scheduler(retire, units, close=True)
-        assert len(gone) == 1
-        assert client.run_on_scheduler(retire, units, close=True) == []
-        assert not [record for record in caplog.records if record.levelname == "WARNING"]
-        assert [len(value) for value in client.gather(values)] == list(range(1000, 1010))
-        del values
-        until(lambda: not any(worker.has_what for worker in cluster.scheduler.workers.values()))
-        until(lambda: client.run_on_scheduler(retire, units, close=True))
+def test_who_is_busy_is_not_let_go(watched, tmp_path):
+    client = watched.client
+    first, second = (worker.address for worker in watched.cluster.workers.values())
+    held = client.submit(np.zeros, 1000, workers=[first])
+    held.result()
+    flag = tmp_path / "flag"
+    busy = client.submit(until, flag.exists, workers=[second])
+    until(lambda: watched.cluster.scheduler.workers[second].processing)
+    assert watched.let_go(second) == []
+    until(lambda: [seen.address for seen in watched.demand.look()[1] if seen.idle] == [first])
+    assert watched.let_go(first, second) == [first]  # its value went to the busy one
+    works, seen = watched.demand.look()
+    assert works == (((), pytest.approx(0.5), 1),)
+    assert [worker.address for worker in seen] == [second]
+    flag.touch()
+    busy.result()
+    assert len(held.result()) == 1000
+
+
+def test_the_last_one_stays_while_values_are_on_it(watched, caplog):
+    client = watched.client
+    values = client.map(np.zeros, range(1000, 1010))
+    client.gather(values)
+    until(lambda: all(seen.idle for seen in watched.demand.look()[1]))
+    workers = [seen.address for seen in watched.demand.look()[1]]
+    assert len(watched.let_go(*workers)) == 1
+    assert watched.let_go(*workers) == []
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    assert [len(value) for value in client.gather(values)] == list(range(1000, 1010))
+    del values
+    until(lambda: not any(worker.has_what for worker in watched.cluster.scheduler.workers.values()))
+    until(lambda: watched.let_go(*workers))
+
+
+def test_a_worker_stays_whose_values_would_fill_the_others(watched):
+    client = watched.client
+    first, second = watched.cluster.scheduler.workers.values()
+    held = client.submit(np.zeros, 1000, workers=[first.address])
+    held.result()
+    until(lambda: watched.demand.look()[1][0].idle)
+    second.memory_limit = held.result().nbytes
+    assert watched.let_go(first.address) == []
+    second.memory_limit = 2 * held.result().nbytes
+    assert watched.let_go(first.address) == [first.address]
 
 
 def test_it_goes_on_when_the_cluster_cannot_be_asked_for_a_while(caplog):

@@ -78,22 +78,27 @@ class Costs:
         mean = self._means[task]
         return self.prior.get(task) if mean is None else mean
 
-    def demand(self, task: int, unknown: float) -> float:
-        """Seconds that a task run counts when the number of workers is chosen.
+    def demand(self, task: int, number: int, unknown: float) -> float:
+        """Seconds that task runs count when the number of workers is chosen.
 
-        The estimate, by which batches are made, does not grow while the very first task runs of a task are running.
-        More workers are worth it all the same, the longer those take.
+        Those of which nothing is known count as one batch, for they may be tiny. The estimate, by which batches are
+        made, does not grow while the very first task runs of a task are running; this does, because more workers are
+        worth it the longer those take.
 
         Parameters
         ----------
         task : int
-            Which.
+            Of which task.
+        number : int
+            How many.
         unknown : float
-            Seconds of a task run of which nothing is known.
+            Seconds of a batch of which nothing is known.
         """
         estimate = self.estimate(task)
-        known = unknown if estimate is None else estimate
-        return known if task in self._finished else max(known, self._lasting.get(task, 0.0))
+        lasting = None if task in self._finished else self._lasting.get(task)
+        if estimate is None and lasting is None:
+            return unknown
+        return number * max(estimate or 0.0, lasting or 0.0)
 
 
 def key_of(task: Task[..., Any]) -> str:

@@ -183,7 +183,7 @@ class Dispatcher:
     def backlog(self) -> Backlog:
         """What is ready and not done: what waits, and what is out and has not finished."""
         totals = {
-            placement: (queue.seconds(self.costs, batching.GRAIN), queue.waiting)
+            placement: (queue.demand(self.costs, batching.GRAIN), queue.waiting)
             for placement, queue in self.ready.queues.items()
             if queue
         }
@@ -191,7 +191,7 @@ class Dispatcher:
             seconds, task_runs = totals.get(batch.placement, (0.0, 0))
             for nodes, low, high in cut(batch.strips, max(batch.position - 1, 0), batch.stop):
                 tasks = (self.nodes[node].spec.task for node in nodes)
-                seconds += (high - low) * sum(self.costs.demand(task, batching.GRAIN) for task in tasks)
+                seconds += sum(self.costs.demand(task, high - low, batching.GRAIN) for task in tasks)
                 task_runs += high - low
             totals[batch.placement] = seconds, task_runs
         return merged(

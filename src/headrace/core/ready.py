@@ -127,8 +127,13 @@ class Queue:
         """
         total = 0.0
         for task, number in self._counts.items():
-            total += number * costs.demand(task, unknown)
+            cost = costs.estimate(task)
+            total += number * (unknown if cost is None else cost)
         return total
+
+    def demand(self, costs: Costs, unknown: float) -> float:
+        """Seconds that they all count when the number of workers is chosen; as ``Costs.demand``."""
+        return sum(costs.demand(task, number, unknown) for task, number in self._counts.items())
 
     def __iter__(self) -> Iterator[Segment]:
         return iter(self._segments)

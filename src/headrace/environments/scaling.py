@@ -24,12 +24,16 @@ from concurrent.futures import ThreadPoolExecutor
 from inspect import isawaitable
 from typing import Any
 
+from headrace.core.ready import Work
 from headrace.core.scaling import DEFAULT, Group, Present, Scaling
 from headrace.errors import SetupError
-from headrace.execution.demand import Seen, look, retire
+from headrace.execution.demand import LOOK, RETIRE, Seen
+from headrace.execution.scheduler import RunsPlugin
 
 #: Seconds between two looks, while there is anything to do and else.
-LOOK, IDLE = 0.25, 1.0
+OFTEN, SELDOM = 0.25, 1.0
+#: Seconds within which the scheduler must answer, and those for which values may be on the move.
+ANSWER, MOVE = 10.0, 600.0
 #: Seconds until workers are ended again that could not be.
 RETRY = 1.0
 #: Seconds to wait at the end for an action that is going on.
@@ -187,6 +191,7 @@ class Scaler:
             patience=parse_timedelta(told("interval")) * told("wait-count"),
         )
         self._busy = False
+        self._prepared: Any = None  # the scheduler that has our plugin
         self._lock = threading.Lock()
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._complained = ""
@@ -225,7 +230,7 @@ class Scaler:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._attempt(self._look)
-            self._wake.wait(LOOK if self._busy else IDLE)
+            self._wake.wait(OFTEN if self._busy else SELDOM)
             self._wake.clear()
 
     def _attempt(self, action: Callable[..., None], *args: Any) -> bool:
@@ -240,7 +245,9 @@ class Scaler:
         return True
 
     def _look(self) -> None:
-        works, seen = self.client.run_on_scheduler(look)
+        told, there = self._ask(ANSWER, LOOK)
+        works = [Work(tuple(map(tuple, asked)), *rest) for asked, *rest in told]
+        seen = [Seen(*worker) for worker in there]
         with self._lock:
             self.scaling.bound(self.crew.groups(self.adapt, seen))
             present = [one for worker in seen if (one := self.crew.present(worker)) is not None]
@@ -253,10 +260,18 @@ class Scaler:
             going = {w.address: (w.name, groups[w.address]) for w in seen if w.address in groups}
             self._letting_go.submit(self._let_go, orders.down, going)
 
+    def _ask(self, seconds: float, what: str, **about: Any) -> Any:
+        """Have the scheduler's answer, by its plugin of ours, which a new scheduler does not have yet."""
+        scheduler = self.client.sync(self.client.scheduler.identity, n_workers=0, callback_timeout=ANSWER)["id"]
+        if scheduler != self._prepared:
+            self.client.register_plugin(RunsPlugin())
+            self._prepared = scheduler
+        return self.client.sync(getattr(self.client.scheduler, what), callback_timeout=seconds, **about)
+
     def _let_go(self, units: list[list[str]], going: Mapping[str, tuple[Any, str]]) -> None:
         """Let idle workers go, once others have taken over what they hold."""
         gone: list[str] = []
-        self._attempt(lambda: gone.extend(self.client.run_on_scheduler(retire, units, close=self.crew.closes)))
+        self._attempt(lambda: gone.extend(self._ask(MOVE, RETIRE, units=units, ends=self.crew.closes)))
         with self._lock:
             self.scaling.stayed(address for unit in units for address in unit if address not in gone)
         by_group: dict[str, list[str]] = {}

@@ -8,9 +8,9 @@ it what is ready and not done, and this adds it, by Dask's own rule: so many thr
 Nothing else on the scheduler sees it. Were it written where Dask counts its tasks, Dask would also believe it when it
 chooses workers and when it steals.
 
-An environment that scales its cluster itself asks for more: ``look`` tells what workers there are and what the work
-asks for, and ``retire`` lets idle ones go. Both run on the scheduler, so that all drivers of a cluster are seen, and
-that no batch comes to a worker between the look that finds it idle and its end.
+An environment that scales its cluster itself asks for more: ``Demand.look`` tells what workers there are and what the
+work asks for, and ``Demand.retire`` lets idle ones go. The scheduler does both, so that all drivers of a cluster are
+seen, and that no batch comes to a worker between the look that finds it idle and its end.
 """
 
 from __future__ import annotations
@@ -32,12 +32,36 @@ from headrace.core.ready import Backlog, Work, merged
 MARK = "-hr-"
 #: The event topic on which drivers tell their backlogs, as (topic of the run, works as plain tuples).
 BACKLOG = "headrace_backlog"
-#: Under which the scheduler keeps it, for functions that run there.
-EXTENSION = "headrace_demand"
+#: What the scheduler is asked for by those who scale its cluster; the names among Dask's own requests.
+LOOK, RETIRE = "headrace_look", "headrace_retire"
 #: What a worker's tasks are in while a thread of it is taken.
 TAKEN = ("executing", "long-running", "cancelled", "resumed")
 #: Share of the memory of the workers that stay, up to which they may be filled with values of those that go.
 FULL = 0.6
+
+
+class Seen(NamedTuple):
+    """A worker that takes tasks.
+
+    Attributes
+    ----------
+    address : str
+        Where it listens.
+    name : str or int
+        As the cluster calls it.
+    threads : int
+        How many it has.
+    resources : dict of str to float
+        What it offers.
+    idle : bool
+        Whether it has nothing to do.
+    """
+
+    address: str
+    name: Any
+    threads: int
+    resources: dict[str, float]
+    idle: bool
 
 
 class Demand:
@@ -53,9 +77,9 @@ class Demand:
         self.scheduler = scheduler
         self._backlogs: dict[str, Backlog] = {}
         self._without: Callable[..., int] = scheduler.adaptive_target
-        scheduler.extensions[EXTENSION] = self
         scheduler.adaptive_target = self.target  # type: ignore[method-assign]  # asked by HTTP
         scheduler.handlers["adaptive_target"] = self.target  # asked by a cluster object
+        scheduler.handlers.update({LOOK: self.look, RETIRE: self.retire})
 
     def note(self, run: str, backlog: Backlog) -> None:
         """Take in what a driver told of its run."""
@@ -89,6 +113,43 @@ class Demand:
         per_worker: float = scheduler.total_nthreads / len(scheduler.workers) if scheduler.workers else 1
         return max(wanted, math.ceil(threads / per_worker))
 
+    def look(self) -> tuple[Backlog, list[Seen]]:
+        """Tell what work there is, and who takes it."""
+        seen = [
+            Seen(worker.address, worker.name, worker.nthreads, dict(worker.resources), not _is_busy(worker))
+            for worker in self.scheduler.workers.values()
+            if worker.status in (Status.running, Status.paused)
+        ]
+        return self.works(), seen
+
+    async def retire(self, units: list[list[str]], ends: bool) -> list[str]:
+        """Let idle workers go: they get no more tasks, and others take over what they hold.
+
+        Those that got something to do meanwhile stay, and so many as are needed to hold all values.
+
+        Parameters
+        ----------
+        units : list of list of str
+            Addresses; each list together or not at all.
+        ends : bool
+            Whether they shall end by themselves. Else the cluster will end them, which has to follow.
+
+        Returns
+        -------
+        list of str
+            Addresses of those that hold nothing any more, and take nothing.
+        """
+        workers = self.scheduler.workers
+        going = [[workers[address] for address in unit if address in workers] for unit in units]
+        going = [unit for unit in going if unit and not any(map(_is_busy, unit))]
+        going.sort(key=lambda unit: sum(worker.nbytes for worker in unit))
+        while going and not _can_hold(self.scheduler, going):
+            going.pop()
+        addresses = [worker.address for unit in going for worker in unit]
+        if not addresses:
+            return []
+        return list(await self.scheduler.retire_workers(workers=addresses, close_workers=ends, remove=ends))
+
 
 def in_hand(scheduler: Scheduler) -> Iterator[Work]:
     """The scheduler's tasks, but for batches, which their drivers know better, and those that wait for other tasks."""
@@ -106,79 +167,6 @@ def _is_foreign(task: TaskState) -> bool:
 def _work(scheduler: Scheduler, task: TaskState, number: int = 1) -> Work:
     resources = tuple(sorted((task.resource_restrictions or {}).items()))
     return Work(resources, number * scheduler._get_prefix_duration(task.prefix), number)
-
-
-class Seen(NamedTuple):
-    """A worker that takes tasks.
-
-    Attributes
-    ----------
-    address : str
-        Where it listens.
-    name : str or int
-        As the cluster calls it.
-    threads : int
-        How many it has.
-    resources : dict of str to float
-        What it offers.
-    idle : bool
-        Whether it has nothing to do.
-    """
-
-    address: str
-    name: Any
-    threads: int
-    resources: dict[str, float]
-    idle: bool
-
-
-def look(dask_scheduler: Any = None) -> tuple[Backlog, list[Seen]]:
-    """Tell what work there is, and who takes it. Runs on the scheduler.
-
-    Parameters
-    ----------
-    dask_scheduler : distributed.Scheduler
-        Filled in by Dask.
-    """
-    demand = dask_scheduler.extensions.get(EXTENSION)
-    works = demand.works() if demand is not None else merged(in_hand(dask_scheduler))
-    workers = [
-        Seen(worker.address, worker.name, worker.nthreads, dict(worker.resources), not _is_busy(worker))
-        for worker in dask_scheduler.workers.values()
-        if worker.status in (Status.running, Status.paused)
-    ]
-    return works, workers
-
-
-async def retire(units: list[list[str]], *, close: bool, dask_scheduler: Any = None) -> list[str]:
-    """Let idle workers go: they get no more tasks, and others take over what they hold. Runs on the scheduler.
-
-    Those that got something to do meanwhile stay, and so many as are needed to hold all values.
-
-    Parameters
-    ----------
-    units : list of list of str
-        Addresses; each list together or not at all.
-    close : bool
-        Whether they shall end by themselves. Else the cluster will end them, which has to follow.
-    dask_scheduler : distributed.Scheduler
-        Filled in by Dask.
-
-    Returns
-    -------
-    list of str
-        Addresses of those that hold nothing any more, and take nothing.
-    """
-    workers = dask_scheduler.workers
-    going = [[workers[address] for address in unit if address in workers] for unit in units]
-    going = [unit for unit in going if unit and not any(map(_is_busy, unit))]
-    going.sort(key=lambda unit: sum(worker.nbytes for worker in unit))
-    while going and not _can_hold(dask_scheduler, going):
-        going.pop()
-    addresses = [worker.address for unit in going for worker in unit]
-    if not addresses:
-        return []
-    return list(await dask_scheduler.retire_workers(workers=addresses, close_workers=close, remove=close))
 
 
 def _is_busy(worker: WorkerState) -> bool:
