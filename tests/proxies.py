@@ -52,16 +52,16 @@ class Proxy:
     upstream : str
         ``host:port`` of the server.
     http : bool
-        Whether it understands requests. If not, it passes bytes on, and ``cut``, ``away`` and ``mute`` are all that it
-        can do.
-    away : bool
-        Whether it ends all new connections, as if the server were down.
+        Whether it understands requests. If not, it passes bytes on, until it is ``cut``, ``frozen``, ``mute`` or
+        ``down``.
     mute : bool
         Whether it passes nothing on, as a network does that has forgotten its connections.
     choose : callable
         (number of the request, its first line) → what to do to it.
     asked : list of str
         The first lines of the requests that came.
+    down : bool
+        Whether new connections are broken at once.
     """
 
     upstream: str
@@ -69,8 +69,9 @@ class Proxy:
     choose: Callable[[int, str], Fault] = field(default=lambda number, asked: None)
     asked: list[str] = field(default_factory=list)
     address: str = ""
-    away: bool = False
     mute: bool = False
+    down: bool = False
+    _frozen: set[asyncio.StreamWriter] = field(default_factory=set)
     _loop: Any = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -83,13 +84,18 @@ class Proxy:
 
         self._loop.call_soon_threadsafe(abort)
 
+    def freeze(self) -> None:
+        """Let nothing through any more on the connections that there are; nobody is told."""
+        self._loop.call_soon_threadsafe(lambda: self._frozen.update(self._open))
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.down:
+            writer.transport.abort()
+            return
         self._open.add(writer)
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
-                if self.away:
-                    writer.transport.abort()
-                elif self.http:
+                if self.http:
                     await self._one_request(reader, writer)
                 else:
                     await self._pass_on(reader, writer)
@@ -142,7 +148,9 @@ class Proxy:
 
         async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
             with suppress(OSError):
-                while data := await source.read(65536):
+                while (data := await source.read(65536)) or target in self._frozen:
+                    if target in self._frozen:
+                        await asyncio.Event().wait()
                     if not self.mute:
                         target.write(data)
                         await target.drain()
@@ -168,9 +176,10 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
             return body
 
 
-def proxy_before(server: Server) -> AbstractContextManager[Proxy]:
-    """Run a proxy before a server."""
-    return proxy_to(server.endpoint.rpartition("/")[2], http=server.endpoint.startswith("http"))
+def proxy_before(server: Server | str) -> AbstractContextManager[Proxy]:
+    """Run a proxy before a server, or before any address."""
+    endpoint = server if isinstance(server, str) else server.endpoint
+    return proxy_to(endpoint.rpartition("/")[2], http=endpoint.startswith("http"))
 
 
 @contextmanager

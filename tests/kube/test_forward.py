@@ -130,7 +130,7 @@ def test_a_cut_ends_connections_and_the_same_port_serves_the_next(
     for away in (False, True):  # as when the API server is started again
         with Line(way) as before:
             assert before.ask(b"who") == b"one"
-            proxy.away = away
+            proxy.down = away
             proxy.cut()
             assert before.plug.recv(1) == b""
         with Line(way) as after:

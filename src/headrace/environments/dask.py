@@ -23,6 +23,9 @@ from headrace.store import Storage
 if TYPE_CHECKING:
     from headrace.environments.scaling import Scaler
 
+#: Seconds for which a run waits for a scheduler that is out of reach.
+RECONNECT = 60.0
+
 
 class DaskEnvironment(Environment):
     """Runs flows on a Dask cluster.
@@ -46,6 +49,9 @@ class DaskEnvironment(Environment):
         worker has yet. Not needed for a cluster that adapts by itself.
     deadline : float, optional
         Seconds within which the cluster must be up, with its first worker. Default: 300 on Kubernetes, else 60.
+    reconnect : float, default 60.0
+        Seconds for which the scheduler may be out of reach while a run goes on: a connection that breaks, or a
+        scheduler that is started anew, is a pause, and no more.
     on_start : callable or str, optional
         Called with a ``Change`` before a run executes anything; if it raises, the run does not begin. A function, or
         where it is: ``"module:qualname"``.
@@ -71,6 +77,7 @@ class DaskEnvironment(Environment):
         adapt: tuple[int, int] | None = None,
         offers: Mapping[str, float] | None = None,
         deadline: float | None = None,
+        reconnect: float = RECONNECT,
         on_start: Callback | None = None,
         on_exit: Callback | None = None,
         **options: Any,
@@ -92,6 +99,7 @@ class DaskEnvironment(Environment):
         if deadline is None:
             deadline = DEADLINES.get(cluster, DEADLINE) if isinstance(cluster, str) else DEADLINE
         self.deadline = deadline
+        self.reconnect = reconnect
         self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
         self._cluster: Any = None  # made by setup, so ours to close
@@ -115,8 +123,8 @@ class DaskEnvironment(Environment):
     # -- life ----------------------------------------------------------------------------------------------------
 
     def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
-        if self._client is not None and self._client.status == "running":
-            return
+        if self._client is not None and self._client.status in ("running", "connecting"):
+            return  # runs wait for a connection that is broken just now
         try:
             self._connect()
             self._scale()
@@ -249,10 +257,10 @@ class DaskEnvironment(Environment):
 
         coming = [self.offers] if self.offers is not None else None
         if self._scaler is None:
-            executor = DaskExecutor(self._client, coming)
+            executor = DaskExecutor(self._client, coming, self.reconnect)
         else:
-            scaler = self._scaler
-            executor = DaskExecutor(self._client, coming or scaler.offers, told=scaler.poke, wanted=scaler.wanted)
+            executor = DaskExecutor(self._client, coming or self._scaler.offers, self.reconnect)
+            executor.on_told, executor.wanted = self._scaler.poke, self._scaler.wanted
         executor.explain = getattr(self._cluster, "explain", executor.explain)
         return executor
 
@@ -294,7 +302,8 @@ class DaskEnvironment(Environment):
         options = dict(self.options)
         if "security" in options:
             options["security"] = as_data(options["security"])
-        data = {**self._own_data(), **self.callbacks.serialize(), "deadline": self.deadline, "options": options}
+        times = {"deadline": self.deadline, "reconnect": self.reconnect}
+        data = {**self._own_data(), **self.callbacks.serialize(), **times, "options": options}
         if secrets := list(secret_paths({name: each for name, each in options.items() if name != "security"})):
             raise SetupError(
                 f"the options of {self!r} cannot be written down, because {', '.join(secrets)} looks like a secret; "

@@ -27,7 +27,7 @@ from typing import Any
 from headrace.core.ready import Work
 from headrace.core.scaling import DEFAULT, Group, Present, Scaling
 from headrace.errors import SetupError
-from headrace.execution.demand import LOOK, RETIRE, Seen
+from headrace.execution.demand import RETIRE, WORKERS, Seen
 from headrace.execution.scheduler import RunsPlugin
 
 #: Seconds between two looks, while there is anything to do and else.
@@ -245,7 +245,7 @@ class Scaler:
         return True
 
     def _look(self) -> None:
-        told, there = self._ask(ANSWER, LOOK)
+        told, there = self._ask(ANSWER, WORKERS)
         works = [Work(tuple(map(tuple, asked)), *rest) for asked, *rest in told]
         seen = [Seen(*worker) for worker in there]
         with self._lock:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from distributed import Client, WorkerPlugin
+from distributed import WorkerPlugin
 
 from headrace import entrusted
 from headrace.errors import SetupError
@@ -48,20 +48,19 @@ def name_for(topic: str) -> str:
     return f"{topic}-credentials"
 
 
-def check_encrypted(client: Client) -> None:
+def check_encrypted(addresses: Iterable[str]) -> None:
     """Refuse a cluster on whose connections others could listen.
 
     Parameters
     ----------
-    client : distributed.Client
-        Of the cluster.
+    addresses : iterable of str
+        At which its scheduler and its workers listen.
 
     Raises
     ------
     SetupError
         Names the address.
     """
-    addresses = [*client.run_on_scheduler(_listens_at), *client.nthreads()]
     for address in addresses:
         if not address.startswith(_SAFE):
             raise SetupError(
@@ -72,5 +71,6 @@ def check_encrypted(client: Client) -> None:
             )
 
 
-def _listens_at(dask_scheduler: Any = None) -> list[str]:
+def listens_at(dask_scheduler: Any = None) -> list[str]:
+    """Return all addresses at which the scheduler listens. Runs on the scheduler."""
     return [listener.contact_address for listener in dask_scheduler.listeners]

@@ -33,7 +33,7 @@ MARK = "-hr-"
 #: The event topic on which drivers tell their backlogs, as (topic of the run, works as plain tuples).
 BACKLOG = "headrace_backlog"
 #: What the scheduler is asked for by those who scale its cluster; the names among Dask's own requests.
-LOOK, RETIRE = "headrace_look", "headrace_retire"
+WORKERS, RETIRE = "headrace_workers", "headrace_retire"
 #: What a worker's tasks are in while a thread of it is taken.
 TAKEN = ("executing", "long-running", "cancelled", "resumed")
 #: Share of the memory of the workers that stay, up to which they may be filled with values of those that go.
@@ -79,7 +79,7 @@ class Demand:
         self._without: Callable[..., int] = scheduler.adaptive_target
         scheduler.adaptive_target = self.target  # type: ignore[method-assign]  # asked by HTTP
         scheduler.handlers["adaptive_target"] = self.target  # asked by a cluster object
-        scheduler.handlers.update({LOOK: self.look, RETIRE: self.retire})
+        scheduler.handlers.update({WORKERS: self.look, RETIRE: self.retire})
 
     def note(self, run: str, backlog: Backlog) -> None:
         """Take in what a driver told of its run."""
