@@ -6,7 +6,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,10 +52,7 @@ class Proxy:
     upstream : str
         ``host:port`` of the server.
     http : bool
-        Whether it understands requests. If not, it passes bytes on, until it is ``cut``, ``frozen``, ``mute`` or
-        ``down``.
-    mute : bool
-        Whether it passes nothing on, as a network does that has forgotten its connections.
+        Whether it understands requests. If not, it passes bytes on, until it is ``cut``, ``frozen`` or ``down``.
     choose : callable
         (number of the request, its first line) → what to do to it.
     asked : list of str
@@ -69,7 +66,6 @@ class Proxy:
     choose: Callable[[int, str], Fault] = field(default=lambda number, asked: None)
     asked: list[str] = field(default_factory=list)
     address: str = ""
-    mute: bool = False
     down: bool = False
     _frozen: set[asyncio.StreamWriter] = field(default_factory=set)
     _loop: Any = None
@@ -151,9 +147,8 @@ class Proxy:
                 while (data := await source.read(65536)) or target in self._frozen:
                     if target in self._frozen:
                         await asyncio.Event().wait()
-                    if not self.mute:
-                        target.write(data)
-                        await target.drain()
+                    target.write(data)
+                    await target.drain()
             target.close()
 
         try:
@@ -176,16 +171,11 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
             return body
 
 
-def proxy_before(server: Server | str) -> AbstractContextManager[Proxy]:
-    """Run a proxy before a server, or before any address."""
-    endpoint = server if isinstance(server, str) else server.endpoint
-    return proxy_to(endpoint.rpartition("/")[2], http=endpoint.startswith("http"))
-
-
 @contextmanager
-def proxy_to(upstream: str, *, http: bool = False) -> Iterator[Proxy]:
-    """Run a proxy in a thread of this process."""
-    proxy = Proxy(upstream, http=http)
+def proxy_before(server: Server | str) -> Iterator[Proxy]:
+    """Run a proxy before a server, or before any address, in a thread of this process."""
+    endpoint = server if isinstance(server, str) else server.endpoint
+    proxy = Proxy(endpoint.rpartition("/")[2], http=endpoint.startswith("http"))
     ready, done = threading.Event(), asyncio.Event()
 
     async def serve() -> None:

@@ -47,7 +47,7 @@ ALLOWED = {
         "report", "parameters",
     },
     "__main__": {"cli"},
-    "testing": {"errors", "core", "storage", "store", "environments", "flows"},
+    "testing": {"errors", "core", "storage", "store", "execution", "environments", "flows"},
 }  # fmt: skip
 
 #: what the pure core may import beside itself and `errors`

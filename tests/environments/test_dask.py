@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import LocalCluster
 
 import headrace as hr
 from headrace.environments.clusters import KINDS
@@ -89,29 +89,6 @@ def test_it_listens_on_loopback_only(processes):
     assert {address.ip for address in found} == {"127.0.0.1"}
 
 
-@pytest.mark.usefixtures("nothing_left")
-def test_after_close_it_can_be_set_up_again(storage):
-    location = storage.add_flow(flows.doubled)
-    env = hr.DaskEnvironment("local", n_workers=1, processes=False)
-    for _ in range(2):
-        assert env.execute(storage, location).result() == 90
-        env.close()
-
-
-@pytest.mark.usefixtures("nothing_left")
-def test_nothing_survives_an_exception():
-    env = hr.DaskEnvironment("local", n_workers=1)
-
-    def use():
-        with env:
-            env.setup()
-            raise ZeroDivisionError
-
-    with pytest.raises(ZeroDivisionError):
-        use()
-    assert env.client is None
-
-
 class Stillborn(LocalCluster):
     """A cluster that comes up without workers."""
 
@@ -137,26 +114,6 @@ def test_a_class_that_raises_is_told_as_a_failed_setup():
 def test_any_cluster_class(kind, storage):
     options = {"processes": False, "dashboard_address": None}
     with hr.DaskEnvironment(kind, n_workers=1, **options) as env:
-        assert env.execute(storage, storage.add_flow(flows.doubled)).result() == 90
-
-
-@pytest.mark.usefixtures("nothing_left")
-def test_a_live_cluster_and_a_live_client_are_used_and_not_closed(storage):
-    location = storage.add_flow(flows.doubled)
-    with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        for given in (cluster, client, cluster.scheduler_address):
-            with hr.DaskEnvironment(given) as env:
-                assert env.execute(storage, location).result() == 90
-        assert client.status == "running"
-        assert client.submit(sum, [1, 2]).result() == 3
-
-
-@pytest.mark.usefixtures("nothing_left")
-def test_adapt_brings_workers_when_there_is_work(storage):
-    with hr.DaskEnvironment("local", adapt=(0, 2), processes=False) as env:
         assert env.execute(storage, storage.add_flow(flows.doubled)).result() == 90
 
 

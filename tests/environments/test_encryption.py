@@ -20,6 +20,7 @@ from headrace.environments.certificates import make_certificates, security_of
 from headrace.errors import SetupError
 from tests.environments import flows
 from tests.environments.test_dask import children, nothing_left, ports  # noqa: F401 - a fixture
+from tests.semantics import test_gangs
 from tests.semantics.test_gangs import expected, flow_of, gangs, mixed  # noqa: F401 - a fixture
 
 
@@ -84,7 +85,8 @@ def server_with(security):
 
 
 @pytest.mark.usefixtures("nothing_left")
-def test_a_local_cluster_with_tls_is_encrypted_everywhere(gangs):  # noqa: F811
+def test_a_local_cluster_with_tls_is_encrypted_everywhere(gangs, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(test_gangs, "STEPS", 12)
     with hr.DaskEnvironment("local", n_workers=2, security=True) as env:
         run = flow_of(cell).run(environment=env)
         assert run.result() == expected()

@@ -9,7 +9,10 @@ import pytest
 from distributed import Client, LocalCluster
 
 import headrace as hr
+from headrace.environments.base import GROUP
+from headrace.environments.certificates import make_certificates, security_of
 from headrace.testing import EnvironmentTests, Make
+from tests.environments.ssh import ssh_server
 
 QUIET = {"dashboard_address": None}
 THREADS = {"processes": False, **QUIET}
@@ -57,6 +60,68 @@ class TestClass(TestLocal):
         return hr.DaskEnvironment(Pond)
 
 
+class Still(LocalCluster):
+    """A cluster class whose constructor takes no number of workers."""
+
+    def __init__(self, depth: int) -> None:
+        self.depth = depth
+        super().__init__(n_workers=0, **THREADS)
+
+
+class TestClassWithoutSize(TestClass):
+    @pytest.fixture(scope="class")
+    def make(self) -> Make:
+        return lambda **options: hr.DaskEnvironment(Still, depth=3, **(options or {"n_workers": 1}))
+
+
+GATEWAY = """
+from distributed import LocalCluster
+from headrace import DaskEnvironment, Environment
+
+class GatewayEnvironment(Environment):
+    def __init__(self, address):
+        self.address, self._cluster, self._inner = address, None, None
+
+    def setup(self, storage=None):
+        if self._inner is None:
+            self._cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+            self._inner = DaskEnvironment(self._cluster)
+        self._inner.setup(storage)
+
+    def executor(self):
+        return self._inner.executor()
+
+    def describe(self):
+        return {"type": "GatewayEnvironment", "address": self.address}
+
+    serialize = describe
+
+    def close(self):
+        inner, cluster = self._inner, self._cluster
+        self._inner = self._cluster = None
+        if inner is not None:
+            inner.close()
+        if cluster is not None:
+            cluster.close()
+"""
+
+
+class TestPlugIn(EnvironmentTests):
+    """An environment of another package, which is found by its entry point."""
+
+    @pytest.fixture(scope="class")
+    def make(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+        site = tmp_path_factory.mktemp("site")
+        facts = site / "pondgate-1.0.dist-info"
+        facts.mkdir()
+        (site / "pondgate.py").write_text(GATEWAY)
+        (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: pondgate\nVersion: 1.0\n")
+        (facts / "entry_points.txt").write_text(f"[{GROUP}]\nGatewayEnvironment = pondgate:GatewayEnvironment\n")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(site)
+            yield lambda: hr.Environment.deserialize({"type": "GatewayEnvironment", "address": "https://gate"})
+
+
 @pytest.fixture(scope="class")
 def pond() -> Iterator[LocalCluster]:
     with LocalCluster(n_workers=1, **THREADS) as cluster:
@@ -72,6 +137,38 @@ class TestAddress(EnvironmentTests):
     @pytest.fixture
     def broken(self) -> hr.Environment:
         return hr.DaskEnvironment("tcp://127.0.0.1:1", deadline=1.0)
+
+
+class TestEncryptedAddress(EnvironmentTests):
+    @pytest.fixture(scope="class")
+    def make(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+        folder, pems = tmp_path_factory.mktemp("certificates"), make_certificates()
+        files = {"tls_ca_file": pems.ca, "tls_client_cert": pems.cert, "tls_client_key": pems.key}
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        given = {name: str(folder / name) for name in files}
+        options = {"protocol": "tls://", "host": "127.0.0.1", **THREADS}
+        with LocalCluster(n_workers=1, security=security_of(pems), **options) as cluster:
+            assert cluster.scheduler_address.startswith("tls://")
+            yield lambda: hr.DaskEnvironment(cluster.scheduler_address, security=given)
+            assert cluster.status.name == "running"
+
+    @pytest.fixture
+    def broken(self, make: Make) -> hr.Environment:
+        """It has no certificates."""
+        return hr.DaskEnvironment(make().cluster, deadline=5.0)  # type: ignore[attr-defined]
+
+
+class TestEncrypted(TestLocal):
+    takes = frozenset()
+
+    @pytest.fixture(scope="class")
+    def make(self) -> Make:
+        return lambda: hr.DaskEnvironment("local", n_workers=1, security=True)
+
+    @pytest.fixture
+    def broken(self) -> hr.Environment:
+        return hr.DaskEnvironment("local", security={"tls_ca_file": "/nowhere"})
 
 
 class TestLiveCluster(EnvironmentTests):
@@ -90,3 +187,34 @@ class TestLiveClient(EnvironmentTests):
         with Client(pond, set_as_default=False) as client:
             yield lambda: hr.DaskEnvironment(client)
             assert client.status == "running"
+
+
+class TestSSH(EnvironmentTests):
+    @pytest.fixture(scope="class")
+    def make(self, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+        with ssh_server(tmp_path_factory.mktemp("ssh")) as options:
+            yield lambda: hr.DaskEnvironment(
+                "distributed.SSHCluster",
+                hosts=["127.0.0.1", "127.0.0.1"],
+                connect_options=options,
+                scheduler_options={"port": 0, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
+                worker_options={"nthreads": 1, "dashboard_address": "127.0.0.1:0"},
+            )
+
+    @pytest.fixture
+    def broken(self) -> hr.Environment:
+        return hr.DaskEnvironment("distributed.SSHCluster", hosts=["127.0.0.1"] * 2, connect_options={"port": 1})
+
+
+class TestJobQueue(EnvironmentTests):
+    @pytest.fixture(scope="class")
+    def make(self, tmp_path_factory: pytest.TempPathFactory) -> Make:
+        folder = str(tmp_path_factory.mktemp("jobs"))
+        return lambda: hr.DaskEnvironment(
+            "dask_jobqueue.local.LocalCluster",
+            n_workers=1,
+            cores=1,
+            memory="500 MB",
+            local_directory=folder,
+            scheduler_options={"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"},
+        )

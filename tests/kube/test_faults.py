@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from contextlib import suppress
 from urllib.error import HTTPError, URLError
@@ -14,6 +15,7 @@ from tests.kube.manifests import dask_cluster, pod
 from tests.kube.test_bench import phase, refusal
 from tests.waiting import until
 
+pytestmark = pytest.mark.skipif("HEADRACE_KUBECONFIG" in os.environ, reason="these are tests of the bench itself")
 SLEEP = "import time; time.sleep(600)"
 #: a server that sends back what it gets
 ECHO = """

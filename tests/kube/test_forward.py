@@ -14,9 +14,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from headrace.environments.kubernetes import forward
+from headrace.environments.kubernetes.api import Api
 from headrace.environments.kubernetes.forward import Forward
+from headrace.environments.kubernetes.reach import reach
+from headrace.environments.kubernetes.spec import KubernetesSpec
+from headrace.errors import SetupError
 from tests.kube.bench import Bench
-from tests.proxies import Proxy, proxy_to
+from tests.proxies import Proxy, proxy_before
 
 ECHO = """
 import os, socketserver
@@ -34,8 +38,7 @@ class Pods:
     """Pods that say who they are, and repeat all else that they hear."""
 
     def __init__(self, kube: Bench, namespace: str) -> None:
-        self.kube = kube
-        self.path = f"/api/v1/namespaces/{namespace}/pods"
+        self.kube, self.namespace = kube, namespace
 
     def start(self, name: str) -> None:
         container = {
@@ -46,10 +49,10 @@ class Pods:
             "readinessProbe": {"tcpSocket": {"port": 7000}, "periodSeconds": 1},
         }
         metadata = {"name": name, "labels": {"app": "echo"}}
-        self.kube.request("POST", self.path, {"metadata": metadata, "spec": {"containers": [container]}})
+        self.kube.create("pods", self.namespace, {"metadata": metadata, "spec": {"containers": [container]}})
 
     def stop(self, name: str) -> None:
-        self.kube.request("DELETE", f"{self.path}/{name}", {"gracePeriodSeconds": 0})
+        self.kube.request("DELETE", self.kube.path("pods", self.namespace, name), {"gracePeriodSeconds": 0})
 
 
 @pytest.fixture
@@ -58,8 +61,8 @@ def proxy(kube: Bench, tmp_path: Path) -> Iterator[Proxy]:
     config = json.loads(kube.kubeconfig.read_text())
     (cluster,) = config["clusters"]
     server = urlsplit(cluster["cluster"]["server"]).netloc
-    with proxy_to(server) as proxy:
-        cluster["cluster"]["server"] = f"http://{proxy.address}"
+    with proxy_before(server) as proxy:
+        cluster["cluster"] |= {"server": f"https://{proxy.address}", "tls-server-name": "localhost"}
         (tmp_path / "kubeconfig").write_text(json.dumps(config))
         yield proxy
 
@@ -135,7 +138,7 @@ def test_a_cut_ends_connections_and_the_same_port_serves_the_next(
             assert before.plug.recv(1) == b""
         with Line(way) as after:
             if away:
-                threading.Timer(1.0, setattr, (proxy, "away", False)).start()
+                threading.Timer(1.0, setattr, (proxy, "down", False)).start()
             assert after.ask(b"who") == b"one"  # it waited, rather than being refused
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -156,10 +159,10 @@ def test_silence_is_noticed_and_patience_is_not_taken_for_it(
     monkeypatch.setattr(forward, "SILENCE", 0.3)
     with Line(way) as idle, Line(way) as busy:
         assert idle.ask(b"who") == busy.ask(b"who") == b"one"
-        much = bytes(64 << 20)
+        much = bytes(32 << 20)
         sending = threading.Thread(target=busy.plug.sendall, args=(much,))
         sending.start()  # and nobody reads what comes back, for longer than the silence
-        idle.plug.settimeout(1.5)
+        idle.plug.settimeout(1.0)
         with pytest.raises(TimeoutError):
             idle.plug.recv(1)
         left = len(much)
@@ -167,11 +170,9 @@ def test_silence_is_noticed_and_patience_is_not_taken_for_it(
             left -= len(busy.plug.recv(2**20))
         sending.join()
         assert idle.ask(b"hello") == b"hello"
-        proxy.mute = True
+        proxy.freeze()
         idle.plug.settimeout(10)
         assert idle.plug.recv(1) == b""
-    proxy.mute = False
-    proxy.cut()
     with Line(way) as after:
         assert after.ask(b"who") == b"one"
 
@@ -189,3 +190,23 @@ def test_without_a_pod_it_says_so_and_gives_up(
         other.check(0.1)
     other.close()
     assert threads() == before
+
+
+def test_it_is_found_by_the_service_and_who_may_not_use_it_is_told(kube: Bench, pods: Pods, namespace: str) -> None:
+    ports = [{"name": "tcp-comm", "port": 8786, "targetPort": "echo"}]
+    service = {"metadata": {"name": "ours-scheduler"}, "spec": {"selector": {"app": "echo"}, "ports": ports}}
+    kube.create("services", namespace, service)
+    spec = KubernetesSpec.of(image="any", namespace=namespace, reach="forward", security=False)
+    way = reach(Api(spec), spec, "ours", timeout=30)
+    try:
+        assert way.dashboard_link == ""
+        with Line(int(way.address.removeprefix("tcp://127.0.0.1:"))) as line:
+            assert line.ask(b"who") == b"one"
+    finally:
+        way.close()
+    with (
+        kube.forbid("*", "pods/portforward", namespace),
+        pytest.raises(SetupError, match=r"does not let this user forward ports.*resources: \[.pods/portforward.\]"),
+    ):
+        reach(Api(spec), spec, "ours", timeout=30)
+    assert threads() == 0

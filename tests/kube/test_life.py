@@ -51,6 +51,8 @@ def test_a_whole_life(kube, namespace, options, tmp_path, capsys):
         again = hr.Environment.deserialize(json.loads(json.dumps(env.serialize())))
         again.close()
         assert clusters(kube, namespace) == [name]
+        # The operator writes that now and then, of a cluster that runs.
+        kube.request("PATCH", kube.path("daskclusters", namespace, name), {"status": {"phase": "Pending"}})
         joined = hr.DaskEnvironment("kubernetes", name=name, namespace=namespace, security=False)
         with joined, hr.DaskEnvironment("kubernetes", name=name, namespace=namespace, security=False) as other:
             joined.setup()
@@ -92,6 +94,7 @@ def test_groups_are_scaled_each_for_itself(kube, namespace, options):
 
 def test_a_worker_that_is_killed_is_explained(kube, namespace, options, tmp_path):
     storage = hr.Storage(tmp_path)
+    options["env"] = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
     with hr.DaskEnvironment("kubernetes", n_workers=1, **options) as env:
         env.setup()
         [worker] = [pod for pod in kube.objects("pods", namespace) if "worker" in pod["metadata"]["name"]]
@@ -126,7 +129,8 @@ def script(kube, options, tmp_path):
         path = f"{Path(hr.__file__).parents[1]}{os.pathsep}{Path(__file__).parents[2]}"
         environment = {**os.environ, "PYTHONPATH": path, "KUBECONFIG": str(kube.kubeconfig)}
         command = [sys.executable, str(tmp_path / "script.py")]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return subprocess.Popen(command, env=environment, text=True, **pipes)
 
     return start
 
@@ -138,6 +142,17 @@ def test_a_script_that_ends_without_closing_leaves_nothing(kube, namespace, scri
     assert "Traceback" not in err
     assert clusters(kube, namespace) == []
     until(lambda: not kube.left_over(namespace))
+
+
+def test_a_cluster_whose_driver_was_killed_goes_when_it_has_been_idle(kube, namespace, options, script):
+    del options["security"]  # with TLS, the operator has one question only that it may ask
+    options["idle_timeout"] = 3
+    process = script("env.setup(); print('up', flush=True); env.client.submit(sum, [1, 2]).result(); input()")
+    assert process.stdout.readline() == "up\n"
+    process.kill()
+    process.communicate()
+    assert clusters(kube, namespace)
+    until(lambda: not clusters(kube, namespace), 60)
 
 
 def test_ctrl_c_while_it_comes_up_leaves_nothing(kube, namespace, script):
@@ -157,7 +172,7 @@ def test_what_is_joined_must_be_there(kube, namespace):
 
 
 def test_a_cluster_goes_although_the_operator_does_not_let_it_go(kube, namespace, options, monkeypatch):
-    monkeypatch.setattr("headrace.environments.kubernetes.cluster.LET_GO", 1.0)
+    monkeypatch.setattr("headrace.environments.kubernetes.ending.LET_GO", 1.0)
     with hr.DaskEnvironment("kubernetes", n_workers=1, **options) as env:
         env.setup()
         kube.stop_operator()
@@ -168,9 +183,9 @@ def test_a_cluster_goes_although_the_operator_does_not_let_it_go(kube, namespace
         kube.start_operator()
 
 
-def test_workers_that_do_not_come_hold_up_nothing(kube, namespace, options, caplog):
+def test_workers_that_do_not_come_are_told_and_hold_up_nothing(kube, namespace, options, caplog):
     with kube.quota(namespace, pods=2), hr.DaskEnvironment("kubernetes", n_workers=2, **options) as env:
         env.setup()
         assert len(env.client.nthreads()) == 1
+        until(lambda: "1 of 2 workers" in caplog.text)
     assert "exceeded quota" in caplog.text
-    assert "going on with 1 of 2 workers" in caplog.text

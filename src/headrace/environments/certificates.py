@@ -58,7 +58,7 @@ def make_certificates() -> Pems:
         from cryptography.x509.oid import ExtendedKeyUsageOID
     except ImportError as error:
         raise MissingPackage(
-            "certificates for a cluster are made with the package cryptography: pip install cryptography"
+            f"certificates for a cluster are made with the package {error.name}: pip install 'headrace[tls]'"
         ) from error
     authority, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     issuer = _named("headrace cluster authority")

@@ -7,6 +7,7 @@ or in a file of its own, and one row in ``KINDS``.
 from __future__ import annotations
 
 import importlib
+import inspect
 import multiprocessing
 import signal
 import threading
@@ -89,6 +90,17 @@ KINDS: dict[str, Maker] = {"local": local_cluster, "kubernetes": kubernetes_clus
 DEADLINES, DEADLINE = {"kubernetes": 300.0}, 60.0
 
 
+@contextmanager
+def _handlers_kept() -> Iterator[None]:
+    """Import something such that Ctrl-C still does what it did: dask_jobqueue has it end the process, from then on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    if threading.current_thread() is threading.main_thread():  # in others, an import cannot set one
+        for number, handler in before.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+
+
 def maker_of(kind: str | type) -> Maker:
     """Return how to make a cluster of a kind: a name in ``KINDS``, a class, or its import path.
 
@@ -100,7 +112,7 @@ def maker_of(kind: str | type) -> Maker:
         If its package is not installed.
     """
     if isinstance(kind, type):
-        return lambda options, deadline: made(kind, options)
+        return lambda options, deadline: _sized(kind, options)
     if kind in KINDS:
         return KINDS[kind]
     module_name, dot, name = kind.replace(":", ".").rpartition(".")
@@ -111,7 +123,8 @@ def maker_of(kind: str | type) -> Maker:
             "cluster class like 'dask_jobqueue.SLURMCluster', or a live Cluster or Client"
         )
     try:
-        module = importlib.import_module(module_name)
+        with _handlers_kept():
+            module = importlib.import_module(module_name)
     except ImportError as error:
         package = (error.name or module_name).partition(".")[0].replace("_", "-")
         raise MissingPackage(
@@ -120,4 +133,16 @@ def maker_of(kind: str | type) -> Maker:
     cls = getattr(module, name, None)
     if not callable(cls):
         raise SetupError(f"the module {module_name!r} has no cluster class {name!r}")
-    return lambda options, deadline: made(cls, options)
+    return lambda options, deadline: _sized(cls, options)
+
+
+def _sized(cls: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """Make a cluster of any class; one that does not take ``n_workers`` is scaled to it."""
+    kinds = inspect.signature(cls).parameters.values()
+    if any(each.name == "n_workers" or each.kind is each.VAR_KEYWORD for each in kinds):
+        return made(cls, options)
+    wanted = options.pop("n_workers", None)
+    cluster = made(cls, options)
+    if wanted is not None:
+        cluster.scale(wanted)
+    return cluster

@@ -302,8 +302,13 @@ class DaskEnvironment(Environment):
         options = dict(self.options)
         if "security" in options:
             options["security"] = as_data(options["security"])
-        times = {"deadline": self.deadline, "reconnect": self.reconnect}
-        data = {**self._own_data(), **self.callbacks.serialize(), **times, "options": options}
+        data = {
+            **self._own_data(),
+            **self.callbacks.serialize(),
+            "deadline": self.deadline,
+            "reconnect": self.reconnect,
+            "options": options,
+        }
         if secrets := list(secret_paths({name: each for name, each in options.items() if name != "security"})):
             raise SetupError(
                 f"the options of {self!r} cannot be written down, because {', '.join(secrets)} looks like a secret; "

@@ -1,10 +1,10 @@
 """Clusters and their manifests; ``python -m tests.environments.kubernetes.cases`` writes the golden files anew."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from headrace.environments.certificates import Pems
 from headrace.environments.kubernetes.manifests import (
     cluster_manifest,
     driver_job,
@@ -18,12 +18,7 @@ OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "driver", "uid": "1234"}
 IMAGE = "registry.example/team/dask:2026.11"
 
 
-@dataclass
-class Certificates:
-    ca: str = "the authority"
-    cert: str = "the certificate"
-    key: str = "the key"
-
+CERTIFICATES = Pems("the authority", "the certificate", "the key")
 
 EVERYTHING = {
     "image": IMAGE,
@@ -109,7 +104,7 @@ def manifests() -> dict[str, list[dict]]:
         "groups": [cluster_manifest(groups, "etl"), *group_manifests(groups, "etl")],
         "own": [cluster_manifest(KubernetesSpec.of(**OWN), "etl")],
         "driver": [driver_job(driver, "run-17", {"HEADRACE_FLOW": "etl", "KEY": {"secret": "s", "key": "k"}})],
-        "secret": [tls_secret_manifest(tls, Certificates(), owner=OWNER)],
+        "secret": [tls_secret_manifest(tls, CERTIFICATES, owner=OWNER)],
     }
 
 

@@ -7,7 +7,9 @@ import re
 
 import pytest
 
-from headrace.environments.kubernetes.diagnosis import CAUSES, Snapshot, diagnose, end_of, how_is, is_well, progress
+from headrace.environments.kubernetes.diagnosis import CAUSES, diagnose, is_hopeful
+from headrace.environments.kubernetes.progress import end_of, how_is, progress
+from headrace.environments.kubernetes.snapshot import Snapshot, is_well
 
 IMAGE = "registry.example/team/etl:1.4"
 NAME = "headrace-1a2b3c4d"
@@ -182,6 +184,14 @@ def test_a_worker_that_ends_again_and_again_is_not_well_though_it_runs_for_a_mom
     assert diagnose(seen(SCHEDULER, again)).cause == "crash"
 
 
+def test_a_worker_that_is_on_its_way_is_waited_for_unless_the_scheduler_is_in_trouble():
+    worker, refused = pod(role="worker", ready=True), event(REPLICAS, "FailedCreate", f"Error creating: {QUOTA}")
+    assert is_hopeful(seen(pod(), worker, events=[refused]))
+    assert not is_hopeful(seen(pod(), events=[refused]))
+    assert not is_hopeful(seen(pod(waiting("ErrImagePull")), worker))
+    assert not is_hopeful(seen(worker, events=[event(f"{NAME}-scheduler-5d6f", "FailedCreate", QUOTA)]))
+
+
 def test_the_line_while_waiting_counts_pods_by_how_they_are():
     pulling = event(f"{NAME}-worker-3", "Pulling", f'Pulling image "{IMAGE}"')
     snapshot = seen(
@@ -190,13 +200,13 @@ def test_the_line_while_waiting_counts_pods_by_how_they_are():
         pod(waiting("ContainerCreating"), "worker", number=3),
         events=[pulling],
     )
-    line = progress(snapshot, 3, connected=1)
-    assert line == f"cluster {NAME}: waiting for 3 workers: 1 run, 1 starting, 1 pending (pulling image {IMAGE})"
+    line = progress(snapshot, 3)
+    assert line == f"cluster {NAME}: waiting for 3 workers: 2 run, 1 pending (pulling image {IMAGE})"
     assert progress(seen(cluster={"metadata": {}}), 3).endswith("waiting for Dask's operator to take it up")
     assert progress(seen(pod(waiting("ContainerCreating"))), 3).endswith(
         "the scheduler: pending (starting its container)"
     )
-    assert progress(seen(SCHEDULER), 1, 0).endswith("waiting for 1 worker: no pods yet")
+    assert progress(seen(SCHEDULER), 1).endswith("waiting for 1 worker: no pods yet")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Manifests are what the golden files say, and what Dask's operator takes."""
 
+from functools import cache
 from importlib.resources import files
 
 import pytest
@@ -8,7 +9,7 @@ import yaml
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests, tls_secret_manifest
 from headrace.environments.kubernetes.spec import KubernetesSpec
 from headrace.errors import SetupError
-from tests.environments.kubernetes.cases import GOLDEN, GROUPS, IMAGE, OWN, Certificates, manifests, text
+from tests.environments.kubernetes.cases import CERTIFICATES, GOLDEN, GROUPS, IMAGE, OWN, manifests, text
 
 MANIFESTS = manifests()
 CRDS = files("dask_kubernetes") / "operator/deployment/helm/dask-kubernetes-operator/crds"
@@ -58,8 +59,9 @@ def faults(schema, value, path=""):
         yield f"{path}: {value!r} is none of {schema['enum']}"
 
 
+@cache
 def schema_of(kind):
-    crd = yaml.safe_load((CRDS / f"{kind.lower()}.yaml").read_text())
+    crd = yaml.load((CRDS / f"{kind.lower()}.yaml").read_text(), Loader=yaml.CSafeLoader)  # twenty times as quick
     return crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
 
 
@@ -146,6 +148,6 @@ def test_names_that_kubernetes_would_not_take():
 def test_the_key_of_a_certificate_is_in_its_secret_alone():
     spec = KubernetesSpec.of(image=IMAGE)
     shown = text([cluster_manifest(spec, "c", tls_secret="c-tls")])
-    secret = tls_secret_manifest("c-tls", Certificates(), labels={"a": "b"})
+    secret = tls_secret_manifest("c-tls", CERTIFICATES, labels={"a": "b"})
     assert secret["type"] == "kubernetes.io/tls"
     assert "the key" not in shown + text([secret])

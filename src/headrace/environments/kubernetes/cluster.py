@@ -6,7 +6,6 @@ Dask's operator says in ``status.phase`` how a cluster is, and is wrong about it
 
 from __future__ import annotations
 
-import atexit
 import getpass
 import logging
 import math
@@ -25,9 +24,12 @@ from urllib.parse import urlsplit
 from headrace.environments.encryption import as_security
 from headrace.environments.kubernetes import secret
 from headrace.environments.kubernetes.api import Api, allowed
-from headrace.environments.kubernetes.diagnosis import Snapshot, diagnose, end_of, is_ready, progress
+from headrace.environments.kubernetes.diagnosis import diagnose, is_hopeful
+from headrace.environments.kubernetes.ending import at_exit, not_at_exit, remove
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
+from headrace.environments.kubernetes.progress import end_of, progress
 from headrace.environments.kubernetes.reach import Way, reach
+from headrace.environments.kubernetes.snapshot import Snapshot, is_ready, is_well
 from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec
 from headrace.environments.kubernetes.telling import Telling
 from headrace.environments.kubernetes.watching import CLUSTER_LABEL, GROUP_LABEL, Watch
@@ -41,13 +43,9 @@ CREATOR, CREATED, SEEN = "headrace.io/created-by", "headrace.io/created", "headr
 #: Seconds within which the scheduler must be reached and the first worker be there; a node may have to come first.
 DEADLINE = 300.0
 #: Seconds between two looks at what there is, and between two questions to the scheduler.
-LOOK, ASK = 0.4, 0.1
-#: Seconds for which the other workers are waited for, once the first one is there.
-LAGGARDS = 5.0
-#: Seconds within which the operator must let a cluster go that was deleted, and then for it to be gone.
-LET_GO, GONE = 10.0, 20.0
-#: Seconds between two signs of life.
-BEAT = 30.0
+LOOK, ASK = 0.25, 0.1
+#: Seconds between two signs of life, and between two looks after workers that have not come yet.
+BEAT, REST = 30.0, 2.0
 
 _LOGGER = logging.getLogger("headrace.kubernetes")
 
@@ -115,20 +113,24 @@ class KubernetesCluster:
         self._deadline = deadline
         self._way: Way | None = None
         self._uid: str | None = None
+        self._asked = False  # for a cluster of this name, and nobody has said no
         self._closing = threading.Lock()
-        self._watch = Watch(self.api, self.name)
+        self._watch = Watch(self.api, self.name, pods=1 + self._wanted)
         self._over = threading.Event()
+        at_exit(self.close)
         try:
             with Telling() as telling:
                 self._make() if self.owned else self._join()
                 self._await(telling, self._has_scheduler)
                 self._way = reach(self.api, spec, self.name, timeout=self._left)
         except BaseException:
-            self.close()
+            try:
+                self.close()
+            except (KubernetesError, OSError) as error:  # what went wrong first is what counts
+                _LOGGER.warning("the cluster %s could not be removed: %s", self._called, error)
             raise
         self.status = Status.running
-        threading.Thread(target=self._beat, name="headrace-kubernetes-beat", daemon=True).start()
-        _at_exit(self.close)
+        threading.Thread(target=self._attend, name="headrace-kubernetes-attend", daemon=True).start()
 
     def __repr__(self) -> str:
         return f"KubernetesCluster({self.name!r}, namespace={self.api.namespace!r})"
@@ -190,11 +192,12 @@ class KubernetesCluster:
         )
         now = _now()
         manifest["metadata"].setdefault("annotations", {}).update({CREATOR: _creator(), CREATED: now, SEEN: now})
+        self._asked = True
         try:
             self._uid = self.api.create(manifest)["metadata"]["uid"]
         except KubernetesError as error:
+            self._asked = "status" not in error.facts
             if error.facts.get("status") == 409:
-                self.owned = False
                 raise SetupError(
                     f"there is a DaskCluster {self.name!r} in namespace {self.api.namespace!r} already; to use it, "
                     f"give name={self.name!r} in place of the manifest"
@@ -224,7 +227,7 @@ class KubernetesCluster:
             self.scale(self._n_workers)
 
     def await_workers(self, client: Any) -> None:
-        """Wait until the workers are there, or one is and the others do not come soon.
+        """Wait until the first worker is there. If others do not come, a warning will say why.
 
         Parameters
         ----------
@@ -236,28 +239,19 @@ class KubernetesCluster:
         SetupError
             If none comes; says why.
         """
-        wanted = sum(map(self._size, self.spec.groups)) if self.owned else min(1, self._size(DEFAULT_GROUP))
-        counted, since = 0, math.inf
 
-        def are_there(snapshot: Snapshot | None) -> bool:
-            nonlocal counted, since
+        def is_there(snapshot: Snapshot | None) -> bool:
             with suppress(OSError, TimeoutError):  # the connection comes back by itself, or the deadline ends it
-                counted = len(client.nthreads())
-            since = min(since, time.monotonic()) if counted else math.inf
-            return counted >= wanted or time.monotonic() - since > LAGGARDS
+                return bool(client.nthreads())
+            return False
 
-        if wanted == 0:
-            return
-        with Telling() as telling:
-            try:
-                self._await(telling, are_there, wanted, lambda: counted)
-            except SetupError as error:
-                if not counted:
-                    raise
-                _LOGGER.warning("%s; going on with %d of %d workers", error, counted, wanted)
-                return
-        if counted < wanted:
-            _LOGGER.warning("cluster %s has %d of %d workers as yet; going on with them", self.name, counted, wanted)
+        if self._wanted:
+            with Telling() as telling:
+                self._await(telling, is_there)
+
+    @property
+    def _wanted(self) -> int:
+        return sum(map(self._size, self.spec.groups))
 
     def _has_scheduler(self, snapshot: Snapshot | None) -> bool:
         if snapshot is None or snapshot.scheduler is None or not is_ready(snapshot.scheduler):
@@ -265,13 +259,7 @@ class KubernetesCluster:
         waits = self.spec.reach == "load-balancer"
         return not waits or any((each.get("status") or {}).get("loadBalancer") for each in snapshot.services)
 
-    def _await(
-        self,
-        telling: Telling,
-        is_there: Callable[[Snapshot | None], bool],
-        wanted: int | None = None,
-        connected: Callable[[], int] = int,
-    ) -> None:
+    def _await(self, telling: Telling, is_there: Callable[[Snapshot | None], bool]) -> None:
         """Look again and again, until it is there or will not come."""
         looked = -math.inf
         snapshot: Snapshot | None = None
@@ -279,14 +267,14 @@ class KubernetesCluster:
             if time.monotonic() - looked > LOOK:
                 snapshot = self._watch.look()
                 looked = time.monotonic()
-                number = None if wanted is None else connected()
-                telling.say(progress(snapshot, wanted or sum(map(self._size, self.spec.groups)), number))
-                if (finding := self._watch.judge(snapshot)) is not None:
+                telling.say(progress(snapshot, self._wanted))
+                finding = self._watch.judge(snapshot)
+                if finding is not None and not is_hopeful(snapshot):
                     raise SetupError(
                         f"the cluster {self._called} does not come up: {finding.message}", cause=finding.cause
                     )
                 if not self._left:
-                    finding = diagnose(snapshot)
+                    finding = diagnose(self._watch.look(thorough=True))
                     why = finding.message if finding is not None else "its pods run, and nothing seems to be wrong"
                     raise SetupError(
                         f"the cluster {self._called} was not up within {self._deadline:g} s (deadline=): {why}",
@@ -379,11 +367,29 @@ class KubernetesCluster:
         log = allowed(self.api.logs, name, previous=restarted) or ""
         return end_of(pod, name, allowed(self.api.events, name) or (), log)
 
-    def _beat(self) -> None:
-        """Say again and again that the cluster is in use, so that nobody takes it for one that was left over."""
-        while not self._over.wait(BEAT):
-            with suppress(KubernetesError):  # the next sign of life is soon enough
-                self.api.patch("DaskCluster", self.name, {"metadata": {"annotations": {SEEN: _now()}}})
+    def _attend(self) -> None:
+        """Say again and again that the cluster is in use, so that nobody takes it for one that was left over.
+
+        Until all its workers are there, look what keeps them.
+        """
+        complete, said = not self.owned, time.monotonic()
+        while not self._over.wait(BEAT if complete else REST):
+            with suppress(KubernetesError):  # the next time is soon enough
+                complete = complete or self._is_complete()
+                if time.monotonic() - said >= BEAT:
+                    said = time.monotonic()
+                    self.api.patch("DaskCluster", self.name, {"metadata": {"annotations": {SEEN: _now()}}})
+
+    def _is_complete(self) -> bool:
+        """Whether there is no need to look again after workers that have not come."""
+        snapshot = self._watch.look()
+        there, wanted = sum(map(is_well, snapshot.component("worker"))), self._wanted
+        finding = self._watch.judge(snapshot)
+        if there < wanted and finding is None and not self._left:
+            finding = diagnose(snapshot)
+        if there < wanted and finding is not None and not self._over.is_set():
+            _LOGGER.warning("%d of %d workers of %s are there: %s", there, wanted, self._called, finding.message)
+        return there >= wanted or finding is not None or not self._left
 
     # -- down ----------------------------------------------------------------------------------------------------
 
@@ -401,41 +407,16 @@ class KubernetesCluster:
             if self.status == Status.closed:
                 return
             self.status = Status.closed
-            _not_at_exit(self.close)
+            not_at_exit(self.close)
             self._over.set()
             try:
                 if self._way is not None:
                     self._way.close()
             finally:
-                if self.owned:
+                if self._asked:
                     remove(self.api, self.name, self._uid)
                 if self._has_secret and self._uid is None:  # there was no cluster with which it would go
                     self.api.delete("Secret", self.name)
-
-
-def remove(api: Api, name: str, uid: str | None = None) -> None:
-    """Remove a cluster with all that belongs to it, and wait until it is gone.
-
-    Parameters
-    ----------
-    api : Api
-        Where.
-    name : str
-        Of the cluster.
-    uid : str, optional
-        Only this very one, and not another one of the same name.
-    """
-    api.delete("DaskCluster", name, uid=uid)
-    end = time.monotonic() + LET_GO
-    while (left := api.get("DaskCluster", name)) is not None and uid in (None, left["metadata"]["uid"]):
-        if time.monotonic() > end:
-            if not left["metadata"].get("finalizers"):
-                _LOGGER.warning("cluster %s was deleted, but is not gone yet; look at it later", name)
-                return
-            # The operator, which should have let it go, does not run; and what it owns goes only with it.
-            api.patch("DaskCluster", name, {"metadata": {"finalizers": None}})
-            end = time.monotonic() + GONE
-        time.sleep(ASK)
 
 
 def _now() -> str:
@@ -469,24 +450,3 @@ def _this_pod(api: Api) -> dict[str, Any] | None:
     if not pod:
         return None
     return {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
-
-
-#: Runs while threads and connections still work, which at ``atexit`` they do no longer; LIFO, like that.
-_registered: list[Callable[[], None]] = []
-
-
-def _at_exit(close: Callable[[], None]) -> None:
-    if not _registered:
-        getattr(threading, "_register_atexit", atexit.register)(_close_all)
-    _registered.append(close)
-
-
-def _not_at_exit(close: Callable[[], None]) -> None:
-    if close in _registered:
-        _registered.remove(close)
-
-
-def _close_all() -> None:
-    for close in reversed(_registered.copy()):
-        with suppress(KubernetesError, OSError):  # the idle timeout removes it then
-            close()

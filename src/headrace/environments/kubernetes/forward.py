@@ -144,9 +144,9 @@ class Forward:
             try:
                 async with asyncio.timeout(ANSWER):
                     wire = await self._open(attempt, target)
-            except Exception:
+            except Exception as error:
                 await attempt.aclose()
-                if time.monotonic() > end:
+                if time.monotonic() > end or is_forbidden(error):
                     raise
                 await asyncio.sleep(PAUSE)
             else:
@@ -248,6 +248,11 @@ class _Carrier:
 
     def _is_silent(self) -> bool:
         return not self._busy and time.monotonic() - self._heard > SILENCE
+
+
+def is_forbidden(error: Exception) -> bool:
+    """Whether Kubernetes does not let this user do that, so that trying it again is in vain."""
+    return getattr(getattr(error, "response", None), "status_code", None) == 403
 
 
 def _is_ready(pod: Mapping[str, Any]) -> bool:

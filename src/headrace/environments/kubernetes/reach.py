@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from headrace.environments.kubernetes.forward import Forward
+from headrace.environments.kubernetes.forward import Forward, is_forbidden
 from headrace.errors import SetupError
 
 if TYPE_CHECKING:
@@ -113,8 +113,7 @@ def _forward(api: Api, spec: KubernetesSpec, service: Mapping[str, Any], protoco
 
 
 def _no_forward(api: Api, error: Exception) -> SetupError:
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status == 403:
+    if is_forbidden(error):
         return SetupError(
             f"Kubernetes does not let this user forward ports to pods in the namespace {api.namespace!r}; have this "
             'rule added to his role: apiGroups: [""], resources: ["pods/portforward"], verbs: ["get", "create"]; or '

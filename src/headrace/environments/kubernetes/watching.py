@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from headrace.environments.kubernetes.api import Api, allowed
-from headrace.environments.kubernetes.diagnosis import Finding, Snapshot, containers_of, diagnose, is_well
+from headrace.environments.kubernetes.api import KINDS, Api
+from headrace.environments.kubernetes.diagnosis import Finding, diagnose
+from headrace.environments.kubernetes.snapshot import Snapshot, about, containers_of, is_well
+from headrace.errors import KubernetesError
 
 #: On all that Dask's operator makes for a cluster, and for a group of its workers.
 CLUSTER_LABEL, GROUP_LABEL = "dask.org/cluster-name", "dask.org/workergroup-name"
+#: Seconds between two readings of events and logs.
+READ = 1.5
 #: Most pods whose logs and events are read at one look.
 MOST = 3
 
@@ -24,38 +29,56 @@ class Watch:
         Asked.
     name : str
         Of the cluster.
+    pods : int
+        How many it has when it is complete.
     """
 
-    def __init__(self, api: Api, name: str) -> None:
+    def __init__(self, api: Api, name: str, pods: int) -> None:
         self._api = api
         self._name = name
+        self._pods = pods
         self._began = time.monotonic()
         self._since: dict[str, float] = {}
         self._denied: set[object] = set()
+        self._read = -READ
+        self._details: dict[str, Any] = {}
 
-    def look(self) -> Snapshot:
-        """Return what there is now."""
-        api, name, selector = self._api, self._name, f"{CLUSTER_LABEL}={self._name}"
-        pods = api.list("Pod", selector)
-        cluster = api.get("DaskCluster", name)
-        quick = Snapshot(name, api.namespace, time.monotonic() - self._began, cluster, pods)
-        if pods and all(map(is_well, pods)):
-            return quick
-        events = [event for event in self._allowed(api.list, "Event", fields="type=Warning") if _of(event, name)]
+    def look(self, *, thorough: bool = False) -> Snapshot:
+        """Return what there is now; of events and logs, what there was some moments ago.
+
+        Parameters
+        ----------
+        thorough : bool, default False
+            Whether to read all anew, and the logs of containers that run, too.
+        """
+        pods = self._api.list("Pod", f"{CLUSTER_LABEL}={self._name}")
+        cluster = self._api.get("DaskCluster", self._name)
+        snapshot = Snapshot(
+            self._name, self._api.namespace, time.monotonic() - self._began, cluster, pods, **self._details
+        )
+        if thorough or (time.monotonic() - self._read > READ and not self._is_complete(cluster, pods)):
+            self._details = self._read_details(pods, thorough)
+            self._read = time.monotonic()
+            return replace(snapshot, **self._details)
+        return snapshot
+
+    def _is_complete(self, cluster: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]]) -> bool:
+        return len(pods) >= self._pods and all(map(is_well, pods)) and not _is_balanced(cluster)
+
+    def _read_details(self, pods: Sequence[Mapping[str, Any]], thorough: bool) -> dict[str, Any]:
+        """What else there is to know of a cluster that is not complete."""
+        api, selector = self._api, f"{CLUSTER_LABEL}={self._name}"
+        events = [event for event in self._allowed(api.list, "Event", fields="type=Warning") if _of(event, self._name)]
+        service = self._allowed(api.get, "Service", f"{self._name}-scheduler")
         waiting = [pod for pod in pods if not is_well(pod)][:MOST]
         for pod in waiting:
             events += self._allowed(api.events, pod["metadata"]["name"])
-        return Snapshot(
-            name,
-            api.namespace,
-            quick.age,
-            cluster,
-            pods,
-            self._allowed(api.list, "ReplicaSet", selector),
-            self._allowed(api.list, "Service", selector),
-            sorted(events, key=_moment),
-            {key: log for pod in waiting for key, log in self._logs(pod).items()},
-        )
+        return {
+            "replica_sets": self._allowed(api.list, "ReplicaSet", selector),
+            "services": [service] if service else [],
+            "events": sorted(events, key=_moment),
+            "logs": {key: log for pod in waiting for key, log in self._logs(pod, thorough).items()},
+        }
 
     def judge(self, snapshot: Snapshot) -> Finding | None:
         """Return what is wrong, once it has lasted so long that waiting is in vain.
@@ -75,28 +98,36 @@ class Watch:
 
     def _allowed(self, ask: Callable[..., Any], kind: str, *args: Any, **options: Any) -> Any:
         """Ask for what makes a diagnosis better; not again, if this user may not know it."""
-        about = kind if ask == self._api.list else ask.__name__
-        if about in self._denied:
+        asked = ask.__name__, kind if kind in KINDS else ""  # else it is a name
+        if asked in self._denied:
             return []
-        found = allowed(ask, kind, *args, **options)
-        if found is None:
-            self._denied.add(about)
-        return found or []
+        try:
+            return ask(kind, *args, **options) or []
+        except KubernetesError as error:
+            if error.facts.get("status") != 403:
+                raise
+            self._denied.add(asked)
+            return []
 
-    def _logs(self, pod: Mapping[str, Any]) -> dict[tuple[str, str], str]:
-        """The last lines of containers that have ended, or do not get ready."""
+    def _logs(self, pod: Mapping[str, Any], thorough: bool) -> dict[tuple[str, str], str]:
+        """The last lines of containers that have ended, or of all that have begun."""
         found = {}
         for container in containers_of(pod):
-            if "terminated" in container.state or "running" in container.state or container.last:
-                ended = bool(container.last) and "terminated" not in container.state
-                log = self._allowed(self._api.logs, container.pod, container.name, previous=ended) or ""
+            if container.ended or (thorough and "running" in container.state):
+                before = bool(container.last) and "terminated" not in container.state
+                log = self._allowed(self._api.logs, container.pod, container.name, previous=before) or ""
                 found[container.pod, container.name] = log
         return found
 
 
+def _is_balanced(cluster: Mapping[str, Any] | None) -> bool:
+    """Whether its scheduler waits for a load balancer, too; one that it has does no harm."""
+    service = ((cluster or {}).get("spec", {}).get("scheduler") or {}).get("service") or {}
+    return bool(service.get("type") == "LoadBalancer")
+
+
 def _of(event: Mapping[str, Any], name: str) -> bool:
-    about = str((event.get("involvedObject") or {}).get("name", ""))
-    return about == name or about.startswith(f"{name}-")
+    return about(event) == name or about(event).startswith(f"{name}-")
 
 
 def _moment(event: Mapping[str, Any]) -> str:
