@@ -56,6 +56,10 @@ def test_plain_work_goes_to_special_workers_only_where_there_are_no_others():
     assert deserved([work(1000.0, 100)], [gpu, group(most=0)], 5.0) == {"gpu": 3, "default": 0}
 
 
+def test_workers_of_which_nothing_is_known_may_offer_anything():
+    assert deserved([work(1000.0, 100, GPU)], [group("?")._replace(resources=None)], 5.0) == {"?": 10}
+
+
 def test_groups_that_are_alike_are_filled_in_turn():
     groups = [group("a", 2, most=2), group("b", 1, most=8)]
     assert deserved([work(30.0, 100)], groups, 5.0) == {"a": 2, "b": 2}

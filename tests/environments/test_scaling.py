@@ -11,8 +11,10 @@ import pytest
 from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker
 
 import headrace as hr
-from headrace.environments.scaling import Scaler
+from headrace.core.scaling import Group
+from headrace.environments.scaling import Scaler, crew_of
 from headrace.errors import NoSuchWorker, SetupError
+from headrace.execution.demand import Seen
 from headrace.execution.scheduler import RunsPlugin
 from tests.waiting import until
 
@@ -319,6 +321,15 @@ def test_a_worker_stays_whose_values_would_fill_the_others(watched):
     assert watched.let_go(first.address) == []
     second.memory_limit = 2 * held.result().nbytes
     assert watched.let_go(first.address) == [first.address]
+
+
+def test_jobs_with_several_processes_are_understood():
+    spec = {"options": {"cores": 4, "processes": 2}, "group": ["-0", "-1"]}
+    crew = crew_of(SimpleNamespace(new_spec=spec, worker_spec={"job-0": spec, "job-1": spec}, scale=None))
+    assert crew.groups({"default": (0, 4)}, ()) == [Group("default", 2, None, 0, 4)]
+    seen = [Seen(f"tcp://{name}", name, 2, {"GPU": 1.0}, True) for name in ("job-0-0", "job-0-1", "job-1-0")]
+    assert crew.groups({"default": (0, 4)}, seen) == [Group("default", 2, {"GPU": 1.0}, 0, 4)]
+    assert [crew.present(each).unit for each in seen] == ["job-0", "job-0", "job-1"]
 
 
 def test_it_goes_on_when_the_cluster_cannot_be_asked_for_a_while(caplog):

@@ -56,21 +56,28 @@ class Group(NamedTuple):
         Unique within the cluster.
     threads : int
         Of each worker.
-    resources : mapping of str to float
-        What each worker offers.
+    resources : mapping of str to float, or None
+        What each worker offers. None: it is not known, so it may be anything.
     least, most : int
         Bounds of how many there may be.
     """
 
     name: str
     threads: int
-    resources: Mapping[str, float]
+    resources: Mapping[str, float] | None
     least: int
     most: int
 
     def slots(self, resources: Iterable[tuple[str, float]]) -> int:
         """How many task runs that ask for this a worker can execute at the same time."""
+        if self.resources is None:
+            return self.threads
         return min([self.threads, *(int(self.resources.get(name, 0) / amount) for name, amount in resources)])
+
+    @property
+    def kinds(self) -> int:
+        """How many kinds of resources each worker offers, as far as is known."""
+        return len(self.resources or ())
 
 
 class Present(NamedTuple):
@@ -125,9 +132,9 @@ def deserved(works: Iterable[Work], groups: Sequence[Group], within: float) -> d
     for work in sorted(works, key=lambda work: -len(work.resources)):
         threads = float(work.threads(within))
         able = [group for group in groups if group.most and group.slots(work.resources) > 0]
-        least = min((len(group.resources) for group in able), default=0)
+        least = min((group.kinds for group in able), default=0)
         for group in able:
-            if len(group.resources) == least:
+            if group.kinds == least:
                 slots = group.slots(work.resources)
                 share = max(min(threads / slots, group.most - shares[group.name]), 0.0)
                 shares[group.name] += share

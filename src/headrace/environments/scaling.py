@@ -81,7 +81,8 @@ class One(Crew):
         _check_names(adapt, [DEFAULT])
         options = (getattr(self.cluster, "new_spec", None) or {}).get("options", {})
         threads = options.get("nthreads") or options.get("cores", 1) // options.get("processes", 1) or 1
-        resources = options.get("resources") or {}
+        # Where a worker's own options are known, what is not among them is not there.
+        resources = options.get("resources") or ({} if "nthreads" in options else None)
         if seen:
             threads, resources = max(worker.threads for worker in seen), seen[0].resources
         return [Group(DEFAULT, threads, resources, *adapt[DEFAULT])]
@@ -204,8 +205,8 @@ class Scaler:
         return sum(self.scaling.asked.values())
 
     @property
-    def offers(self) -> list[Mapping[str, float]]:
-        """What workers offer that may come."""
+    def offers(self) -> list[Mapping[str, float] | None]:
+        """What workers offer that may come; None: anything."""
         return [group.resources for group in self.scaling.groups if group.most]
 
     def poke(self) -> None:

@@ -62,8 +62,8 @@ class DaskExecutor(Executor):
     client : distributed.Client
         Connected. It is not closed by the executor.
     coming : sequence of mapping of str to float, optional
-        Resources of workers that may come later, one mapping for each kind. Default: if the client's cluster adapts by
-        itself, any; else none.
+        Resources of workers that may come later, one mapping for each kind, or None for any. Default: if the client's
+        cluster adapts by itself, any; else none.
     reconnect : float
         Seconds for which the scheduler may be out of reach.
     """
@@ -78,7 +78,7 @@ class DaskExecutor(Executor):
     wanted: Callable[[], int] = staticmethod(int)
 
     def __init__(
-        self, client: Client, coming: Sequence[Mapping[str, float]] | None = None, reconnect: float = 60.0
+        self, client: Client, coming: Sequence[Mapping[str, float] | None] | None = None, reconnect: float = 60.0
     ) -> None:
         self.client = client
         self._coming = coming

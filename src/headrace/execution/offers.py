@@ -56,7 +56,7 @@ def offers_of(info: Mapping[str, Any]) -> list[Offer]:
     return sorted(found, key=lambda offer: offer.name)
 
 
-def check(policies: Iterable[Policy], offers: list[Offer], coming: Sequence[Mapping[str, float]]) -> None:
+def check(policies: Iterable[Policy], offers: list[Offer], coming: Sequence[Mapping[str, float] | None]) -> None:
     """Refuse a run with a task that no worker may execute.
 
     Parameters
@@ -65,8 +65,8 @@ def check(policies: Iterable[Policy], offers: list[Offer], coming: Sequence[Mapp
         Of tasks that ask for certain workers.
     offers : list of Offer
         The workers that there are.
-    coming : sequence of mapping of str to float
-        Resources of workers that may come, one mapping for each kind.
+    coming : sequence of mapping of str to float, or None
+        Resources of workers that may come, one mapping for each kind; None: any.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def check(policies: Iterable[Policy], offers: list[Offer], coming: Sequence[Mapp
         wanted = policy.placement
         named = [offer for offer in offers if not wanted.workers or offer.names.intersection(wanted.workers)]
         some = [offer.resources for offer in named] + (list(coming) if not wanted.workers else [])
-        if any(all(has.get(name, 0) >= amount for name, amount in wanted.resources) for has in some):
+        if any(has is None or all(has.get(name, 0) >= amount for name, amount in wanted.resources) for has in some):
             continue
         asked = [f"resources={dict(wanted.resources)}"] if wanted.resources else []
         asked += [f"workers={list(wanted.workers)}"] if wanted.workers else []
