@@ -5,6 +5,7 @@ import pytest
 import headrace as hr
 from headrace.core import batching
 from headrace.core.batching import CRUMB, GRAIN, PACE, PATIENCE, TRIAL, budget_for, grow
+from headrace.core.events import Dispatch, Progressed
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
 from headrace.core.noderun import NodeRun
@@ -26,6 +27,11 @@ def b(*values):
 
 @hr.task
 def c(*values):
+    return 1
+
+
+@hr.task(max_running=3)
+def limited(*values):
     return 1
 
 
@@ -69,13 +75,12 @@ def test_the_backlog_is_what_is_ready(width):
         return [a.map(list(range(width))), [b(number) for number in range(width)]]
 
     machine = RunMachine(make_plan(draw("f", flow, {})))
-    assert machine.backlog() == (0.0, 0)
+    assert machine.backlog() == ()
     machine.consequences.to_open.extend(range(len(machine.nodes)))
     machine.consequences.follow()
     machine.dispatcher.ready.arrange()
     machine.costs.learn(machine.plan.nodes[0].task, 2.0, 1)
-    seconds, task_runs = machine.backlog()
-    assert (seconds, task_runs) == (pytest.approx(width * (2.0 + GRAIN)), 2 * width)
+    assert machine.backlog() == (((), pytest.approx(width * 2.0 + GRAIN), 2 * width),)
 
 
 def test_little_work_is_spread_over_the_threads():
@@ -191,3 +196,17 @@ def test_only_pending_children_join():
     machine.nodes[1].states[1] = State.RETRYING
     strips, _ = grow(Queue(machine.nodes, [(0, 0, 2)]), machine.nodes, machine.costs, 1, 1, {})
     assert strips == [Strip((0,), 0, 2)]
+
+
+def test_what_is_out_counts_as_far_as_it_is_not_done_and_what_may_run_at_the_same_time_is_a_bound():
+    machine = RunMachine(make_plan(draw("f", lambda: [a.map(list(range(100)))], {})))
+    machine.threads = 2
+    machine.costs.learn(0, GRAIN / 4, 1)
+    batches = [command for command in machine.start(0.0) if isinstance(command, Dispatch)]
+    assert machine.backlog() == (((), pytest.approx(100 * GRAIN / 4), 100),)
+    machine.handle(0.1, [Progressed(batches[0].batch, 3)])  # two are done, and one is running
+    assert machine.backlog() == (((), pytest.approx(98 * GRAIN / 4), 98),)
+    few = RunMachine(make_plan(draw("f", lambda: [limited.map(list(range(100)))], {})))
+    few.threads = 2
+    few.start(0.0)
+    assert few.backlog()[0].task_runs == 3

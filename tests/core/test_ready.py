@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import headrace as hr
+from headrace.core.costs import Costs
 from headrace.core.graph import draw
 from headrace.core.machine import RunMachine
 from headrace.core.planning import make_plan
@@ -48,3 +49,16 @@ def test_what_is_taken_comes_from_the_front():
     assert list(queue) == [(0, 3, 4), (1, 2, 5)]
     queue.take(1)
     assert (list(queue), queue.first) == ([(1, 2, 5)], (1, 2, 5))
+
+
+def test_what_is_not_known_counts_once_and_more_the_longer_the_first_lasts():
+    costs = Costs(2)
+    assert costs.demand(0, 100, 0.1) == 0.1
+    costs.lasts(0, 3.0)
+    costs.lasts(0, 2.0)
+    assert [costs.demand(0, 100, 0.1), costs.demand(1, 100, 0.1)] == [300.0, 0.1]
+    assert costs.estimate(0) is None  # batches are made as before
+    costs.learn(0, 1.0, 2)
+    costs.lasts(0, 9.0)  # a straggler says nothing of the others
+    assert costs.demand(0, 100, 0.1) == 50.0
+    assert Queue(MACHINE.nodes, [(0, 0, 4), (1, 2, 5)]).demand(MACHINE.costs, 0.1) == 1.0 + 0.1

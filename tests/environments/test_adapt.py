@@ -86,18 +86,6 @@ def test_a_cluster_that_adapts_scales_up_and_down(least, tmp_path):
             assert until(lambda: len(cluster.scheduler.workers) == least)
 
 
-def test_an_environment_that_adapts_scales_up_and_down(tmp_path):
-    flag = tmp_path / "enough"
-    with hr.DaskEnvironment("local", adapt=(0, 3)) as environment:
-        environment.setup(None)
-        scheduler = environment._cluster.scheduler
-        heads = Heads(scheduler, flag, 3)
-        assert naps.run(environment=environment, observers=[heads], flag=str(flag)).result() == sum(range(400))
-        assert heads.most == 3
-        gc.collect()
-        assert until(lambda: not scheduler.workers)
-
-
 def test_a_little_work_wants_no_more_workers():
     with LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address=None) as cluster:
         adaptive = cluster.adapt(minimum=1, maximum=4)
@@ -116,10 +104,11 @@ def test_what_a_driver_told_goes_with_it():
         client.register_plugin(RunsPlugin())
         driver = Client(cluster.scheduler_address, set_as_default=False)
         wanted = cluster.scheduler.adaptive_target
-        driver.log_event(BACKLOG, (topic("run"), 100.0, 7))
+        told = topic("run"), [((), 100.0, 7)]
+        driver.log_event(BACKLOG, told)
         assert wanted() <= 1  # nobody drives this run, so it is over
         driver.run_on_scheduler(open_run, topic("run"), driver.id, 60.0)
-        driver.log_event(BACKLOG, (topic("run"), 100.0, 7))
+        driver.log_event(BACKLOG, told)
         assert [wanted("30s"), wanted("1s")] == [4, 7]
         driver.close()
         assert until(lambda: wanted("1s") <= 1)

@@ -54,6 +54,19 @@ def test_a_terminal_shows_a_line_per_node_and_then_the_outcome():
     assert "etl Failed in 2.0 s, 1 of 11 task runs failed" in outcome
 
 
+@pytest.mark.parametrize(
+    ("workers", "told"),
+    [((1, 1), "1 worker"), ((0, 1), "0 of 1 worker"), ((3, 8), "3 of 8 workers"), ((4, 2), "4 workers")],
+)
+def test_workers_are_told_where_there_are_any(workers, told):
+    console = terminal()
+    with ConsoleObserver(console) as observer:
+        observer.on_start("run-1", "etl", [LOAD, PARSE])
+        observer.on_workers(*workers)
+        observer._live.refresh()
+        assert f"1 failed · {told}" in plain(console.file.getvalue())
+
+
 def test_an_exception_leaves_the_cursor_visible_and_the_last_picture():
     console = terminal()
 

@@ -35,10 +35,12 @@ class Costs:
         By task: seconds per task run in earlier runs. May come later, as the attribute.
     """
 
-    __slots__ = ("_means", "earlier", "prior")
+    __slots__ = ("_finished", "_lasting", "_means", "earlier", "prior")
 
     def __init__(self, tasks: int, prior: Mapping[int, float] | None = None) -> None:
         self._means: list[float | None] = [None] * tasks
+        self._finished: set[int] = set()
+        self._lasting: dict[int, float] = {}
         self.prior: Mapping[int, float] = prior or {}
         self.earlier: Mapping[str, float] = {}  # the same by `key_of` the task, for tasks that come while it runs
 
@@ -52,6 +54,7 @@ class Costs:
 
     def learn(self, task: int, seconds: float, count: int) -> None:
         """Take in that ``count`` task runs took ``seconds`` together."""
+        self._finished.add(task)
         mean, known = seconds / count, self._means[task]
         self._means[task] = mean if known is None else 0.5 * (known + mean)
 
@@ -61,6 +64,11 @@ class Costs:
         if known is None or known < seconds:
             self._means[task] = seconds
 
+    def lasts(self, task: int, seconds: float) -> None:
+        """Take in how long one unfinished task run has been running; it counts until the first one has finished."""
+        if task not in self._finished:
+            self._lasting[task] = max(self._lasting.get(task, 0.0), seconds)
+
     def measured(self, task: int) -> bool:
         """Whether the estimate comes from this run."""
         return self._means[task] is not None
@@ -69,6 +77,28 @@ class Costs:
         """Seconds that a task run is expected to take; None if none was seen."""
         mean = self._means[task]
         return self.prior.get(task) if mean is None else mean
+
+    def demand(self, task: int, number: int, unknown: float) -> float:
+        """Seconds that task runs count when the number of workers is chosen.
+
+        Those of which nothing is known count as one batch, for they may be tiny. The estimate, by which batches are
+        made, does not grow while the very first task runs of a task are running; this does, because more workers are
+        worth it the longer those take.
+
+        Parameters
+        ----------
+        task : int
+            Of which task.
+        number : int
+            How many.
+        unknown : float
+            Seconds of a batch of which nothing is known.
+        """
+        estimate = self.estimate(task)
+        lasting = None if task in self._finished else self._lasting.get(task)
+        if estimate is None and lasting is None:
+            return unknown
+        return number * max(estimate or 0.0, lasting or 0.0)
 
 
 def key_of(task: Task[..., Any]) -> str:

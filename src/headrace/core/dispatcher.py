@@ -13,18 +13,18 @@ from headrace.core import batching, gangs
 from headrace.core.constants import constants_of, numbers_of
 from headrace.core.costs import Costs
 from headrace.core.cuts import cuts_of
-from headrace.core.events import Command, Links
+from headrace.core.events import Command, Links, Progressed
 from headrace.core.ledger import Ledger
 from headrace.core.limits import Room
 from headrace.core.noderun import NodeRun
 from headrace.core.orders import write_order
 from headrace.core.policy import ANYWHERE, Placement
-from headrace.core.ready import Backlog, Queue, Ready
+from headrace.core.ready import Backlog, Queue, Ready, Work, merged
 from headrace.core.recovery import Recovery
 from headrace.core.slices import slices_of
 from headrace.core.slots import EachSent
 from headrace.core.state import State, move
-from headrace.core.strips import Strip, count, cut, runs
+from headrace.core.strips import Strip, count, cut, locate, runs
 
 #: Batches per thread that are with the executor: one runs, one waits on the worker, so that no thread idles for a
 #: round trip.
@@ -170,9 +170,34 @@ class Dispatcher:
         self._meeting.clear()
         self.ready.clear()
 
+    def progressed(self, event: Progressed) -> None:
+        """Take in how far a batch is."""
+        batch = self.batches.get(event.batch)
+        if batch is None:
+            return
+        batch.position = max(batch.position, event.position)
+        if event.current and event.position:
+            node, _ = locate(batch.strips, event.position - 1)
+            self.costs.lasts(self.nodes[node].spec.task, event.current)
+
     def backlog(self) -> Backlog:
-        """What waits for a thread."""
-        return self.ready.backlog(self.costs, batching.GRAIN)
+        """What is ready and not done: what waits, and what is out and has not finished."""
+        totals = {
+            placement: (queue.demand(self.costs, batching.GRAIN), queue.waiting)
+            for placement, queue in self.ready.queues.items()
+            if queue
+        }
+        for batch in self.batches.values():
+            seconds, task_runs = totals.get(batch.placement, (0.0, 0))
+            for nodes, low, high in cut(batch.strips, max(batch.position - 1, 0), batch.stop):
+                tasks = (self.nodes[node].spec.task for node in nodes)
+                seconds += sum(self.costs.demand(task, high - low, batching.GRAIN) for task in tasks)
+                task_runs += high - low
+            totals[batch.placement] = seconds, task_runs
+        return merged(
+            Work(placement.resources, seconds, min(task_runs, placement.takers))
+            for placement, (seconds, task_runs) in totals.items()
+        )
 
     def fill(self, now: float, *, finished: bool) -> list[Command]:
         """Dispatch what computes lost values again, and batches of what is ready while there is room for them."""

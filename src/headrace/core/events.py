@@ -89,10 +89,11 @@ class Size(NamedTuple):
 
 @dataclass(slots=True)
 class Progressed:
-    """A batch is still running; ``position`` task runs have started."""
+    """A batch is still running; ``position`` task runs have started, the last of them ``current`` seconds ago."""
 
     batch: int
     position: int
+    current: float = 0.0
 
 
 @dataclass(slots=True)

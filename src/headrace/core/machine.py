@@ -137,9 +137,8 @@ class RunMachine:
                     self._ended(event, now)
                 case HandedBack():
                     self._handed_back(event)
-                case Progressed(number, position):
-                    if (batch := self.dispatcher.batches.get(number)) is not None:
-                        batch.position = max(batch.position, position)
+                case Progressed():
+                    self.dispatcher.progressed(event)
                 case Lost():
                     self._lost(event, now)
                 case Vanished(number):
@@ -177,7 +176,7 @@ class RunMachine:
         return self.state.is_final
 
     def backlog(self) -> Backlog:
-        """What waits for a thread."""
+        """What is ready and not done."""
         return self.dispatcher.backlog()
 
     def summaries(self) -> list[NodeSummary]:

@@ -59,6 +59,11 @@ class Placement(NamedTuple):
         """How many may run at the same time, whatever else runs."""
         return min((most for _, most in self.limits), default=NO_LIMIT)
 
+    @property
+    def takers(self) -> int:
+        """How many workers could be of use: of those that are named, each once, for more would have other names."""
+        return min(self.most, len(self.workers) or NO_LIMIT)
+
 
 ANYWHERE = Placement()
 

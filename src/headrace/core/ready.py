@@ -6,6 +6,7 @@ flow is executed depth first: what was made is used up before more of it is made
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -19,19 +20,39 @@ from headrace.core.policy import Placement
 Segment = tuple[int, int, int]  # node, low, high
 
 
-class Backlog(NamedTuple):
-    """What is ready and waits for a thread.
+class Work(NamedTuple):
+    """Work that waits, or is being done, and that workers of one kind may do.
 
     Attributes
     ----------
+    resources : tuple of (str, float)
+        What each task run asks for.
     seconds : float
-        How long one thread is expected to need for it.
+        How long one thread is expected to need for all.
     task_runs : int
         How many threads could take part.
     """
 
-    seconds: float = 0.0
-    task_runs: int = 0
+    resources: tuple[tuple[str, float], ...]
+    seconds: float
+    task_runs: int
+
+    def threads(self, within: float) -> int:
+        """How many threads get it done within so many seconds, but no more than could take part."""
+        return min(math.ceil(self.seconds / within), self.task_runs)
+
+
+#: What is ready and not done, by what it asks for.
+Backlog = tuple[Work, ...]
+
+
+def merged(works: Iterable[Work]) -> Backlog:
+    """Sum up works that ask for the same."""
+    sums: dict[tuple[tuple[str, float], ...], tuple[float, int]] = {}
+    for resources, seconds, task_runs in works:
+        before = sums.get(resources, (0.0, 0))
+        sums[resources] = before[0] + seconds, before[1] + task_runs
+    return tuple(Work(resources, *total) for resources, total in sums.items())
 
 
 class Queue:
@@ -110,6 +131,10 @@ class Queue:
             total += number * (unknown if cost is None else cost)
         return total
 
+    def demand(self, costs: Costs, unknown: float) -> float:
+        """Seconds that they all count when the number of workers is chosen; as ``Costs.demand``."""
+        return sum(costs.demand(task, number, unknown) for task, number in self._counts.items())
+
     def __iter__(self) -> Iterator[Segment]:
         return iter(self._segments)
 
@@ -184,13 +209,6 @@ class Ready:
     def has_aside(self) -> bool:
         """Whether something was put aside."""
         return bool(self._aside)
-
-    def backlog(self, costs: Costs, unknown: float) -> Backlog:
-        """Sum up what is ready; parameters as for ``Queue.seconds``."""
-        return Backlog(
-            sum(queue.seconds(costs, unknown) for queue in self.queues.values()),
-            sum(min(queue.waiting, placement.most) for placement, queue in self.queues.items()),
-        )
 
     def _queue(self, placement: Placement) -> Queue:
         queue = self.queues.get(placement)

@@ -79,6 +79,12 @@ class Observer:
     def on_progress(self, nodes: Sequence[NodeSummary], elapsed: float) -> None:
         """Something happened; called at most about ten times a second, ``elapsed`` seconds after the start."""
 
+    def on_workers(self, present: int, wanted: int) -> None:
+        """There are so many workers, or so many are wanted, other than before.
+
+        Called before ``on_progress``, and of those observers only that have that.
+        """
+
     def wants_moves(self, policy: Policy) -> bool:
         """Whether ``on_moves`` shall be called for the task runs of tasks with this policy; asked once per node."""
         return False

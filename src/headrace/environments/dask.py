@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from headrace.core.scaling import DEFAULT, bounds_of
 from headrace.core.summary import Observer
 from headrace.environments.addresses import connected, is_address
 from headrace.environments.base import Environment
@@ -20,6 +21,9 @@ from headrace.execution.runner import PreparedRun
 from headrace.storage.confidential import secret_paths
 from headrace.storage.findings import Finding, warn
 from headrace.store import EnvRunner, Storage
+
+if TYPE_CHECKING:
+    from headrace.environments.scaling import Scaler
 
 #: Seconds for which a run waits for a scheduler that is out of reach.
 RECONNECT = 60.0
@@ -40,7 +44,8 @@ class DaskEnvironment(Environment):
     n_workers : int, optional
         How many workers; of a local cluster, by default one for each core.
     adapt : (int, int), optional
-        Least and largest number of workers, between which the cluster scales itself.
+        Least and largest number of workers, between which there are as many as the work that is ready deserves. Of a
+        cluster with worker groups, those of the group "default"; the others have an ``adapt`` of their own.
     offers : dict of str to float, optional
         Resources of workers that may come while a run goes on, ``{"GPU": 1}``, so that a task may ask for what no
         worker has yet. Not needed for a cluster that adapts by itself.
@@ -81,8 +86,8 @@ class DaskEnvironment(Environment):
     ) -> None:
         if n_workers is not None and adapt is not None:
             raise SetupError("give either n_workers= or adapt=(least, largest), not both")
-        if adapt is not None and (len(adapt) != 2 or not 0 <= adapt[0] <= adapt[1] or adapt[1] < 1):
-            raise SetupError(f"adapt must be (least, largest) with 0 <= least <= largest, got {adapt!r}")
+        if adapt is not None and isinstance(cluster, str) and is_address(cluster):
+            raise SetupError("adapt= needs a cluster that can be scaled from here; who brought up this one scales it")
         if n_workers is not None and (not isinstance(n_workers, int) or n_workers < 1):
             raise SetupError(f"n_workers must be a whole number from 1 on, got {n_workers!r}")
         if offers is not None and not all(
@@ -91,7 +96,7 @@ class DaskEnvironment(Environment):
             raise SetupError(f"offers must be amounts > 0 by name of a resource, such as {{'GPU': 1}}, got {offers!r}")
         self.cluster = cluster
         self.n_workers = n_workers
-        self.adapt = tuple(adapt) if adapt is not None else None
+        self.adapt = bounds_of(adapt, "adapt") if adapt is not None else None
         self.offers = dict(offers) if offers is not None else None
         if deadline is None:
             deadline = DEADLINES.get(cluster, DEADLINE) if isinstance(cluster, str) else DEADLINE
@@ -101,6 +106,7 @@ class DaskEnvironment(Environment):
         self.options = options
         self._cluster: Any = None  # made by setup, so ours to close
         self._client: Any = None
+        self._scaler: Scaler | None = None
         self._owns_client = False
         self._inspection: Inspection | None = None
         self._warned: set[tuple[str, str]] = set()
@@ -125,6 +131,7 @@ class DaskEnvironment(Environment):
             return  # runs wait for a connection that is broken just now
         try:
             self._connect()
+            self._scale()
             if self.adapt is None or self.adapt[0] > 0 or hasattr(self._cluster, "await_workers"):
                 self._await_worker()
             self._inspect()
@@ -163,8 +170,6 @@ class DaskEnvironment(Environment):
             elif self.adapt is not None:
                 options["n_workers"] = self.adapt[0]
             cluster = self._cluster = maker_of(given)(options, self.deadline)
-            if self.adapt is not None:
-                cluster.adapt(minimum=self.adapt[0], maximum=self.adapt[1])
         self._owns_client = True
         self._client = Client(cluster, timeout=self.deadline, set_as_default=False)
 
@@ -212,10 +217,51 @@ class DaskEnvironment(Environment):
         assert self._inspection is not None
         self._warn(self._inspection.admit(prepared))
 
+    def _scale(self) -> None:
+        """Begin to scale the cluster, if that was asked for."""
+        if self._scaler is not None:  # of a cluster that was lost
+            self._scaler.close()
+        groups = getattr(self._cluster, "groups", {}).values()
+        if self.adapt is not None or any(group.least != group.most for group in groups):
+            from headrace.environments.scaling import Scaler
+
+            self._scaler = Scaler(self._client, self._client.cluster, {DEFAULT: self.adapt} if self.adapt else {})
+
+    def scale(self, n: int, group: str = DEFAULT) -> None:
+        """Have so many workers from now on, whatever there is to do. Workers that are too many go when they are idle.
+
+        Parameters
+        ----------
+        n : int
+            How many.
+        group : str, default "default"
+            Of which worker group, if the cluster has several.
+
+        Raises
+        ------
+        SetupError
+            If the environment is not set up, or others scale its cluster.
+        """
+        if self._client is None or self._client.cluster is None:
+            raise SetupError(
+                f"{self!r} has no cluster that can be scaled from here; call setup() first, and ask whoever brought up "
+                "a cluster that is reached by its address"
+            )
+        if not isinstance(n, int) or n < 0:
+            raise SetupError(f"a number of workers is a whole number from 0 on, got {n!r}")
+        if self._scaler is None:
+            from headrace.environments.scaling import Scaler
+
+            self._scaler = Scaler(self._client, self._client.cluster, {group: (n, n)})
+        else:
+            self._scaler.keep(n, group)
+
     def close(self) -> None:  # noqa: D102 - inherited
-        client, cluster = self._client, self._cluster
+        client, cluster, scaler = self._client, self._cluster, self._scaler
         owns_client, self._owns_client = self._owns_client, False
-        self._client = self._cluster = self._inspection = None
+        self._client = self._cluster = self._inspection = self._scaler = None
+        if scaler is not None:
+            scaler.close()
         try:
             if client is not None and owns_client:
                 client.close()
@@ -228,7 +274,12 @@ class DaskEnvironment(Environment):
     def executor(self) -> Executor:  # noqa: D102 - inherited
         from headrace.execution.dask import DaskExecutor
 
-        executor = DaskExecutor(self._client, self.offers, self.reconnect)
+        coming = [self.offers] if self.offers is not None else None
+        if self._scaler is None:
+            executor = DaskExecutor(self._client, coming, self.reconnect)
+        else:
+            executor = DaskExecutor(self._client, coming or self._scaler.offers, self.reconnect)
+            executor.on_told, executor.wanted = self._scaler.poke, self._scaler.wanted
         executor.explain = getattr(self._cluster, "explain", executor.explain)
         return executor
 

@@ -31,8 +31,8 @@ class Executor(ABC):
     code: Bundle | None = None
     #: whether the thread that calls is the main one, and the driver handles Ctrl-C there
     heeded: bool = False
-    #: tells what waits for a thread; the driver sets it, and it may be called from ``wait`` only
-    backlog: Callable[[], Backlog] = staticmethod(Backlog)
+    #: tells what is ready and not done; the driver sets it, and it may be called from ``wait`` only
+    backlog: Callable[[], Backlog] = staticmethod(tuple)
 
     @abstractmethod
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:
@@ -95,6 +95,10 @@ class Executor(ABC):
     def was_poked(self) -> bool:
         """Whether the executor itself sent the signal that is being handled."""
         return False
+
+    def workers(self) -> tuple[int, int] | None:
+        """Return how many workers there are, and how many are wanted; None if there are none to speak of."""
+        return None
 
     @abstractmethod
     def fetch(self, wanted: Wanted, most: int | None = None) -> dict[tuple[int, int], Any] | None:

@@ -14,7 +14,7 @@ import threading
 import time
 import uuid
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,13 +32,13 @@ from headrace.core.ready import Backlog
 from headrace.core.task import Task
 from headrace.errors import ClusterLost, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
-from headrace.execution.demand import BACKLOG
+from headrace.execution.demand import BACKLOG, MARK
 from headrace.execution.dynamic import Packer
 from headrace.execution.failure import capture
 from headrace.execution.line import RETRY, SILENCE, Line
 from headrace.execution.offers import addresses, asks, check, offers_of
 from headrace.execution.scattered import Scattered
-from headrace.execution.scheduler import LEFT, MARK, Opened
+from headrace.execution.scheduler import LEFT, Opened
 from headrace.execution.stopping import stop_batches
 from headrace.execution.supplies import Supplies
 from headrace.execution.worker import cut, pick, pick_kept, run_batch
@@ -61,8 +61,9 @@ class DaskExecutor(Executor):
     ----------
     client : distributed.Client
         Connected. It is not closed by the executor.
-    coming : mapping of str to float, optional
-        Resources of workers that may come later. Default: if the client's cluster adapts by itself, any; else none.
+    coming : sequence of mapping of str to float, optional
+        Resources of workers that may come later, one mapping for each kind, or None for any. Default: if the client's
+        cluster adapts by itself, any; else none.
     reconnect : float
         Seconds for which the scheduler may be out of reach.
     """
@@ -71,7 +72,14 @@ class DaskExecutor(Executor):
     #: from a worker's address to what became of it, as whoever started it knows; the environment may set it
     explain: Callable[[str], str] = staticmethod(lambda address: "")
 
-    def __init__(self, client: Client, coming: Mapping[str, float] | None = None, reconnect: float = 60.0) -> None:
+    #: called when the scheduler was told that something else waits than before; the environment may set it
+    on_told: Callable[[], None] = staticmethod(lambda: None)
+    #: tells how many workers are wanted; the environment may set it
+    wanted: Callable[[], int] = staticmethod(int)
+
+    def __init__(
+        self, client: Client, coming: Sequence[Mapping[str, float] | None] | None = None, reconnect: float = 60.0
+    ) -> None:
         self.client = client
         self._coming = coming
         self._reconnect = reconnect
@@ -83,7 +91,7 @@ class DaskExecutor(Executor):
         self._nthreads: dict[str, int] = {}
         self._told = 0
         self._comparing = False
-        self._backlog = Backlog()
+        self._backlog: Backlog = ()
         self._finished = self._released = False
         self._scattered: Scattered | None = None
         self._kept_back: list[Dispatch] = []  # until the constants are there
@@ -118,11 +126,14 @@ class DaskExecutor(Executor):
         offers = offers_of(self._line.insist(self.client.scheduler.identity, n_workers=-1))
         self._addresses.update(addresses(offers))
         if self._coming is not None or getattr(self.client.cluster, "_adaptive", None) is None:
-            check(policies, offers, self._coming or {})
+            check(policies, offers, self._coming or ())
 
     @property
     def _threads(self) -> int:
         return max(1, sum(self._nthreads.values()))
+
+    def workers(self) -> tuple[int, int]:  # noqa: D102 - inherited
+        return len(self._nthreads), max(len(self._nthreads), self.wanted())
 
     def _hear(self, report: bytes) -> None:
         self._events.put(pickle.loads(report))
@@ -149,7 +160,7 @@ class DaskExecutor(Executor):
                 line.check()
                 time.sleep(RETRY)
             else:
-                self._nthreads, self._peopled, self._backlog = opened.nthreads, time.monotonic(), Backlog()
+                self._nthreads, self._peopled, self._backlog = opened.nthreads, time.monotonic(), ()
                 return opened
 
     def _take_up(self) -> None:
@@ -367,8 +378,10 @@ class DaskExecutor(Executor):
             self._peopled = time.monotonic() if nthreads else self._peopled
             if backlog != self._backlog:
                 assert self.client.scheduler is not None
-                await self.client.scheduler.log_event(topic=BACKLOG, msg=(self._line.topic, *backlog))
+                told = (self._line.topic, tuple(map(tuple, backlog)))
+                await self.client.scheduler.log_event(topic=BACKLOG, msg=told)
                 self._backlog = backlog
+                self.on_told()
         except OSError:
             pass  # the connection is broken, and `_look` finds that
         finally:

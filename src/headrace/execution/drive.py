@@ -18,7 +18,6 @@ from headrace.core.moves import Move, Teller
 from headrace.core.noderun import NodeRun
 from headrace.core.plan import Plan
 from headrace.core.policy import FlowPolicy
-from headrace.core.ready import Backlog
 from headrace.core.state import State
 from headrace.core.summary import Observer
 from headrace.execution.base import Executor
@@ -103,6 +102,7 @@ class Drive:
         self.machine.expansions.deepest = policy.max_depth
         self._unpacker = Unpacker(code)
         self.shown = 0.0
+        self.shown_workers: tuple[int, int] | None = None
         self.underway = Underway()
         self.flow_run = FlowRun(record.run_id, flow_name, self.machine, self.underway, code)
         self.flow_run.hook_errors = hooks.errors
@@ -212,7 +212,7 @@ class Drive:
         try:
             yield
         finally:
-            executor.backlog, self.machine.expansions.joined = Backlog, id
+            executor.backlog, self.machine.expansions.joined = tuple, id
 
     def _drive(self, executor: Executor) -> None:
         """The hot loop: events in, commands out, until the machine is finished."""
@@ -240,7 +240,7 @@ class Drive:
                 self._tell()
             if self.showing and time.monotonic() - self.shown >= SHOW:
                 self.shown = time.monotonic()
-                self._show()
+                self._show(executor)
             events = self.reading.sift(executor.wait(timeout))
         except KeyboardInterrupt as error:
             self._interruption = self._interruption or error
@@ -249,10 +249,13 @@ class Drive:
         self._unpacker.unpack(events, executor.check)
         return events
 
-    def _show(self) -> None:
-        summaries, elapsed = self.machine.summaries(), self.underway.elapsed
+    def _show(self, executor: Executor) -> None:
+        summaries, elapsed, workers = self.machine.summaries(), self.underway.elapsed, executor.workers()
         for observer in self.showing:
+            if workers is not None and workers != self.shown_workers:
+                observer.on_workers(*workers)
             observer.on_progress(summaries, elapsed)
+        self.shown_workers = workers
 
     def _tell(self) -> None:
         """Tell what moved, if somebody asked for it."""

@@ -6,7 +6,7 @@ come that nobody knows yet.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -56,7 +56,7 @@ def offers_of(info: Mapping[str, Any]) -> list[Offer]:
     return sorted(found, key=lambda offer: offer.name)
 
 
-def check(policies: Iterable[Policy], offers: list[Offer], coming: Mapping[str, float]) -> None:
+def check(policies: Iterable[Policy], offers: list[Offer], coming: Sequence[Mapping[str, float] | None]) -> None:
     """Refuse a run with a task that no worker may execute.
 
     Parameters
@@ -65,8 +65,8 @@ def check(policies: Iterable[Policy], offers: list[Offer], coming: Mapping[str, 
         Of tasks that ask for certain workers.
     offers : list of Offer
         The workers that there are.
-    coming : mapping of str to float
-        Resources of workers that may come.
+    coming : sequence of mapping of str to float, or None
+        Resources of workers that may come, one mapping for each kind; None: any.
 
     Raises
     ------
@@ -75,7 +75,9 @@ def check(policies: Iterable[Policy], offers: list[Offer], coming: Mapping[str, 
     """
     for policy in policies:
         wanted = policy.placement
-        if takers(policy, offers) or (not wanted.workers and _has(coming, wanted)):
+        if takers(policy, offers):
+            continue
+        if not wanted.workers and any(has is None or _has(has, wanted) for has in coming):
             continue
         asked = [f"resources={dict(wanted.resources)}"] if wanted.resources else []
         asked += [f"workers={list(wanted.workers)}"] if wanted.workers else []

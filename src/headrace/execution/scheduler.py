@@ -23,13 +23,11 @@ from typing import Any, NamedTuple
 
 from distributed import Scheduler, SchedulerPlugin
 
-from headrace.core.ready import Backlog
+from headrace.core.ready import Work
 from headrace.execution.confided import name_for
-from headrace.execution.demand import BACKLOG, Demand
+from headrace.execution.demand import BACKLOG, MARK, Demand
 from headrace.execution.drivers import OVER, TOPIC, Drivers
 
-#: What every key of a batch has in it.
-MARK = "-hr-"
 #: What is noted of a worker that leaves of its own accord.
 LEFT = "headrace-left"
 #: How many bundles of code stay that no run needs: who edits and runs again, back and forth, brings none anew.
@@ -100,9 +98,9 @@ class RunsPlugin(SchedulerPlugin):
         assert self.drivers is not None
         del self.scheduler._broker._topics[topic]
         if topic == BACKLOG:
-            run, *backlog = msg
+            run, backlog = msg
             if run in self.drivers.runs and not self.drivers.runs[run].over:
-                self.demand.note(run, Backlog(*backlog))
+                self.demand.note(run, tuple(Work(tuple(map(tuple, asked)), *rest) for asked, *rest in backlog))
         elif topic in self.drivers.runs:  # else a straggler's, of a run that is forgotten
             self.drivers.report(topic, msg)
             if msg == OVER:

@@ -64,7 +64,7 @@ class Watchdog:
 
     def _run(self) -> None:
         pause = threading.Event()  # never set: a wait that a signal cannot cut short
-        noted: dict[Control, int] = {}
+        noted: dict[Control, tuple[int, int]] = {}
         look = 0
         while True:
             self._busy.wait()
@@ -76,9 +76,14 @@ class Watchdog:
                 control.look()
                 if perf_counter() - control.began > control.limit:
                     give_back(control)
-                if look % looks_per_note(control.limit) == 0 and noted.get(control) != control.position:
-                    noted[control] = control.position
-                    control.send(Progressed(control.batch, control.position))
+                if look % looks_per_note(control.limit) == 0:
+                    running = control.running
+                    current = perf_counter() - running if running is not None else 0.0
+                    # When another one started, and each time that one has taken twice as long.
+                    note = control.position, math.frexp(current)[1]
+                    if noted.get(control) != note:
+                        noted[control] = note
+                        control.send(Progressed(control.batch, control.position, current))
             if look % NOTE == 0:
                 LOGS.flush()
                 noted = {control: noted[control] for control in controls if control in noted}

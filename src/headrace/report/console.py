@@ -76,6 +76,7 @@ class ConsoleObserver(Observer):
         self._live: Live | None = None
         self._heading = ""
         self._nodes: Sequence[NodeSummary] = ()
+        self._workers: tuple[int, int] | None = None  # how many there are and are wanted
         self._fitted: tuple[Sequence[NodeSummary] | None, int, tuple[list[NodeSummary], str]] = (
             None,
             0,
@@ -110,7 +111,7 @@ class ConsoleObserver(Observer):
         self.close()
         if self._console is None:
             self._console = Console(stderr=True)
-        self._heading, self._nodes, self._named = flow_name, nodes, set()
+        self._heading, self._nodes, self._named, self._workers = flow_name, nodes, set(), None
         self._started = self._said = self._clock()
         if not self._console.is_interactive:
             what = "1 node" if len(nodes) == 1 else f"{len(nodes):,} nodes"
@@ -133,6 +134,10 @@ class ConsoleObserver(Observer):
         self._nodes = nodes
         if self._live is None:
             self._say(elapsed)
+
+    def on_workers(self, present: int, wanted: int) -> None:
+        """Keep what the next picture shows."""
+        self._workers = present, wanted
 
     def on_end(self, nodes: Sequence[NodeSummary], state: State, elapsed: float) -> None:
         """Replace the picture by the outcome."""
@@ -162,7 +167,7 @@ class ConsoleObserver(Observer):
         now = self._clock()
         if now - self._said >= self._interval:
             self._said = now
-            console.out(f"  {_sentence(self._nodes, elapsed)}", highlight=False)
+            console.out(f"  {_sentence(self._nodes, elapsed, self._workers)}", highlight=False)
 
     # -- in a terminal ---------------------------------------------------------------------------------------
 
@@ -179,8 +184,9 @@ class ConsoleObserver(Observer):
             self._fitted = (nodes, room, fit(nodes, room))
         rows, rest = self._fitted[2]
         elapsed = self._clock() - self._started
+        sentence = _sentence(nodes, elapsed, self._workers)
         parts: list[RenderableType] = [
-            Text.assemble((f" {self._heading}", "bold"), ("  " + _sentence(nodes, elapsed), "dim"), no_wrap=True),
+            Text.assemble((f" {self._heading}", "bold"), (f"  {sentence}", "dim"), no_wrap=True),
             _table(rows, console, spin=int(elapsed * 6)),
         ]
         if rest:
@@ -306,7 +312,7 @@ def _label(node: NodeSummary) -> str:
     return f"{node.name} [map]" if node.mapped else node.name
 
 
-def _sentence(nodes: Sequence[NodeSummary], elapsed: float) -> str:
+def _sentence(nodes: Sequence[NodeSummary], elapsed: float, workers: tuple[int, int] | None = None) -> str:
     """How far the whole run is, in words."""
     whole = totals(nodes)
     parts = [
@@ -317,4 +323,8 @@ def _sentence(nodes: Sequence[NodeSummary], elapsed: float) -> str:
         parts.append(f"{whole.running:,} running")
     if whole.failures:
         parts.append(f"{whole.failures:,} failed")
+    if workers is not None:
+        present, wanted = workers
+        number = f"{present:,} of {wanted:,}" if present < wanted else f"{present:,}"
+        parts.append(f"{number} {'worker' if max(workers) == 1 else 'workers'}")
     return " · ".join(parts)

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from headrace.core.scaling import bounds_of
 from headrace.environments.kubernetes.merging import merge, merge_lists
 from headrace.errors import SetupError
 
@@ -202,14 +203,16 @@ class KubernetesSpec:
         return self._with({"scheduler": self.scheduler, "driver": self.driver}[name])
 
     def size(self, group: str) -> int | None:
-        """How many workers a group has of its own accord; None if nobody has said.
+        """How many workers a group has to begin with, of its own accord; None if nobody has said.
 
         Parameters
         ----------
         group : str
             One of ``groups``.
         """
-        size: int | None = self.worker_groups.get(group, {}).get("n_workers")
+        options = self.worker_groups.get(group, {})
+        least, _ = options.get("adapt", (None, None))
+        size: int | None = options.get("n_workers", least)
         return size
 
     def offers(self, group: str) -> dict[str, float]:
@@ -384,7 +387,8 @@ def _overlay(options: Any, where: str, known: Iterable[str]) -> dict[str, Any]:
     said = {name: _without_none(value) for name, value in given.items() if value is not None}
     if (n_workers := said.pop("n_workers", 0)) and (not isinstance(n_workers, int) or n_workers < 0):
         raise SetupError(f"{where}: n_workers must be a whole number from 0 on, got {n_workers!r}")
-    said.pop("adapt", None)
+    if (adapt := said.pop("adapt", None)) is not None:
+        given["adapt"] = bounds_of(adapt, f"{where}: adapt")
     typed = _typed(KubernetesSpec, said, f"{where} ")
     return given | {name: getattr(typed, name) for name in said if not isinstance(given[name], Mapping)}
 
