@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from headrace._version import __version__
 from headrace.core.summary import Observer
-from headrace.environments.addresses import connected, is_address
+from headrace.environments.addresses import client_of, connected, is_address
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.clusters import DEADLINE, DEADLINES, maker_of
@@ -160,7 +160,7 @@ class DaskEnvironment(Environment):
             if self.adapt is not None:
                 cluster.adapt(minimum=self.adapt[0], maximum=self.adapt[1])
         self._owns_client = True
-        self._client = Client(cluster, timeout=self.deadline, set_as_default=False)
+        self._client = client_of(cluster, self.deadline)
 
     def _check(self) -> None:
         """Make sure that there are workers, and that they can load what this process sends."""
