@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ CONNECT = 10.0
 GREETING = 1.5
 #: Seconds for one who waits for TLS to answer to it.
 HELLO = 5.0
+#: Seconds for which connections to a cluster are tried that break while they are made, and between two attempts.
+SETTLED, PAUSE = 10.0, 0.25
 
 
 def is_address(text: str) -> bool:
@@ -65,6 +68,31 @@ def connected(address: str, *, timeout: float, **options: Any) -> Any:
         return Client(address, timeout=timeout, set_as_default=False, security=security, **options)
     except (OSError, TimeoutError) as error:
         raise _no_answer(address, error) from error
+
+
+def client_of(cluster: Any, timeout: float) -> Any:
+    """Connect to a cluster that says that it is up.
+
+    A scheduler's HTTP port answers some moments before its own port does. Until then, connections that lead through
+    others, such as the API server of Kubernetes, are taken and break; those, Dask does not try again.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        As ``distributed.Client`` takes it.
+    timeout : float
+        Seconds.
+    """
+    from distributed import Client
+
+    end = time.monotonic() + min(SETTLED, timeout)
+    while True:
+        try:
+            return Client(cluster, timeout=timeout, set_as_default=False)
+        except OSError as error:
+            if isinstance(error, TimeoutError) or time.monotonic() > end:
+                raise
+        time.sleep(PAUSE)
 
 
 def check_answers(address: str, security: Security | None = None) -> None:

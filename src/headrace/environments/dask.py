@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from headrace.core.scaling import DEFAULT, bounds_of
 from headrace.core.summary import Observer
-from headrace.environments.addresses import connected, is_address
+from headrace.environments.addresses import client_of, connected, is_address
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.checks.inspection import Inspection
@@ -171,7 +171,7 @@ class DaskEnvironment(Environment):
                 options["n_workers"] = self.adapt[0]
             cluster = self._cluster = maker_of(given)(options, self.deadline)
         self._owns_client = True
-        self._client = Client(cluster, timeout=self.deadline, set_as_default=False)
+        self._client = client_of(cluster, self.deadline)
 
     def _await_worker(self) -> None:
         if hasattr(self._cluster, "await_workers"):
