@@ -18,7 +18,7 @@ from typing import Any
 from headrace.core.secret import with_secrets
 from headrace.environments.checks import facts
 from headrace.environments.checks.places import Place, visit
-from headrace.environments.checks.runs import know_secrets, loads, needed_places, placed, tried
+from headrace.environments.checks.runs import know_secrets, loads, needed_places, tried
 from headrace.environments.checks.sites import Cluster, Site, Told
 from headrace.environments.checks.software import about_cluster, about_packages
 from headrace.errors import HeadraceError, ParameterError, SetupError
@@ -72,7 +72,7 @@ def examine(
         return distinct([undrawn, *found, *tried(site, place, site.everyone())])
     except HeadraceError as error:
         return distinct([finding_of(error, what), *found])
-    found += [*placed(executor(), prepared), *loads(executor(), prepared), *know_secrets(site, prepared.plan)]
+    found += [*loads(executor(), prepared), *know_secrets(site, prepared.plan)]
     needed = needed_places(site, prepared.plan)
     for each in needed:
         found += [each] if isinstance(each, Finding) else tried(site, *each)

@@ -20,17 +20,6 @@ from headrace.storage.runs import new_run_id
 from headrace.storage.spec import StorageSpec
 
 
-def placed(executor: Executor, prepared: PreparedRun) -> list[Finding]:
-    """Return which tasks no worker may execute."""
-    found = []
-    for task in prepared.plan.tasks:
-        try:
-            executor.check([task])
-        except NoSuchWorker as error:
-            found.append(finding_of(error, f"task {task.name!r}"))
-    return found
-
-
 def loads(executor: Executor, prepared: PreparedRun) -> list[Finding]:
     """Bring code and plan to where tasks run, as a run does, and take them away; executes nothing.
 
@@ -40,17 +29,29 @@ def loads(executor: Executor, prepared: PreparedRun) -> list[Finding]:
         Not started.
     prepared : PreparedRun
         The run that could begin.
+
+    Returns
+    -------
+    list of Finding
+        Why it does not load, and which of its tasks no worker may execute.
     """
+    found = []
     executor.code = prepared.code
-    bare = Plan([], [], Const(None))  # nothing shall wait for its constants, and who may execute it is known
+    bare = Plan([], [], Const(None))  # no constants travel, and each task's claims are looked at below, not the first's
     try:
-        executor.start(new_run_id(), prepared.plan_bytes, bare)
-    except (HeadraceError, ImportError) as error:
-        return [finding_of(error, f"flow {prepared.plan.flow!r}")]
+        try:
+            executor.start(new_run_id(), prepared.plan_bytes, bare)
+        except (HeadraceError, ImportError) as error:
+            found.append(finding_of(error, f"flow {prepared.plan.flow!r}"))
+        for task in prepared.plan.tasks:
+            try:
+                executor.check([task])
+            except NoSuchWorker as error:
+                found.append(finding_of(error, f"task {task.name!r}"))
     finally:
         executor.finish()
         executor.release()
-    return []
+    return found
 
 
 def know_secrets(site: Site, plan: Plan) -> list[Finding]:
