@@ -9,7 +9,7 @@ A cluster says what it can be asked for:
 * any other is one group, with Dask's ``scale(n)`` and, where there is one, ``scale_down(names)``.
 
 One thread per environment looks at the scheduler four times a second, and at once when a driver has told what waits.
-Letting workers go takes as long as their values take to move, so a second thread waits for that.
+Letting workers go takes as long as their values take to move, so another thread waits for that.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from inspect import isawaitable
 from typing import Any
 
@@ -76,6 +75,7 @@ class One(Crew):
     def __init__(self, cluster: Any) -> None:
         self.cluster = cluster
         self._ending: set[asyncio.Future[Any]] = set()
+        self._known: tuple[int, Mapping[str, float]] | None = None  # threads and resources of those that were seen
 
     def groups(self, adapt: Bounds, seen: Sequence[Seen]) -> list[Group]:  # noqa: D102 - inherited
         _check_names(adapt, [DEFAULT])
@@ -84,8 +84,8 @@ class One(Crew):
         # Where a worker's own options are known, what is not among them is not there.
         resources = options.get("resources") or ({} if "nthreads" in options else None)
         if seen:
-            threads, resources = max(worker.threads for worker in seen), seen[0].resources
-        return [Group(DEFAULT, threads, resources, *adapt[DEFAULT])]
+            self._known = max(worker.threads for worker in seen), seen[0].resources
+        return [Group(DEFAULT, *(self._known or (threads, resources)), *adapt[DEFAULT])]
 
     def present(self, seen: Seen) -> Present:  # noqa: D102 - inherited
         unit = seen.address
@@ -196,7 +196,6 @@ class Scaler:
         self._lock = threading.Lock()
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._complained = ""
-        self._letting_go = ThreadPoolExecutor(1, thread_name_prefix="headrace-letting-go")
         self._thread = threading.Thread(target=self._run, name="headrace-scaling", daemon=True)
         self._thread.start()
 
@@ -222,11 +221,10 @@ class Scaler:
         self.poke()
 
     def close(self) -> None:
-        """Scale no more. Workers that are being let go still go."""
+        """Scale no more."""
         self._stopping.set()
         self.poke()
         self._thread.join(PATIENT)
-        self._letting_go.shutdown(wait=False, cancel_futures=True)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -259,7 +257,9 @@ class Scaler:
                 self.crew.raise_to(group, number)
         if orders.down:
             going = {w.address: (w.name, groups[w.address]) for w in seen if w.address in groups}
-            self._letting_go.submit(self._let_go, orders.down, going)
+            threading.Thread(
+                target=self._let_go, args=(orders.down, going), name="headrace-letting-go", daemon=True
+            ).start()
 
     def _ask(self, seconds: float, what: str, **about: Any) -> Any:
         """Have the scheduler's answer, by its plugin of ours, which a new scheduler does not have yet."""
@@ -285,5 +285,6 @@ class Scaler:
 
     def _end(self, group: str, addresses: list[str], going: Mapping[str, tuple[Any, str]]) -> None:
         with self._lock:
+            rest = self.scaling.counted(group) - len(addresses)
+            self.crew.let_go(group, [going[address][0] for address in addresses], rest)
             self.scaling.left(addresses)
-            self.crew.let_go(group, [going[address][0] for address in addresses], self.scaling.counted(group))
