@@ -85,7 +85,9 @@ class One(Crew):
         resources = options.get("resources") or ({} if "nthreads" in options else None)
         if seen:
             self._known = max(worker.threads for worker in seen), seen[0].resources
-        return [Group(DEFAULT, *(self._known or (threads, resources)), *adapt[DEFAULT])]
+        if self._known is not None:
+            threads, resources = self._known
+        return [Group(DEFAULT, threads, resources, *adapt[DEFAULT])]
 
     def present(self, seen: Seen) -> Present:  # noqa: D102 - inherited
         unit = seen.address
