@@ -6,7 +6,7 @@ import asyncio
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,16 +52,13 @@ class Proxy:
     upstream : str
         ``host:port`` of the server.
     http : bool
-        Whether it understands requests. If not, it passes bytes on, and ``cut``, ``away`` and ``mute`` are all that it
-        can do.
-    away : bool
-        Whether it ends all new connections, as if the server were down.
-    mute : bool
-        Whether it passes nothing on, as a network does that has forgotten its connections.
+        Whether it understands requests. If not, it passes bytes on, until it is ``cut``, ``frozen`` or ``down``.
     choose : callable
         (number of the request, its first line) → what to do to it.
     asked : list of str
         The first lines of the requests that came.
+    down : bool
+        Whether new connections are broken at once.
     """
 
     upstream: str
@@ -69,8 +66,8 @@ class Proxy:
     choose: Callable[[int, str], Fault] = field(default=lambda number, asked: None)
     asked: list[str] = field(default_factory=list)
     address: str = ""
-    away: bool = False
-    mute: bool = False
+    down: bool = False
+    _frozen: set[asyncio.StreamWriter] = field(default_factory=set)
     _loop: Any = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
 
@@ -83,13 +80,18 @@ class Proxy:
 
         self._loop.call_soon_threadsafe(abort)
 
+    def freeze(self) -> None:
+        """Let nothing through any more on the connections that there are; nobody is told."""
+        self._loop.call_soon_threadsafe(lambda: self._frozen.update(self._open))
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.down:
+            writer.transport.abort()
+            return
         self._open.add(writer)
         try:
             with suppress(OSError, asyncio.IncompleteReadError):
-                if self.away:
-                    writer.transport.abort()
-                elif self.http:
+                if self.http:
                     await self._one_request(reader, writer)
                 else:
                     await self._pass_on(reader, writer)
@@ -142,10 +144,11 @@ class Proxy:
 
         async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
             with suppress(OSError):
-                while data := await source.read(65536):
-                    if not self.mute:
-                        target.write(data)
-                        await target.drain()
+                while (data := await source.read(65536)) or target in self._frozen:
+                    if target in self._frozen:
+                        await asyncio.Event().wait()
+                    target.write(data)
+                    await target.drain()
             target.close()
 
         try:
@@ -168,15 +171,11 @@ async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
             return body
 
 
-def proxy_before(server: Server) -> AbstractContextManager[Proxy]:
-    """Run a proxy before a server."""
-    return proxy_to(server.endpoint.rpartition("/")[2], http=server.endpoint.startswith("http"))
-
-
 @contextmanager
-def proxy_to(upstream: str, *, http: bool = False) -> Iterator[Proxy]:
-    """Run a proxy in a thread of this process."""
-    proxy = Proxy(upstream, http=http)
+def proxy_before(server: Server | str) -> Iterator[Proxy]:
+    """Run a proxy before a server, or before any address, in a thread of this process."""
+    endpoint = server if isinstance(server, str) else server.endpoint
+    proxy = Proxy(endpoint.rpartition("/")[2], http=endpoint.startswith("http"))
     ready, done = threading.Event(), asyncio.Event()
 
     async def serve() -> None:

@@ -45,7 +45,7 @@ ALLOWED = {
     "cli_clusters": {"report", "environments", "cli_support"},
     "cli_storages": {"errors", "report", "storage", "store", "loading", "cli_support"},
     "cli": {
-        "errors", "_version", "drivers", "storage", "store", "environments", "flows", "loading", "cli_support",
+        "errors", "_version", "drivers", "core", "storage", "store", "environments", "flows", "loading", "cli_support",
         "cli_runs", "cli_clusters", "cli_storages", "report", "parameters",
     },
     "__main__": {"cli"},

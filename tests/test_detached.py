@@ -56,6 +56,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A current folder with a file of flows; logs lie there, too."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(drivers.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     (tmp_path / "some_flows.py").write_text(dedent(FLOWS) + dedent(MORE_FLOWS))
     os.mkfifo("fifo")
     with loading_undone(tmp_path):
@@ -182,6 +183,7 @@ def test_a_driver_that_cannot_even_begin_is_told_with_its_last_words(
         record = detached(storage, "etl", a=1)
     assert record.state == "Starting"
     assert [each.state for each in storage.runs()] == ["Starting"] == [each.state for each in storage.runs(5)]
+    assert "Starting" in call("ls", "store", "--runs").out
     with pytest.raises(DriverLost, match=r"ended with code 3.*\nno such luck"):
         record.wait(60)
     assert storage.get_run(record.run_id).state == "Crashed"

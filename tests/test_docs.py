@@ -25,7 +25,7 @@ EXAMPLES = {
 def test_examples_run_as_files(example, tmp_path):
     path = tmp_path / "example.py"
     path.write_text(EXAMPLES[example])
-    environment = {**os.environ, "PYTHONWARNINGS": "error::FutureWarning"}
+    environment = {**os.environ, "PYTHONWARNINGS": "error::FutureWarning", "TMPDIR": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, path.name], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
     )

@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime
 import enum
 import json
+import math
 import subprocess
 import sys
 import types
@@ -15,9 +16,10 @@ import pytest
 from pydantic import Field
 
 from headrace.core.flow import FlowDefinition, parameter
+from headrace.core.secret import Secret
 from headrace.core.task import task
 from headrace.errors import ParameterError
-from headrace.parameters import describe, example_values, to_json, validate
+from headrace.parameters import describe, example_values, from_json, portable, to_json, validate
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -273,3 +275,38 @@ def test_pydantic_is_not_imported_before_it_is_needed():
     code += "('pydantic', 'fsspec', 's3fs', 'cloudpickle', 'dask', 'distributed')])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -- for another process -----------------------------------------------------------------------------------------
+
+
+KEPT = Opaque()
+
+
+class TestPortable:
+    def test_values_that_can_be_made_again(self):
+        def etl(day: datetime.date, ratio: float, names: tuple[str, ...], free=None, token: str = "", kept=KEPT):
+            return None
+
+        etl = FlowDefinition("etl", etl)
+        given = {"day": datetime.date(2026, 11, 25), "ratio": float("nan"), "names": ("a",), "token": Secret("t")}
+        data = portable(etl, {**given, "free": {"a": [1, None]}})
+        assert json.loads(json.dumps(data)) == data
+        assert "kept" not in data  # a default is there, too
+        there = validate(etl, from_json(data))
+        assert there["day"] == given["day"]
+        assert math.isnan(there["ratio"])
+        assert there["names"] == ("a",)
+        assert there["token"] == Secret("t")
+        assert portable(etl, {"day": "2026-11-25", "ratio": "2", "names": '["x"]'}, strings=True)["ratio"] == 2.0
+
+    @pytest.mark.parametrize(
+        "value", [datetime.date(2026, 11, 25), (1, 2), {1: 2}, object(), [float("nan")], b"\x80", {1, 2}]
+    )
+    def test_what_would_be_another_value_there(self, value):
+        def etl(free=None):
+            return None
+
+        etl = FlowDefinition("etl", etl)
+        with pytest.raises(ParameterError, match=f"'free' cannot be given.*{type(value).__name__} has no JSON form"):
+            portable(etl, {"free": value})

@@ -9,12 +9,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import headrace as hr
 from headrace.errors import FlowError, ParameterError, RunCancelled, SetupError
 from headrace.execution.inline import InlineExecutor
+from headrace.execution.signals import Terminated, terminate
+from headrace.storage.files import private_memory
 from tests.waiting import until
 
 
@@ -298,6 +301,38 @@ def test_an_interrupted_run_is_cleaned_up(task: hr.Task, tmp_path: Path) -> None
     }  # fmt: skip
     assert run.state is hr.State.CANCELLED
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(
+    ("number", "handler", "error"),
+    [
+        (signal.SIGINT, signal.default_int_handler, KeyboardInterrupt),
+        (signal.SIGTERM, signal.SIG_DFL, SystemExit),
+        (signal.SIGTERM, terminate, Terminated),
+    ],
+)
+def test_a_signal_just_when_the_record_has_begun(
+    number: int, handler: Any, error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = hr.Storage("memory://signals", filesystem=private_memory())
+    location = storage.stage(failing)
+    begin = storage._begin_run
+
+    def begin_interrupted(facts: dict[str, Any]) -> Any:
+        record = begin(facts)
+        signal.raise_signal(number)
+        return record
+
+    monkeypatch.setattr(storage, "_begin_run", begin_interrupted)
+    before = signal.signal(number, handler)
+    try:
+        with pytest.raises(error) as caught:
+            hr.LocalEnvironment().execute(storage, location)
+        assert signal.getsignal(number) == handler
+    finally:
+        signal.signal(number, before)
+    assert caught.value.run.state is hr.State.CANCELLED
+    assert [record.state for record in storage.runs()] == ["Cancelled"]
 
 
 def test_an_interrupt_between_two_steps_of_the_driver_cancels(place: hr.Environment, tmp_path: Path) -> None:

@@ -278,10 +278,12 @@ def execute() -> None:
 @app.command()
 def wait(url: Url, run_id: RunId, storage_option: StorageOptions = None) -> None:
     """Follow a detached run to its end: what its driver says, and how it ended. Ctrl-C ends only the following."""
+    from headrace.core.state import State
+
     record = support.storage_of(url, storage_option, must_exist=True).get_run(run_id)
     shown.follow(record)
     _show_record(record)
-    raise typer.Exit(0 if record.state == "Success" else 1)
+    raise typer.Exit(0 if record.state == State.SUCCESS.label else 1)
 
 
 @app.command()

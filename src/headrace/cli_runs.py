@@ -183,9 +183,9 @@ def recorded(store: Storage, run_id: str | None) -> Iterator[None]:
         with support.ended_by_signals():
             yield
     except BaseException as error:
-        failure, _ = capture(error)
-        state = State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED
         if run_id is not None:
+            state = State.CANCELLED if isinstance(error, KeyboardInterrupt) else State.CRASHED
+            failure, _ = capture(error)
             with suppress(HeadraceError):  # what happened is told anyway; and most runs are not launched
                 record = store.get_run(run_id)
                 record.stop_before_begin(state, failure.type_name, failure.message, failure.traceback)

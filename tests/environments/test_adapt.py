@@ -10,7 +10,8 @@ from distributed import Client, LocalCluster
 
 import headrace as hr
 from headrace.execution.demand import BACKLOG
-from headrace.execution.scheduler import RunsPlugin, topic
+from headrace.execution.drivers import topic
+from headrace.execution.scheduler import RunsPlugin, open_run
 from tests.environments.test_dask import until
 
 #: All is quicker than by default: a look each 50 ms, and as many workers as get all done within half a second.
@@ -113,12 +114,11 @@ def test_what_a_driver_told_goes_with_it():
         Client(cluster, set_as_default=False) as client,
     ):
         client.register_plugin(RunsPlugin())
-        driver = Client(cluster, set_as_default=False)
+        driver = Client(cluster.scheduler_address, set_as_default=False)
         wanted = cluster.scheduler.adaptive_target
         driver.log_event(BACKLOG, (topic("run"), 100.0, 7))
-        assert wanted() <= 1  # nobody listens to this run, so it is over
-        driver.subscribe_topic(topic("run"), print)
-        assert until(lambda: topic("run") in cluster.scheduler._broker._topics)
+        assert wanted() <= 1  # nobody drives this run, so it is over
+        driver.run_on_scheduler(open_run, topic("run"), driver.id, 60.0)
         driver.log_event(BACKLOG, (topic("run"), 100.0, 7))
         assert [wanted("30s"), wanted("1s")] == [4, 7]
         driver.close()

@@ -11,7 +11,8 @@ import tempfile
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from base64 import b64decode
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,12 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.kube.objects import Object
-from tests.kube.processes import processes_with, signal_all
+from tests.kube.control.objects import Object
+from tests.kube.node.processes import processes_with, signal_all
 from tests.waiting import until
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-#: kinds by plural: where they are, and what is left behind if there is one
+#: kinds by plural: where they are
 PATHS = {
     "pods": "api/v1",
     "services": "api/v1",
@@ -44,8 +45,10 @@ PATHS = {
     "daskautoscalers": "apis/kubernetes.dask.org/v1",
     "daskjobs": "apis/kubernetes.dask.org/v1",
 }
-_LEAVINGS = ("pods", "services", "secrets", "configmaps", "deployments", "replicasets", "jobs", "poddisruptionbudgets")
-_LEAVINGS += ("daskclusters", "daskworkergroups", "daskautoscalers", "daskjobs")
+#: what is somebody's work, and not the cluster's own
+_LEAVINGS = [
+    kind for kind in PATHS if kind not in ("events", "serviceaccounts", "resourcequotas", "roles", "rolebindings")
+]
 
 
 class Bench:
@@ -66,14 +69,16 @@ class Bench:
         names = next(each["context"] for each in config["contexts"] if each["name"] == self.context)
         self._cluster = next(each["cluster"] for each in config["clusters"] if each["name"] == names["cluster"])
         self._user = next(each["user"] for each in config["users"] if each["name"] == names["user"])
-        self._tls = ssl.create_default_context(cafile=self._cluster["certificate-authority"])
+        self._tls = _tls_of(self._cluster, self._user)
 
     # -- looking ---------------------------------------------------------------------------------------------
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         """Ask the API server, as an administrator; a refusal is an ``urllib.error.HTTPError``."""
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        headers = {"Content-Type": kind, "Authorization": f"Bearer {self._user['token']}"}
+        headers = {"Content-Type": kind}
+        if "token" in self._user:
+            headers["Authorization"] = f"Bearer {self._user['token']}"
         data = None if body is None else json.dumps(body).encode()
         url = f"{self._cluster['server']}/{path.lstrip('/')}"
         request = urllib.request.Request(url, data=data, method=method, headers=headers)
@@ -245,14 +250,17 @@ class Bench:
             self._break_node("balancers", True)
 
     @contextmanager
-    def node_with(self, **resources: object) -> Iterator[None]:
-        """The node has so much: ``cpu=1``, ``memory="1Gi"``, ``**{"nvidia.com/gpu": 2}``."""
-        node = self.request("GET", "api/v1/nodes/process-node")
+    def node_with(self, taints: Sequence[Object] = (), **resources: object) -> Iterator[None]:
+        """The node has taints, and so much: ``cpu=1``, ``memory="1Gi"``, ``**{"nvidia.com/gpu": 2}``."""
+        path = "api/v1/nodes/process-node"
+        node = self.request("GET", path)
         before = {name: node["status"]["capacity"].get(name) for name in resources}
         self._break_node("capacity", {name: str(amount) for name, amount in resources.items()})
+        self.request("PATCH", path, {"spec": {"taints": list(taints)}})
         try:
             yield
         finally:
+            self.request("PATCH", path, {"spec": {"taints": node["spec"].get("taints")}})
             self._break_node("capacity", before)
 
     @contextmanager
@@ -371,6 +379,22 @@ class ProcessBench(Bench):
         return True
 
 
+def _tls_of(cluster: Object, user: Object) -> ssl.SSLContext:
+    """What a kubeconfig says about TLS."""
+    data = b64decode(cluster.get("certificate-authority-data", "")).decode() or None
+    context = ssl.create_default_context(cafile=cluster.get("certificate-authority"), cadata=data)
+    if "client-certificate" in user:
+        context.load_cert_chain(user["client-certificate"], user["client-key"])
+    elif "client-certificate-data" in user:
+        with tempfile.NamedTemporaryFile() as file:
+            file.write(b64decode(user["client-certificate-data"]) + b"\n" + b64decode(user["client-key-data"]))
+            file.flush()
+            context.load_cert_chain(file.name)
+    elif "token" not in user:
+        raise ValueError("the user of the kubeconfig needs a token or a client certificate")
+    return context
+
+
 def _tail(text: str, lines: int) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
@@ -382,4 +406,8 @@ def open_bench(folder: Callable[[], Path]) -> Bench:
         image = os.environ.get("HEADRACE_KUBE_IMAGE")
         assert image, "HEADRACE_KUBE_IMAGE must name an image with headrace in it"
         return Bench(Path(kubeconfig), image)
+    if sys.platform != "linux":
+        pytest.skip(
+            "the bench needs Linux, where all of 127.0.0.0/8 is this machine; HEADRACE_KUBECONFIG names a cluster"
+        )
     return ProcessBench(folder(), *(["--binaries", binaries] if binaries else []))

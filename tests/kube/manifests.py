@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.kube.objects import Object
+from tests.kube.control.objects import Object
 
 
 def pod(name: str, *code: str, image: str | None = None, policy: str = "Never", **container: object) -> Object:

@@ -28,7 +28,7 @@ from pathlib import Path
 from ssl import create_default_context
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-_SHIM = Path(__file__).resolve().parent / "podshim"
+_SHIM = Path(__file__).resolve().parent / "node" / "podshim"
 _PR_SET_CHILD_SUBREAPER = 36
 #: 127.N.0.0/16 with N of these
 _RANGES = range(130, 250)
@@ -98,7 +98,7 @@ class Plane:
     # -- up --------------------------------------------------------------------------------------------------
 
     def up(self) -> None:
-        from tests.kube.certificates import make_certificates
+        from tests.kube.control.certificates import make_certificates
 
         make_certificates(self.pki, self.address)
         token = self.folder / "token"
@@ -109,7 +109,7 @@ class Plane:
             self._wanted["operator"] = self._operator
         self._wanted["kubelet"] = self._kubelet
         if self._arguments.binaries:
-            from tests.kube.binaries import start_binaries
+            from tests.kube.control.binaries import start_binaries
 
             self._wanted |= start_binaries(self, self._arguments.binaries.resolve())
         else:
@@ -117,9 +117,9 @@ class Plane:
         for name in self._wanted:
             if name not in self._running:
                 self.start(name)
-        self.wait("the node", lambda: self.call("/api/v1/nodes/process-node"))
         if self._arguments.operator:
             self.wait("the operator", self._is_operator_well)
+        self.wait("the node", lambda: self.call("/api/v1/nodes/process-node"))
 
     def _write_kubeconfig(self) -> None:
         ca = str(self.pki / "ca.crt")
@@ -139,7 +139,7 @@ class Plane:
         """The API server in memory: its socket listens from now on, so nobody has to wait for it to ask."""
         listener = socket.create_server((self.address, _API), backlog=256)
         os.set_inheritable(listener.fileno(), True)
-        command = [sys.executable, "-m", "tests.kube.api_server", "--listen", listener.fileno()]
+        command = [sys.executable, "-m", "tests.kube.control.api_server", "--listen", listener.fileno()]
         command += ["--services", f"{self.net}.128.0/17", "--pki", self.pki, "--token", self.folder / "token"]
         if self._arguments.crds:
             command += ["--crds", custom_resources()]
@@ -157,16 +157,24 @@ class Plane:
         self._memory = process
 
     def _kubelet(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "tests.kube.kubelet", "--server", self.url, "--token", self.folder / "token"]
+        command = [
+            sys.executable,
+            "-m",
+            "tests.kube.node.kubelet",
+            "--server",
+            self.url,
+            "--token",
+            self.folder / "token",
+        ]
         command += ["--pki", self.pki, "--folder", self.folder / "pods", "--address", self.address]
         command += ["--pods", f"{self.net}.0.0/17", "--pythonpath", self._arguments.pythonpath]
         return self.spawn("kubelet", *command)
 
     def _operator(self) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "kopf", "run", "--standalone", "--all-namespaces"]
+        command = [sys.executable, "-m", "tests.kube.operator", "run", "--standalone", "--all-namespaces"]
         command += ["--liveness", f"http://{self.address}:{_HEALTH}/healthz"]
         command += ["-m", "dask_kubernetes.operator.controller.controller"]
-        paths = os.pathsep.join(filter(None, [str(_SHIM), os.environ.get("PYTHONPATH", "")]))
+        paths = os.pathsep.join(filter(None, [str(_SHIM), str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
         hosts, config = str(self.folder / "pods" / "hosts"), str(self.folder / "kubeconfig")
         return self.spawn("operator", *command, KUBECONFIG=config, BENCH_HOSTS=hosts, PYTHONPATH=paths)
 

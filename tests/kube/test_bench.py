@@ -17,7 +17,7 @@ from distributed import Client
 
 from tests.kube.bench import CHECKOUT, Bench, ProcessBench
 from tests.kube.manifests import dask_cluster, pod
-from tests.kube.processes import processes_with
+from tests.kube.node.processes import processes_with
 from tests.waiting import until
 
 ROLE = {
@@ -60,7 +60,8 @@ def test_a_pod_has_its_environment_its_files_and_its_account(kube: Bench, namesp
     kube.create("secrets", namespace, {"metadata": {"name": "key"}, "data": {"id": b64encode(b"sesame").decode()}})
     kube.bind(namespace, ROLE)
     code = """
-        import os, kr8s, pathlib
+        import os, kr8s, pathlib, socket
+        assert socket.gethostbyname("kubernetes.default.svc") == os.environ["KUBERNETES_SERVICE_HOST"]
         assert not os.path.exists("/nowhere") and os.listdir("/secrets") == ["id"]
         assert pathlib.Path("/secrets/id").read_text() == open("/secrets/id").read() == os.environ["KEY"] == "sesame"
         open("/data/new", "w").write(os.environ["NAME"])
@@ -103,6 +104,11 @@ def test_what_keeps_a_container_from_starting_is_told(kube: Bench, namespace: st
     assert "does-not-exist:1: not found" in waiting(kube, namespace, "pull")[1]
     assert ("BackOff", 'Back-off pulling image "does-not-exist:1"') in kube.events(namespace, "pull")
     until(lambda: "pull access denied" in waiting(kube, namespace, "private")[1])
+    kube.create("secrets", namespace, {"metadata": {"name": "registry"}, "data": {"x": ""}})
+    allowed = pod("allowed", "pass", image=f"private-{kube.image}")
+    allowed["spec"]["imagePullSecrets"] = [{"name": "registry"}]
+    kube.create("pods", namespace, allowed)
+    until(lambda: phase(kube, namespace, "allowed") == "Succeeded")
     until(lambda: waiting(kube, namespace, "config") == ("CreateContainerConfigError", 'secret "none" not found'))
     until(lambda: waiting(kube, namespace, "init", "initContainerStatuses")[0] == "CrashLoopBackOff")
     assert waiting(kube, namespace, "init")[0] == "PodInitializing"
@@ -144,6 +150,11 @@ def test_pods_that_do_not_fit_are_told_why(kube: Bench, namespace: str) -> None:
         assert conditions[0]["message"] == message
     with kube.node_with(**{"nvidia.com/gpu": 1}):
         until(lambda: phase(kube, namespace, "gpu") == "Succeeded")
+    with kube.node_with([{"key": "for", "value": "others", "effect": "NoSchedule"}]):
+        kube.create("pods", namespace, pod("tainted", "pass"))
+        until(lambda: kube.events(namespace, "tainted"))
+        assert "1 node(s) had untolerated taint {for: others}" in kube.events(namespace, "tainted")[0][1]
+    until(lambda: phase(kube, namespace, "tainted") == "Succeeded")
 
 
 def test_jobs_end_well_or_give_up_and_go(kube: Bench, namespace: str) -> None:
@@ -208,7 +219,7 @@ def test_two_benches_side_by_side_and_nothing_is_left_of_a_killed_one(kube: Benc
         from tests.kube.bench import ProcessBench
         from tests.kube.manifests import pod
         bench = ProcessBench(Path(sys.argv[1]), "--no-operator")
-        bench.create("pods", "default", pod("stay", "import os, time; os.fork(); os.setsid(); time.sleep(600)"))
+        bench.create("pods", "default", pod("stay", "import os, time; os.fork() or os.setsid(); time.sleep(600)"))
         print(bench.address, flush=True)
         time.sleep(600)
     """

@@ -14,7 +14,7 @@ import yaml
 
 import headrace as hr
 from headrace.environments.kubernetes.manifests import KEPT
-from headrace.errors import DriverLost, SetupError
+from headrace.errors import DriverLost, RunError, SetupError
 from headrace.loading import Target, load_flow
 from tests.cli_kit import FLOWS, loading_undone
 from tests.kube.bench import CHECKOUT, PATHS, Bench
@@ -110,14 +110,29 @@ def test_cancelled_while_it_runs(
     until_clean(kube, namespace)
 
 
-def test_an_image_that_cannot_be_pulled(storage: hr.Storage, kube: Bench, namespace: str) -> None:
+def test_drivers_that_do_not_start(
+    storage: hr.Storage, kube: Bench, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     environment = hr.DaskEnvironment("kubernetes", image="does-not-exist:1", namespace=namespace)
     record = environment.execute(storage, "etl", {"a": 1}, detach=True)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("KUBECONFIG", str(tmp_path / "none"))
+        elsewhere.setenv("HOME", str(tmp_path))
+        other = storage.get_run(record.run_id)
+        assert not other.wait(0.1).done
+        for ask in (other.cancel, other.logs):
+            with pytest.raises(RunError, match="from here: there is no way to Kubernetes"):
+                ask()
     with pytest.raises(DriverLost, match=r"does-not-exist:1' cannot be pulled.*cancel\(\)"):
         record.wait(60)
     assert record.state == "Starting"  # the image may come
     record.cancel()
     assert record.state == "Cancelled"
+    record = environment.execute(storage, "etl", {"a": 1}, detach=True)
+    kube.delete("jobs", namespace, record.launch["driver"]["job"])
+    with pytest.raises(DriverLost, match="not there any more"):
+        record.wait(60)
+    assert record.state == "Starting"  # whoever has deleted it may tell, and it may be another Kubernetes
     until_clean(kube, namespace)
 
 
@@ -125,8 +140,7 @@ def test_a_driver_that_was_killed(
     storage: hr.Storage, environment: hr.DaskEnvironment, kube: Bench, namespace: str
 ) -> None:
     record = environment.execute(storage, "endless", detach=True)
-    until(lambda: record.state != "Starting", 60)
-    assert record.state == "Running", record.outcome
+    until(lambda: kube.objects("daskclusters", namespace), 60)
     [pod] = [each for each in kube.objects("pods", namespace) if "job-name" in each["metadata"]["labels"]]
     kube.oom_kill(namespace, pod["metadata"]["name"])
     with pytest.raises(DriverLost, match=r"Job headrace-.* has ended.*OOMKilled"):

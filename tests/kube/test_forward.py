@@ -16,7 +16,7 @@ import pytest
 from headrace.environments.kubernetes import forward
 from headrace.environments.kubernetes.forward import Forward
 from tests.kube.bench import Bench
-from tests.proxies import Proxy, proxy_to
+from tests.proxies import Proxy, proxy_before
 
 ECHO = """
 import os, socketserver
@@ -34,8 +34,7 @@ class Pods:
     """Pods that say who they are, and repeat all else that they hear."""
 
     def __init__(self, kube: Bench, namespace: str) -> None:
-        self.kube = kube
-        self.path = f"/api/v1/namespaces/{namespace}/pods"
+        self.kube, self.namespace = kube, namespace
 
     def start(self, name: str) -> None:
         container = {
@@ -46,10 +45,10 @@ class Pods:
             "readinessProbe": {"tcpSocket": {"port": 7000}, "periodSeconds": 1},
         }
         metadata = {"name": name, "labels": {"app": "echo"}}
-        self.kube.request("POST", self.path, {"metadata": metadata, "spec": {"containers": [container]}})
+        self.kube.create("pods", self.namespace, {"metadata": metadata, "spec": {"containers": [container]}})
 
     def stop(self, name: str) -> None:
-        self.kube.request("DELETE", f"{self.path}/{name}", {"gracePeriodSeconds": 0})
+        self.kube.request("DELETE", self.kube.path("pods", self.namespace, name), {"gracePeriodSeconds": 0})
 
 
 @pytest.fixture
@@ -58,8 +57,8 @@ def proxy(kube: Bench, tmp_path: Path) -> Iterator[Proxy]:
     config = json.loads(kube.kubeconfig.read_text())
     (cluster,) = config["clusters"]
     server = urlsplit(cluster["cluster"]["server"]).netloc
-    with proxy_to(server) as proxy:
-        cluster["cluster"]["server"] = f"http://{proxy.address}"
+    with proxy_before(server) as proxy:
+        cluster["cluster"] |= {"server": f"https://{proxy.address}", "tls-server-name": "localhost"}
         (tmp_path / "kubeconfig").write_text(json.dumps(config))
         yield proxy
 
@@ -130,12 +129,12 @@ def test_a_cut_ends_connections_and_the_same_port_serves_the_next(
     for away in (False, True):  # as when the API server is started again
         with Line(way) as before:
             assert before.ask(b"who") == b"one"
-            proxy.away = away
+            proxy.down = away
             proxy.cut()
             assert before.plug.recv(1) == b""
         with Line(way) as after:
             if away:
-                threading.Timer(1.0, setattr, (proxy, "away", False)).start()
+                threading.Timer(1.0, setattr, (proxy, "down", False)).start()
             assert after.ask(b"who") == b"one"  # it waited, rather than being refused
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
@@ -167,11 +166,9 @@ def test_silence_is_noticed_and_patience_is_not_taken_for_it(
             left -= len(busy.plug.recv(2**20))
         sending.join()
         assert idle.ask(b"hello") == b"hello"
-        proxy.mute = True
+        proxy.freeze()
         idle.plug.settimeout(10)
         assert idle.plug.recv(1) == b""
-    proxy.mute = False
-    proxy.cut()
     with Line(way) as after:
         assert after.ask(b"who") == b"one"
 

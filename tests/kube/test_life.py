@@ -157,7 +157,7 @@ def test_what_is_joined_must_be_there(kube, namespace):
 
 
 def test_a_cluster_goes_although_the_operator_does_not_let_it_go(kube, namespace, options, monkeypatch):
-    monkeypatch.setattr("headrace.environments.kubernetes.cluster.LET_GO", 1.0)
+    monkeypatch.setattr("headrace.environments.kubernetes.ending.LET_GO", 1.0)
     with hr.DaskEnvironment("kubernetes", n_workers=1, **options) as env:
         env.setup()
         kube.stop_operator()

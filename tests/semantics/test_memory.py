@@ -8,7 +8,6 @@ import time
 import weakref
 from collections import deque
 
-import dask
 import pytest
 from dask.sizeof import sizeof
 from distributed import Client, LocalCluster
@@ -18,7 +17,8 @@ from headrace import pickling
 from headrace.core.graph import draw
 from headrace.core.planning import make_plan
 from headrace.execution.dask import DaskExecutor
-from headrace.execution.scheduler import TOPIC
+from headrace.execution.drivers import TOPIC
+from headrace.execution.scheduler import RunsPlugin
 from headrace.execution.worker import PROCESS
 from tests.environments.test_dask import until
 
@@ -85,13 +85,19 @@ def on_scheduler(dask_scheduler):
         "groups": len(dask_scheduler.task_groups),
         "wanted": {client: len(state.wants_what) for client, state in dask_scheduler.clients.items()},
         "topics": len(dask_scheduler._broker._topics),
+        "runs": len(runs_of(dask_scheduler)),
         "worker plugins": len(dask_scheduler.worker_plugins),
         "plugins": len(dask_scheduler.plugins),
     }
 
 
-def topics_of_runs(dask_scheduler):
-    return [topic for topic in dask_scheduler._broker._topics if topic.startswith(TOPIC)]
+def runs_of(dask_scheduler):
+    return dask_scheduler.plugins[RunsPlugin.name].drivers.runs if RunsPlugin.name in dask_scheduler.plugins else {}
+
+
+def waits_for_reports(dask_scheduler):
+    topics = [topic for topic in dask_scheduler._broker._topics if topic.startswith(TOPIC)]
+    return topics or any(not driver.over or driver.reports for driver in runs_of(dask_scheduler).values())
 
 
 def on_worker(dask_worker):
@@ -127,7 +133,7 @@ def census(client):
 
 
 #: What there is nothing of when no run is going on or kept; of the rest there is as much as before.
-OF_RUNS = {"tasks", "groups", "data", "plans", "users", "shelf", "room", "futures", "executors"}
+OF_RUNS = {"tasks", "groups", "runs", "data", "plans", "users", "shelf", "room", "futures", "executors"}
 
 
 def differences(before, after):
@@ -172,25 +178,22 @@ def test_a_kept_run_leaves_its_values_only():
         environment.setup(None)
         client = environment.client
         run = right.run(environment=environment)
-        assert until(lambda: not client.run_on_scheduler(topics_of_runs))
+        assert until(lambda: not client.run_on_scheduler(waits_for_reports))
         assert until(lambda: not [topic for topic in client._event_handlers if topic.startswith(TOPIC)])
         assert client.run_on_scheduler(on_scheduler)["tasks"] == 1  # the one that the flow returns
         assert run["make"][7].result() == [7] * 100
 
 
-def test_a_driver_that_dies_leaves_nothing():
+def test_a_driver_that_says_good_bye_leaves_nothing():
     plan = make_plan(draw("f", lambda: total(make.map([1, 2])), {}))
-    with (
-        dask.config.set({"distributed.scheduler.events-cleanup-delay": "100ms"}),
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
-    ):
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
         scheduler = cluster.scheduler
         driver = Client(cluster, set_as_default=False)
         DaskExecutor(driver).start("abandoned", pickling.dumps(plan, "a plan"), plan)
         assert "abandoned" in PROCESS.plans
-        assert until(lambda: topics_of_runs(scheduler))
+        assert runs_of(scheduler)
         driver.close()
-        assert until(lambda: not topics_of_runs(scheduler))
+        assert until(lambda: not runs_of(scheduler))
         assert until(lambda: "abandoned" not in PROCESS.plans)
         assert not [name for name in scheduler.worker_plugins if name.startswith(TOPIC)]
 

@@ -150,8 +150,7 @@ class Environment(ABC):
         watching = [*observers, *self.observers()]
         self.setup(storage)
         self._admit(prepared)
-        drive = prepared.begin(executor=self.executor, environment=self.describe(), observers=watching, run_id=run_id)
-        return drive.run()
+        return prepared.run(executor=self.executor, environment=self.describe(), observers=watching, run_id=run_id)
 
     def _detach(
         self,

@@ -21,6 +21,9 @@ from headrace.storage.confidential import secret_paths
 from headrace.storage.findings import Finding, warn
 from headrace.store import EnvRunner, Storage
 
+#: Seconds for which a run waits for a scheduler that is out of reach.
+RECONNECT = 60.0
+
 
 class DaskEnvironment(Environment):
     """Runs flows on a Dask cluster.
@@ -43,6 +46,9 @@ class DaskEnvironment(Environment):
         worker has yet. Not needed for a cluster that adapts by itself.
     deadline : float, optional
         Seconds within which the cluster must be up, with its first worker. Default: 300 on Kubernetes, else 60.
+    reconnect : float, default 60.0
+        Seconds for which the scheduler may be out of reach while a run goes on: a connection that breaks, or a
+        scheduler that is started anew, is a pause, and no more.
     on_start : callable or str, optional
         Called with a ``Change`` before a run executes anything; if it raises, the run does not begin. A function, or
         where it is: ``"module:qualname"``.
@@ -68,6 +74,7 @@ class DaskEnvironment(Environment):
         adapt: tuple[int, int] | None = None,
         offers: Mapping[str, float] | None = None,
         deadline: float | None = None,
+        reconnect: float = RECONNECT,
         on_start: Callback | None = None,
         on_exit: Callback | None = None,
         **options: Any,
@@ -89,6 +96,7 @@ class DaskEnvironment(Environment):
         if deadline is None:
             deadline = DEADLINES.get(cluster, DEADLINE) if isinstance(cluster, str) else DEADLINE
         self.deadline = deadline
+        self.reconnect = reconnect
         self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
         self._cluster: Any = None  # made by setup, so ours to close
@@ -113,8 +121,8 @@ class DaskEnvironment(Environment):
     # -- life ----------------------------------------------------------------------------------------------------
 
     def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
-        if self._client is not None and self._client.status == "running":
-            return
+        if self._client is not None and self._client.status in ("running", "connecting"):
+            return  # runs wait for a connection that is broken just now
         try:
             self._connect()
             if self.adapt is None or self.adapt[0] > 0 or hasattr(self._cluster, "await_workers"):
@@ -220,7 +228,7 @@ class DaskEnvironment(Environment):
     def executor(self) -> Executor:  # noqa: D102 - inherited
         from headrace.execution.dask import DaskExecutor
 
-        executor = DaskExecutor(self._client, self.offers)
+        executor = DaskExecutor(self._client, self.offers, self.reconnect)
         executor.explain = getattr(self._cluster, "explain", executor.explain)
         return executor
 
@@ -269,7 +277,13 @@ class DaskEnvironment(Environment):
         if "security" in options:
             options["security"] = as_data(options["security"])
         options = PLAIN.get(kind, dict)(options)
-        data = {**self._own_data(), **self.callbacks.serialize(), "deadline": self.deadline, "options": options}
+        data = {
+            **self._own_data(),
+            **self.callbacks.serialize(),
+            "deadline": self.deadline,
+            "reconnect": self.reconnect,
+            "options": options,
+        }
         if secrets := list(secret_paths({name: each for name, each in options.items() if name != "security"})):
             raise SetupError(
                 f"the options of {self!r} cannot be written down, because {', '.join(secrets)} looks like a secret; "

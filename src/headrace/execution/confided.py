@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -66,7 +66,7 @@ def carried(client: Client, whatever: object) -> Iterator[None]:
     if not parcel:
         yield
         return
-    check_encrypted(client)
+    check_encrypted([*client.run_on_scheduler(listens_at), *client.nthreads()])
     plugin = CredentialsPlugin(f"headrace-check-{secrets.token_hex(8)}", parcel)
     client.register_plugin(plugin)
     try:
@@ -75,20 +75,19 @@ def carried(client: Client, whatever: object) -> Iterator[None]:
         client.unregister_worker_plugin(plugin.name)
 
 
-def check_encrypted(client: Client) -> None:
+def check_encrypted(addresses: Iterable[str]) -> None:
     """Refuse a cluster on whose connections others could listen.
 
     Parameters
     ----------
-    client : distributed.Client
-        Of the cluster.
+    addresses : iterable of str
+        At which its scheduler and its workers listen.
 
     Raises
     ------
     SetupError
         Names the address.
     """
-    addresses = [*client.run_on_scheduler(_listens_at), *client.nthreads()]
     for address in addresses:
         if not address.startswith(_SAFE):
             raise SetupError(
@@ -99,5 +98,6 @@ def check_encrypted(client: Client) -> None:
             )
 
 
-def _listens_at(dask_scheduler: Any = None) -> list[str]:
+def listens_at(dask_scheduler: Any = None) -> list[str]:
+    """Return all addresses at which the scheduler listens. Runs on the scheduler."""
     return [listener.contact_address for listener in dask_scheduler.listeners]

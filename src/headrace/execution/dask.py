@@ -10,14 +10,13 @@ from __future__ import annotations
 import pickle
 import queue
 import re
+import threading
 import time
 import uuid
 from array import array
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from dask._task_spec import Task as DaskTask
 from dask._task_spec import TaskRef
@@ -31,41 +30,28 @@ from headrace.core.plan import Plan
 from headrace.core.policy import Placement
 from headrace.core.ready import Backlog
 from headrace.core.task import Task
-from headrace.entrusted import needed_by
-from headrace.errors import ClusterLost, HeadraceError, MissingModule, TaskCrashed, ValueReleased
-from headrace.execution.arrival import CodePlugin, plugin_name
+from headrace.errors import ClusterLost, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
-from headrace.execution.confided import CredentialsPlugin, check_encrypted
 from headrace.execution.demand import BACKLOG
 from headrace.execution.dynamic import Packer
 from headrace.execution.failure import capture
-from headrace.execution.logs import settings
+from headrace.execution.line import RETRY, SILENCE, Line
 from headrace.execution.offers import addresses, asks, check, offers_of
 from headrace.execution.scattered import Scattered
-from headrace.execution.scheduler import MARK, OVER, RunsPlugin, claim_code, forget_plan, topic
+from headrace.execution.scheduler import MARK, Opened
 from headrace.execution.stopping import stop_batches
-from headrace.execution.worker import PlanPlugin, cut, pick, pick_kept, run_batch
+from headrace.execution.supplies import Supplies
+from headrace.execution.worker import cut, pick, pick_kept, run_batch
 
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
 #: or when the cluster grows, so this bounds how long that goes unnoticed.
 LOOK = 0.25
-#: Least seconds between two messages of the client to the scheduler. Dask's own are 0.01, for which whatever is sent
-#: just after another message has to wait: the first batches of each run. The scheduler's to its workers are 0.002, too.
-INTERVAL = 0.002
-#: Seconds between two attempts to reach all workers, while the scheduler learns that one of them is dead.
-RETRY = 0.1
-#: Seconds without an answer from the scheduler after which it counts as lost.
-SILENCE = 30.0
+#: What Dask says of futures whose values will not come any more.
+GIVEN_UP = ("error", "cancelled")
 #: Added to the priority of batches that go before others of the same priority.
 URGENT = 0.5
 #: Seconds without any worker after which a run gives up. Adaptive clusters may need minutes to bring the first one.
 DESERTED = 600.0
-
-
-#: By client: the scheduler that has our plugin.
-_PREPARED: WeakKeyDictionary[Client, Any] = WeakKeyDictionary()
-#: By client: the plugins by which its runs brought code to that scheduler's workers.
-_BROUGHT: WeakKeyDictionary[Client, set[str]] = WeakKeyDictionary()
 
 
 class DaskExecutor(Executor):
@@ -77,15 +63,18 @@ class DaskExecutor(Executor):
         Connected. It is not closed by the executor.
     coming : mapping of str to float, optional
         Resources of workers that may come later. Default: if the client's cluster adapts by itself, any; else none.
+    reconnect : float
+        Seconds for which the scheduler may be out of reach.
     """
 
     kind = "dask"
     #: from a worker's address to what became of it, as whoever started it knows; the environment may set it
     explain: Callable[[str], str] = staticmethod(lambda address: "")
 
-    def __init__(self, client: Client, coming: Mapping[str, float] | None = None) -> None:
+    def __init__(self, client: Client, coming: Mapping[str, float] | None = None, reconnect: float = 60.0) -> None:
         self.client = client
         self._coming = coming
+        self._reconnect = reconnect
         self._addresses: dict[str, str] = {}  # of workers that tasks may ask for by name
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._futures: dict[int, Future[Any]] = {}
@@ -95,51 +84,38 @@ class DaskExecutor(Executor):
         self._told = 0
         self._comparing = False
         self._backlog = Backlog()
-        self._registered = self._released = False
+        self._finished = self._released = False
         self._scattered: Scattered | None = None
         self._kept_back: list[Dispatch] = []  # until the constants are there
+        self._put_off: list[Command] = []  # until the scheduler is within reach
         self._run_id = ""
         self._outline: Plan | None = None
         self._packer: Packer | None = None
+        self._thread = 0  # which drives the run
+        self._line: Line
+        self._supplies: Supplies | None = None
 
     def start(self, run_id: str, plan: bytes, outline: Plan) -> int:  # noqa: D102 - inherited
-        self._run_id = run_id
+        self._run_id, self._thread = run_id, threading.get_ident()
+        line = self._line = Line(self.client, run_id, self._hear, self._reconnect)
         self.check(outline.tasks)
-        if self.client.scheduler_comm is not None:
-            self.client.scheduler_comm.interval = min(self.client.scheduler_comm.interval, INTERVAL)
-        self.client.subscribe_topic(topic(run_id), self._on_event)
-        try:
-            scheduler = self.client.scheduler_info(n_workers=0)
-            self._prepare_scheduler(scheduler.get("id"))
-            self._nthreads = dict(self.client.nthreads())
-            if parcel := needed_by(plan):
-                check_encrypted(self.client)
-                self._bring(CredentialsPlugin(topic(run_id), parcel))
-            self._bring_code()
-            sha256 = self.code.sha256 if self.code is not None else None
-            self._bring(PlanPlugin(run_id, plan, settings(len(self._nthreads)), sha256))
-        except HeadraceError:
-            raise
-        except ImportError as error:
-            raise MissingModule(
-                f"a worker of {self.client!r} cannot load run {run_id}: {error}; install what is "
-                "missing where the workers run"
-            ) from error
+        self._supplies = Supplies(line, plan, self.code)
+        opened = self._open()
         self._outline = outline
         self._packer = Packer(outline, self.code)
         # What Dask would encrypt, nothing else may send as it is.
-        self.mails = scheduler["address"].startswith(("tcp://", "inproc://"))
+        self.mails = opened.address.startswith(("tcp://", "inproc://"))
         self._told = self._threads
-        self._peopled = time.monotonic()
         if outline.constants:
-            self._scattered = Scattered(self.client, run_id, outline.constants, self.code)
+            self._scattered = Scattered(line, outline.constants, opened.address.startswith("inproc://"), self.code)
             self._scattered.look(len(self._nthreads))
         return self._told
 
     def check(self, tasks: Iterable[Task[..., Any]]) -> None:  # noqa: D102 - inherited
         if not (policies := asks(tasks)):
             return
-        offers = offers_of(self.client.scheduler_info(n_workers=-1))
+        assert self.client.scheduler is not None
+        offers = offers_of(self._line.insist(self.client.scheduler.identity, n_workers=-1))
         self._addresses.update(addresses(offers))
         if self._coming is not None or getattr(self.client.cluster, "_adaptive", None) is None:
             check(policies, offers, self._coming or {})
@@ -148,57 +124,61 @@ class DaskExecutor(Executor):
     def _threads(self) -> int:
         return max(1, sum(self._nthreads.values()))
 
-    def _prepare_scheduler(self, scheduler: Any) -> None:
-        """Bring the scheduler our plugin, once in its life."""
-        if _PREPARED.get(self.client) != scheduler:
-            self.client.register_plugin(RunsPlugin())
-            _PREPARED[self.client] = scheduler
-            _BROUGHT.pop(self.client, None)
+    def _hear(self, report: bytes) -> None:
+        self._events.put(pickle.loads(report))
 
-    def _bring_code(self) -> None:
-        """Bring the flow's code to the workers, unless an earlier run did."""
-        if self.code is None:
-            return
-        self._registered = True  # from here on, the scheduler has to forget something
-        name, brought = plugin_name(self.code.sha256), _BROUGHT.setdefault(self.client, set())
-        if name in brought:  # it is hardly ever forgotten meanwhile, and plans wait for their code
-            self._later(self._claim_again)
-            return
-        if not self.client.run_on_scheduler(claim_code, topic(self._run_id), name):
-            self._bring(CodePlugin(self.code))
-        brought.add(name)
+    # -- the line to the scheduler -------------------------------------------------------------------------------
 
-    async def _claim_again(self) -> None:
-        """Claim code that an earlier run of this client brought, not making the run wait for the answer."""
-        assert self.code is not None
-        with suppress(OSError):  # the client notices by itself that the scheduler is gone, and `_look` with it
-            name = plugin_name(self.code.sha256)
-            if not await self.client.run_on_scheduler(claim_code, topic(self._run_id), name):
-                await self.client.register_plugin(CodePlugin(self.code))
-
-    def _bring(self, plugin: PlanPlugin | CodePlugin | CredentialsPlugin) -> None:
-        """Bring the plan to the workers; again, if one died meanwhile, for nobody knows then which others have it."""
-        self._registered = True
-        end = time.monotonic() + SILENCE
+    def _open(self) -> Opened:
+        """Bring the scheduler what the run needs; again, if the connection breaks meanwhile."""
+        line, supplies = self._line, self._supplies
+        assert supplies is not None
         while True:
             try:
-                self.client.register_plugin(plugin)
+                opened = line.open()
+                if not (opened.known and supplies.complete):
+                    supplies.bring(opened)
+                if opened.known or self._futures:
+                    self._take_up()
             except OSError as error:
-                if self.client.status != "running" or time.monotonic() > end:
+                if not line.cut:
                     raise ClusterLost(
                         f"the plan of run {self._run_id} could not be brought to all workers ({type(error).__name__}: "
                         f"{error}); look whether the scheduler and the workers answer, and run the flow again"
                     ) from error
+                line.check()
                 time.sleep(RETRY)
             else:
-                return
+                self._nthreads, self._peopled, self._backlog = opened.nthreads, time.monotonic(), Backlog()
+                return opened
 
-    def _on_event(self, event: tuple[float, bytes]) -> None:
-        if event[1] == OVER:
-            # Dask's clients keep handlers for ever, and this one would keep the run's values.
-            self.client._event_handlers.pop(topic(self._run_id), None)
-        else:
-            self._events.put(pickle.loads(event[1]))
+    def _take_up(self) -> None:
+        """Go on where the connection broke: with new futures, as Dask's client gave up all that there were."""
+        client = self.client
+        constants = self._scattered.renew() if self._scattered is not None else []
+        self._futures = {batch: Future(future.key, client) for batch, future in self._futures.items()}
+        keys = [future.key for future in self._futures.values()]
+        lost = set(self._line.resume(keys + constants))
+        gone = [batch for batch, future in self._futures.items() if future.key in lost]
+        failure, _ = capture(ClusterLost("the scheduler that it was sent to is gone, or did not get it"))
+        for batch in gone:
+            del self._futures[batch]
+            if batch in self._live:
+                self._live.discard(batch)
+                self._events.put(Lost(batch, Loss.DROPPED, failure))
+            self._events.put(Vanished(batch))  # also if it was live: its report may be among the events already
+
+    def _mend(self) -> bool:
+        """Take the line up if it is cut and there is a connection again; return whether it is up.
+
+        While the run goes on, its own thread does that, for it has to hear of what is lost before it sends more.
+        """
+        line = self._line
+        with line.mending:
+            if line.cut and line.connected and (self._finished or self._thread == threading.get_ident()):
+                self._open()
+            line.check()
+            return not line.cut
 
     def send(self, commands: Iterable[Command]) -> None:  # noqa: D102 - inherited
         groups: list[tuple[tuple[Placement, float, dict[int, str]], dict[int, DaskTask], list[DaskTask]]] = []
@@ -206,7 +186,9 @@ class DaskExecutor(Executor):
         seats: dict[tuple[int, ...], dict[int, str]] = {}
         released: list[int] = []
         for command in commands:
-            if isinstance(command, Dispatch) and command.constants and not self._has_constants():
+            if self._line.cut and not isinstance(command, Stop):
+                self._put_off.append(command)
+            elif isinstance(command, Dispatch) and command.constants and not self._has_constants():
                 self._kept_back.append(command)
             elif isinstance(command, Dispatch):
                 key = self._key(command)
@@ -256,16 +238,16 @@ class DaskExecutor(Executor):
 
     def _stop(self, batches: tuple[int, ...]) -> None:
         """Have the workers stop batches, not waiting for it, and the scheduler forget them."""
-        self._later(partial(self._tell_workers, batches))
+        self._line.later(partial(self._tell_workers, batches))
         self._live.difference_update(batches)
         self._kept_back = [order for order in self._kept_back if order.batch not in batches]
+        self._put_off = [each for each in self._put_off if not (isinstance(each, Dispatch) and each.batch in batches)]
         self.client.cancel([self._futures.pop(batch) for batch in batches if batch in self._futures], force=True)
 
     async def _tell_workers(self, batches: tuple[int, ...]) -> None:
-        with suppress(OSError):  # the cluster is going down, and takes all with it
-            running = await self.client._run(stop_batches, self._run_id, batches, on_error="ignore")
-            for batch in set(batches).difference(*running.values()):  # it had not begun, so nothing else tells of it
-                self._events.put(Ended(batch, 0, array("f")))
+        running = await self.client._run(stop_batches, self._run_id, batches, on_error="ignore")
+        for batch in set(batches).difference(*running.values()):  # it had not begun, so nothing else tells of it
+            self._events.put(Ended(batch, 0, array("f")))
 
     def _has_constants(self) -> bool:
         return self._scattered is not None and self._scattered.complete
@@ -323,14 +305,15 @@ class DaskExecutor(Executor):
 
     def _look(self) -> list[Event]:
         """Find batches that were lost, and a cluster that changed its size or is gone."""
-        if self.client.status not in ("running", "connecting"):
-            raise ClusterLost(f"the scheduler of run {self._run_id} is gone (client status: {self.client.status})")
+        if self._line.cut:
+            return self._send_put_off() if self._mend() else []
+        self._line.check()
         if time.monotonic() - self._peopled > DESERTED:
             raise ClusterLost(
                 f"the cluster of run {self._run_id} has had no worker for {DESERTED:g} s, and batches are waiting; "
                 "start workers, or look why they die, and run the flow again"
             )
-        events: list[Event] = []
+        events: list[Event] = self._send_put_off() if self._put_off else []
         if not self._comparing and self.client.loop is not None:
             self._comparing = True
             self.client.loop.add_callback(self._compare, self.backlog())
@@ -339,9 +322,10 @@ class DaskExecutor(Executor):
             events.append(Resized(threads))
         if self._scattered is not None and self._scattered.look(len(self._nthreads)) and self._kept_back:
             events += self._send_kept_back()
-        for batch, future in list(self._futures.items()):
-            if (status := future.status) not in ("error", "cancelled"):
-                continue
+        given_up = [(batch, status) for batch, each in self._futures.items() if (status := each.status) in GIVEN_UP]
+        if self._line.cut:  # all of them are given up, then
+            return events
+        for batch, status in given_up:
             if batch in self._live:
                 self._live.discard(batch)
                 events.append(self._lost(batch, status))
@@ -351,26 +335,42 @@ class DaskExecutor(Executor):
         return events
 
     def _send_kept_back(self) -> list[Event]:
-        """Send batches that waited for constants; those whose inputs were lost meanwhile are lost, too."""
         kept_back, self._kept_back = self._kept_back, []
-        whole = [order for order in kept_back if all(batch in self._futures for batch in order.inputs)]
-        self.send(whole)
+        return self._send_late(kept_back)
+
+    def _send_put_off(self) -> list[Event]:
+        put_off, self._put_off = self._put_off, []
+        return self._send_late(put_off)
+
+    def _send_late(self, commands: Iterable[Command]) -> list[Event]:
+        """Send what had to wait; batches whose inputs were lost meanwhile are lost, too."""
+        known, whole = set(self._futures), list[Command]()
         failure, _ = capture(ClusterLost("what it needs was lost before it could start"))
-        return [Lost(order.batch, Loss.DROPPED, failure) for order in kept_back if order not in whole]
+        lost: list[Event] = []
+        for command in commands:
+            if isinstance(command, Dispatch):
+                if not known.issuperset(command.inputs):
+                    lost.append(Lost(command.batch, Loss.DROPPED, failure))
+                    continue
+                known.add(command.batch)
+            whole.append(command)
+        self.send(whole)
+        return lost
 
     async def _compare(self, backlog: Backlog) -> None:
         """Tell the scheduler what waits, and ask for its threads, without making the driver wait for the answer."""
         try:
-            assert self.client.scheduler is not None
-            if backlog != self._backlog:
-                told = (topic(self._run_id), *backlog)
-                await self.client.scheduler.log_event(topic=BACKLOG, msg=told)
-                self._backlog = backlog
-            nthreads = await self.client.scheduler.ncores()
+            nthreads = await self._line.look()
+            if nthreads is None:
+                return  # it is another scheduler
             self._nthreads = dict(nthreads)
             self._peopled = time.monotonic() if nthreads else self._peopled
+            if backlog != self._backlog:
+                assert self.client.scheduler is not None
+                await self.client.scheduler.log_event(topic=BACKLOG, msg=(self._line.topic, *backlog))
+                self._backlog = backlog
         except OSError:
-            pass  # the client notices by itself that the scheduler is gone, and `_look` with it
+            pass  # the connection is broken, and `_look` finds that
         finally:
             self._comparing = False
 
@@ -398,15 +398,7 @@ class DaskExecutor(Executor):
                 f"the environment of run {self._run_id} was closed, and the values that its workers held are gone; "
                 "fetch them before, or let the flow return them"
             )
-        owed = {batch: keys for batch, keys in wanted.items() if batch in self._futures}
-        kept = {batch: keys for batch, keys in wanted.items() if batch not in self._futures}
-        parts = [self._pick(owed, most)] if owed else []
-        for part in self.client.run(pick_kept, self._run_id, kept, most, on_error="return").values() if kept else ():
-            if isinstance(part, OSError):
-                continue  # a worker that is gone, with its shelf
-            if isinstance(part, BaseException):
-                raise part
-            parts.append(part)
+        parts = self._parts(wanted, most)
         found: dict[tuple[int, int], Any] = {}
         for part in parts:
             if part is None:
@@ -415,47 +407,69 @@ class DaskExecutor(Executor):
                 found.update(pickling.loads(part, "a value of a task"))
         return found
 
+    def _parts(self, wanted: Wanted, most: int | None) -> list[bytes | None]:
+        """Collect values on the workers, again if the connection breaks meanwhile."""
+        while True:
+            try:
+                if self._mend():
+                    return self._collect(wanted, most)
+            except ClusterLost as error:
+                if not self._finished:
+                    raise
+                raise ValueReleased(
+                    f"the values of run {self._run_id} were kept on a cluster that is gone, and went with it; run the "
+                    "flow again, or let its last task write what shall outlive the cluster"
+                ) from error
+            except OSError:
+                if not self._line.cut:
+                    raise
+            time.sleep(RETRY)
+
+    def _collect(self, wanted: Wanted, most: int | None) -> list[bytes | None]:
+        owed = {batch: keys for batch, keys in wanted.items() if batch in self._futures}
+        kept = {batch: keys for batch, keys in wanted.items() if batch not in self._futures}
+        parts = [self._pick(owed, most)] if owed else []
+        if not kept:
+            return parts
+        for part in self._line.ask(self.client.run, pick_kept, self._run_id, kept, most, on_error="return").values():
+            if isinstance(part, OSError):
+                continue  # a worker that is gone, with its shelf
+            if isinstance(part, BaseException):
+                raise part
+            parts.append(part)
+        return parts
+
     def _pick(self, wanted: Wanted, most: int | None) -> bytes | None:
         """Collect values on a worker, so that only what is wanted comes here."""
         futures = [self._futures[batch] for batch in wanted]
         key = f"headrace-fetch-{uuid.uuid4().hex}"
         try:
-            return self.client.submit(pick, self._run_id, list(wanted.values()), most, *futures, key=key).result()
+            future = self.client.submit(pick, self._run_id, list(wanted.values()), most, *futures, key=key)
+            return self._line.ask(future._result)  # type: ignore[no-any-return]
         except (KilledWorker, CancelledError) as error:
+            if self._line.cut:
+                raise ConnectionError("the scheduler was out of reach") from error
             raise ValueReleased(
                 f"a worker that held values of run {self._run_id} is gone, and with it the values; a run that is over "
                 "is not run again by itself. Run the flow again, or let its last task write what shall outlive it"
             ) from error
 
     def finish(self) -> None:  # noqa: D102 - inherited
+        self._finished = True
         if self._scattered is not None:
             self._scattered.clear()
             self._scattered = None
-            self._kept_back.clear()
-        self._later(self._close)
+        self._kept_back.clear()
+        self._put_off.clear()
+        if self._supplies is not None:
+            self._line.close()
 
     def release(self) -> None:  # noqa: D102 - inherited
         self._released = True
         self._futures.clear()
-        if self._registered:
-            self._registered = False
-            self._later(self._forget)
-
-    def _later(self, clean: Callable[[], Awaitable[None]]) -> None:
-        """Clean up on the cluster, not waiting for it: the garbage collector may be asking, in any thread."""
-        if self.client.status == "running" and self.client.loop is not None:
-            self.client.loop.add_callback(clean)
-
-    async def _close(self) -> None:
-        """Say that no report is waited for any more. The scheduler forgets the topic, and sends this on as its last."""
-        assert self.client.scheduler is not None
-        with suppress(OSError):  # the cluster is going down, and takes all with it
-            await self.client.scheduler.log_event(topic=topic(self._run_id), msg=OVER)
-
-    async def _forget(self) -> None:
-        """Take the plan away."""
-        with suppress(OSError):  # as above
-            await self.client.run_on_scheduler(forget_plan, topic(self._run_id))
+        if self._supplies is not None and self._supplies.begun:
+            self._supplies.begun = False
+            self._line.forget()
 
 
 def _safe(name: str) -> str:

@@ -34,6 +34,7 @@ from headrace.execution.drive import Drive, Record
 from headrace.execution.flowrun import FlowRun
 from headrace.execution.hooks import Hooks
 from headrace.execution.kept import check_targets
+from headrace.execution.signals import holding
 
 #: Bytes of a plan beyond which its long lists travel in slices, with the batches, and not to every worker.
 LONG = 1 << 20
@@ -133,13 +134,12 @@ class FlowRunner:
 
             executor = InlineExecutor()
         prepared = self.prepare(parameters, strings=strings)
-        drive = prepared.begin(
+        return prepared.run(
             executor=lambda: executor,
             environment=environment or {"type": executor.kind},
             observers=observers,
             run_id=run_id,
         )
-        return drive.run()
 
     def prepare(self, parameters: Mapping[str, Any] | None = None, *, strings: bool = False) -> PreparedRun:
         """Do all that can go wrong before anything is set up: check the values, draw, plan, pickle.
@@ -276,6 +276,17 @@ class PreparedRun:
         self.plan_bytes = plan_bytes
         self._record = record
         self.policy = policy
+
+    def run(self, **options: Any) -> FlowRun:
+        """Begin its record, drive it in this thread, and return when it is over.
+
+        Parameters
+        ----------
+        **options
+            As for ``begin``.
+        """
+        with holding():
+            return self.begin(**options).run()
 
     def begin(
         self,

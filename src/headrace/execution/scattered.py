@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from distributed import Client, Future
+from distributed import Future
 
 from headrace.code.bundle import Bundle
 from headrace.code.space import active
 from headrace.execution.constants import Constant, copy
+from headrace.execution.line import Line
 
 #: Seconds in which a worker must be found to scatter to; meanwhile the driver does nothing else.
 WORKERLESS = 1.0
@@ -24,20 +25,18 @@ class Scattered:
 
     Parameters
     ----------
-    client : distributed.Client
-        Connected.
-    run_id : str
-        Which run.
+    line : Line
+        To the scheduler.
     values : sequence of object
         The constants, by number.
+    alone : bool
+        Whether scheduler, workers and driver are one process: nothing is pickled there.
     code : Bundle, optional
         The first-party code of the flow: whose space is active here, and not where Dask passes a constant on.
     """
 
-    def __init__(self, client: Client, run_id: str, values: Sequence[Any], code: Bundle | None = None) -> None:
-        self.client = client
-        self.run_id = run_id
-        alone = client.scheduler_info(n_workers=0)["address"].startswith("inproc://")  # nothing is pickled there
+    def __init__(self, line: Line, values: Sequence[Any], alone: bool, code: Bundle | None = None) -> None:
+        self.line = line
         with active(code):
             constants = [Constant(copy(value) if alone else value) for value in values]
             if code is not None:
@@ -60,14 +59,13 @@ class Scattered:
             return True
         if not workers:
             if self._wanted is None:  # a cluster that adapts by itself brings its first worker for something to do
-                self._wanted = self.client.submit(int, pure=False)
+                self._wanted = self.line.client.submit(int, pure=False)
             return False
         self._times += 1
-        named = {f"constant-{self.run_id}-{number}-{self._times}": number for number in missing}
+        named = {f"constant-{self.line.run_id}-{number}-{self._times}": number for number in missing}
         try:
-            futures = self.client.scatter(
-                {key: self._constants[number] for key, number in named.items()}, timeout=WORKERLESS
-            )
+            data = {key: self._constants[number] for key, number in named.items()}
+            futures = self.line.ask(self.line.client.scatter, data, timeout=WORKERLESS)
         except OSError:  # also a timeout: the worker that was to have it died; the next look tries again
             return False
         self._futures.update((number, futures[key]) for key, number in named.items())
@@ -78,6 +76,12 @@ class Scattered:
         futures = self._futures
         numbers = range(len(self._constants))
         return [number for number in numbers if number not in futures or futures[number].status != "finished"]
+
+    def renew(self) -> list[Any]:
+        """Make futures anew, as Dask's client has given up those that there were; return their keys."""
+        self._futures = {number: Future(each.key, self.line.client) for number, each in self._futures.items()}
+        self._wanted = None
+        return [future.key for future in self._futures.values()]
 
     @property
     def complete(self) -> bool:

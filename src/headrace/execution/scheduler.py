@@ -7,8 +7,9 @@ values. The run machine knows better (``core.ledger``). So for batches, and for 
 * one death of a worker is told at once, instead of after several tries;
 * values count as data that cannot be made again, so a loss is told and nothing is executed for it.
 
-**It forgets reports.** The scheduler keeps the last events of each topic for people to look at, a hundred megabytes of
-them for a long run, and a topic for ever. A report is of use to its run's driver only, and once.
+**It passes reports on itself** (``execution.drivers``), and keeps what a driver needs whose connection broke. The
+scheduler would keep the last events of each topic for people to look at, a hundred megabytes of them for a long run,
+and a topic for ever. A report is of use to its run's driver only, and once.
 
 **It says how many workers the runs want** (``execution.demand``).
 """
@@ -17,33 +18,44 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from typing import Any
+from typing import Any, NamedTuple
 
-import dask
-from dask.utils import parse_timedelta
 from distributed import Scheduler, SchedulerPlugin
 
 from headrace.core.ready import Backlog
 from headrace.execution.confided import name_for
 from headrace.execution.demand import BACKLOG, Demand
+from headrace.execution.drivers import OVER, TOPIC, Drivers
 
 #: What every key of a batch has in it.
 MARK = "-hr-"
-#: What every event topic of a run begins with.
-TOPIC = "headrace-"
-#: The last event of a topic, which its driver logs.
-OVER = b""
 #: How many bundles of code stay that no run needs: who edits and runs again, back and forth, brings none anew.
 KEPT = 3
 
 
-def topic(run_id: str) -> str:
-    """The event topic on which the workers report a run."""
-    return TOPIC + run_id
+class Opened(NamedTuple):
+    """What a scheduler says to the driver of a run.
+
+    Attributes
+    ----------
+    scheduler : str
+        Its id.
+    address : str
+        Where it listens.
+    nthreads : dict of str to int
+        By address of a worker: its threads.
+    known : bool
+        Whether the run was known, so that its plan is there.
+    """
+
+    scheduler: str
+    address: str
+    nthreads: dict[str, int]
+    known: bool
 
 
 class RunsPlugin(SchedulerPlugin):
-    """Keeps the scheduler from executing batches again by itself and from keeping reports; tells it of backlogs."""
+    """Keeps the scheduler from executing batches again by itself; passes reports on, and tells it of backlogs."""
 
     name = "headrace-runs"
     idempotent = True
@@ -51,12 +63,14 @@ class RunsPlugin(SchedulerPlugin):
     def __init__(self) -> None:
         self.scheduler: Scheduler | None = None
         self.demand: Demand | None = None
+        self.drivers: Drivers | None = None
         self.claims: OrderedDict[str, set[str]] = OrderedDict()  # by code: the runs that need it; the latest at the end
 
     async def start(self, scheduler: Scheduler) -> None:
         """Remember the scheduler."""
         self.scheduler = scheduler
         self.demand = Demand(scheduler)
+        self.drivers = Drivers(scheduler, lambda run: forget_plan(run, scheduler))
         self.claiming = asyncio.Lock()
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, stimulus_id: str, **kwargs: Any) -> None:
@@ -73,43 +87,35 @@ class RunsPlugin(SchedulerPlugin):
             task.run_spec = None
 
     def log_event(self, topic: str, msg: Any) -> None:
-        """Forget a report, for it was sent to its driver just now; and its topic, if nobody listens any more.
-
-        So a straggler's report that comes after the end of its run leaves nothing either.
-        """
+        """Pass a report on, and forget it and its topic."""
         if topic != BACKLOG and not _is_run(topic):
             return
         assert self.scheduler is not None
         assert self.demand is not None
-        topics = self.scheduler._broker._topics
+        assert self.drivers is not None
+        del self.scheduler._broker._topics[topic]
         if topic == BACKLOG:
-            del topics[topic]
             run, *backlog = msg
-            if run in topics:  # else it is over
+            if run in self.drivers.runs and not self.drivers.runs[run].over:
                 self.demand.note(run, Backlog(*backlog))
-        elif msg == OVER or not topics[topic].subscribers:
-            self._close(topic)
-        else:
-            topics[topic].truncate()
+        elif topic in self.drivers.runs:  # else a straggler's, of a run that is forgotten
+            self.drivers.report(topic, msg)
+            if msg == OVER:
+                self.demand.forget(topic)
+
+    def add_client(self, scheduler: Scheduler, client: str) -> None:
+        """Give back what was held for a driver that was cut off."""
+        assert self.drivers is not None
+        self.drivers.welcome(client)
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
-        """Forget the runs of a driver that is gone, unless it is back when Dask, too, loses its patience."""
+        """Forget the runs of a driver that has said good-bye; what the others leave undone, nobody needs just now."""
         assert self.demand is not None
-        runs = [run for run, topic in scheduler._broker._topics.items() if _is_run(run) and client in topic.subscribers]
-        for run in runs:
+        assert self.drivers is not None
+        for run in self.drivers.of(client):
             self.demand.forget(run)
-        if runs:
-            delay = parse_timedelta(dask.config.get("distributed.scheduler.events-cleanup-delay"))
-            scheduler._ongoing_background_tasks.call_later(delay, self._bury, client, runs)
-
-    async def _bury(self, client: str, runs: list[str]) -> None:
-        assert self.scheduler is not None
-        if client in self.scheduler.clients:
-            return
-        for run in runs:
-            if run in self.scheduler._broker._topics:
-                self._close(run)
-            await forget_plan(run, self.scheduler)
+            if not self.drivers.runs[run].held and not scheduler._ongoing_background_tasks.closed:
+                scheduler._ongoing_background_tasks.call_soon(forget_plan, run, scheduler)
 
     def unclaimed(self, run: str) -> list[str]:
         """Note that a run is gone; return the code that is to be forgotten, all but the last that nobody needs now."""
@@ -121,19 +127,33 @@ class RunsPlugin(SchedulerPlugin):
             del self.claims[code]
         return gone
 
-    def _close(self, topic: str) -> None:
-        assert self.scheduler is not None
-        assert self.demand is not None
-        del self.scheduler._broker._topics[topic]
-        self.demand.forget(topic)
-
 
 def _is_run(topic: Any) -> bool:
     return type(topic) is str and topic.startswith(TOPIC)
 
 
+async def open_run(name: str, client: str, patience: float, dask_scheduler: Any = None) -> Opened:
+    """Introduce a run and its driver to the scheduler. Runs there.
+
+    Parameters
+    ----------
+    name : str
+        The run's topic.
+    client : str
+        The driver's client.
+    patience : float
+        Seconds for which the scheduler waits for the driver, when that is cut off.
+    dask_scheduler : distributed.Scheduler
+        Filled in by Dask.
+    """
+    if RunsPlugin.name not in dask_scheduler.plugins:
+        await dask_scheduler.register_scheduler_plugin(RunsPlugin(), idempotent=True)
+    known = dask_scheduler.plugins[RunsPlugin.name].drivers.open(name, client, patience)
+    return Opened(dask_scheduler.id, dask_scheduler.address, dask_scheduler.get_ncores(), known)
+
+
 async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
-    """Take a run's plan from the scheduler and its workers. Runs on the scheduler.
+    """Forget a run: take its plan from the scheduler and its workers. Runs on the scheduler.
 
     A worker that dies meanwhile has no plan any more, so it is no reason to leave the others with theirs.
 
@@ -144,9 +164,11 @@ async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
     dask_scheduler : distributed.Scheduler
         Filled in by Dask.
     """
+    runs = dask_scheduler.plugins.get(RunsPlugin.name)
+    if runs is not None:
+        runs.drivers.forget(name)
     for plugin in (name, name_for(name)):
         await _remove(dask_scheduler, plugin)
-    runs = dask_scheduler.plugins.get(RunsPlugin.name)
     if runs is not None:
         async with runs.claiming:
             for code in runs.unclaimed(name):

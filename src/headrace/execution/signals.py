@@ -26,36 +26,20 @@ def terminate(number: int, frame: object) -> None:
 
 
 _STANDARD = (signal.SIG_DFL, signal.default_int_handler, terminate)
+_HEEDED = (signal.SIGINT, signal.SIGTERM)
 
 
-class Heeded:
-    """What signals asked for during a block.
+class Held:
+    """A signal that came while it was held back."""
 
-    Attributes
-    ----------
-    number : int or None
-        The first signal that came.
-    installed : bool
-        Whether Ctrl-C is heeded.
-    """
-
-    def __init__(self, underway: Underway) -> None:
+    def __init__(self) -> None:
         self.number: int | None = None
         self.before: dict[int, Any] = {}
-        self._underway = underway
-
-    @property
-    def installed(self) -> bool:
-        """Whether Ctrl-C is heeded."""
-        return signal.SIGINT in self.before
 
     def handle(self, number: int, frame: object) -> None:
-        """Note a signal, and have it heeded."""
-        if self._underway.was_poked():
-            return
+        """Note a signal."""
         if self.number is None:
             self.number = number
-        self._underway.heed()
 
     def deal(self) -> None:
         """Do what the signal that came asks for: raise KeyboardInterrupt, or end the process."""
@@ -68,6 +52,46 @@ class Heeded:
 
 
 @contextmanager
+def holding() -> Iterator[None]:
+    """Hold Ctrl-C and SIGTERM back during the block, or until a run in it heeds them.
+
+    Else one that comes when a run's record has begun, and its driver has not, would leave a run without an end.
+    """
+    held = Held()
+    with _handled(held):
+        yield
+    held.deal()
+
+
+class Heeded(Held):
+    """What signals asked for during a block.
+
+    Attributes
+    ----------
+    number : int or None
+        The first signal that came.
+    installed : bool
+        Whether Ctrl-C is heeded.
+    """
+
+    def __init__(self, underway: Underway) -> None:
+        super().__init__()
+        self._underway = underway
+
+    @property
+    def installed(self) -> bool:
+        """Whether Ctrl-C is heeded."""
+        return signal.SIGINT in self.before
+
+    def handle(self, number: int, frame: object) -> None:
+        """Note a signal, and have it heeded."""
+        if self._underway.was_poked():
+            return
+        super().handle(number, frame)
+        self._underway.heed()
+
+
+@contextmanager
 def heeding(underway: Underway) -> Iterator[Heeded]:
     """Have signals heeded during the block, if this is the main thread and nobody else handles them.
 
@@ -77,12 +101,26 @@ def heeding(underway: Underway) -> Iterator[Heeded]:
         The run that is to end.
     """
     heeded = Heeded(underway)
-    if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) in _STANDARD:
-                heeded.before[number] = signal.signal(number, heeded.handle)
-    try:
+    with _handled(heeded):
         yield heeded
+
+
+@contextmanager
+def _handled(held: Held) -> Iterator[None]:
+    """Have signals noted that nobody else handles, but who holds them back; what that has noted is handed over."""
+    replaced: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in _HEEDED:
+            there = signal.getsignal(number)
+            holder = getattr(there, "__self__", None)
+            if there in _STANDARD or type(holder) is Held:
+                held.before[number] = holder.before[number] if type(holder) is Held else there
+                replaced[number] = signal.signal(number, held.handle)
+                if type(holder) is Held and holder.number == number:
+                    holder.number = None
+                    held.handle(number, None)
+    try:
+        yield
     finally:
-        for restored, handler in heeded.before.items():
+        for restored, handler in replaced.items():
             signal.signal(restored, handler)

@@ -18,11 +18,12 @@ from headrace.storage.capture import code_key, open_flow
 from headrace.storage.envelope import open_envelope, signed
 from headrace.storage.files import Files
 from headrace.storage.labels import Labels
+from headrace.storage.listing import runs_of
 from headrace.storage.origins import PICKLE
 from headrace.storage.plain import refusal
 from headrace.storage.resigning import opened
 from headrace.storage.runs import KIND as OUTCOME
-from headrace.storage.runs import RunRecord, runs_of
+from headrace.storage.runs import RunRecord
 from headrace.storage.sources import kind_of
 from headrace.storage.versions import Version, Versions
 

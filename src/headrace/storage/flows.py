@@ -22,11 +22,12 @@ from headrace.storage.credentials import provider_name
 from headrace.storage.envelope import Envelope, signed
 from headrace.storage.files import DEADLINE, are_asked_alike, read_url
 from headrace.storage.findings import Finding, distinct, warn
+from headrace.storage.listing import runs_of
 from headrace.storage.origins import MODULE, PICKLE, SCRIPT, source_of
 from headrace.storage.preflight import PATIENCE, Preflight
 from headrace.storage.resigning import SignedAgain, sign_again
 from headrace.storage.resolving import LOCATION, nothing_at
-from headrace.storage.runs import RunRecord, runs_of
+from headrace.storage.runs import RunRecord
 from headrace.storage.signing import KeySources, sources_of
 from headrace.storage.spec import StorageSpec
 from headrace.storage.versions import Version, Versions

@@ -12,7 +12,8 @@ from headrace.errors import Conflict, EnvelopeError
 from headrace.storage.capture import code_key, open_flow
 from headrace.storage.files import Files
 from headrace.storage.labels import Labels
-from headrace.storage.runs import RunRecord, runs_of
+from headrace.storage.listing import runs_of
+from headrace.storage.runs import RunRecord
 from headrace.storage.versions import Version, Versions
 
 #: how many runs are looked at, from the newest, for one that is going on.

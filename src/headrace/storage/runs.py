@@ -23,7 +23,6 @@ from headrace.errors import (
     AlreadyExists,
     DamagedObject,
     DriverLost,
-    EnvelopeError,
     HeadraceError,
     NotFound,
     RunError,
@@ -35,11 +34,9 @@ from headrace.storage.costs import INSTANT, StoredCosts
 from headrace.storage.envelope import Envelope, open_envelope, pack, versions
 from headrace.storage.files import Files
 from headrace.storage.plain import plain_bytes, refusal
-from headrace.storage.records import create_record, read_record, read_records
+from headrace.storage.records import create_record, read_record
 
 KIND = "outcome"
-#: how many runs are read at the same time to find those of a flow.
-_WINDOW = 100
 _KINDS = {"flow": str, "location": str, "start": str, "parameters": dict, "environment": dict, "versions": dict}
 _STARTING = "Starting"
 _RUNNING = State.RUNNING.label
@@ -426,13 +423,12 @@ class RunRecord:
         """What to raise of a driver that does not go on; if that is for good, the run has ended."""
         try:
             said = self.logs(LAST_LINES).rstrip()
-        except HeadraceError as error:
-            said = str(error)
+        except HeadraceError:
+            said = ""
+        told = f"{told}; it said last:\n{said}" if said else f"{told}; it left no log"
         if not for_good:
-            message = f"run {self.run_id} does not go on: {told}" + (f"\nit said last:\n{said}" if said else "")
-            return DriverLost(message, run_id=self.run_id)
-        message = f"{told}, before it has written how the run ended; it said last:\n{said or 'nothing'}"
-        self._write_end(State.CRASHED, DriverLost.__name__, message)
+            return DriverLost(f"run {self.run_id} does not go on: {told}", run_id=self.run_id)
+        self._write_end(State.CRASHED, DriverLost.__name__, told)
         return self._failure(self.outcome or {})
 
     def _write_end(self, state: State, kind: str, message: str, traceback: str = "") -> None:
@@ -441,54 +437,6 @@ class RunRecord:
         outcome = {"state": state.label, "elapsed": elapsed.total_seconds(), "nodes": [], "errors": [error]}
         with suppress(AlreadyExists):  # then somebody else has found it out
             self.finish({**outcome, "n_errors": 1})
-
-
-def runs_of(files: Files, limit: int | None = None, flow: str | None = None) -> list[RunRecord]:
-    """Return runs, newest first.
-
-    A folder alone is no run: who created it was interrupted before the run's first object was there. All runs are read
-    off one listing; of some, only those are looked at that may be wanted.
-
-    Parameters
-    ----------
-    files : Files
-        Of the storage.
-    limit : int, optional
-        Return so many at most.
-    flow : str, optional
-        Only those of the flow with this name. A run whose first object is damaged may be of any flow, so it is
-        returned, and says so when it is asked for something.
-    """
-    if limit is None and flow is None:
-        keys = set(files.list("runs"))
-        run_ids = sorted({key.split("/")[1] for key in keys}, reverse=True)
-        return [record for run_id in run_ids if (record := _listed(files, run_id, keys)) is not None]
-    found: list[RunRecord] = []
-    run_ids = sorted(files.children("runs"), reverse=True)
-    size = min(limit or _WINDOW, _WINDOW)
-    while run_ids and (limit is None or len(found) < limit):
-        window, run_ids = run_ids[:size], run_ids[size:]
-        facts = read_records(files, map(RunRecord.key_of, window))
-        not_begun = [run_id for run_id in window if RunRecord.key_of(run_id) not in facts]
-        launches = read_records(files, map(RunRecord.launch_key_of, not_begun)) if not_begun else {}
-        for run_id in window:
-            told = facts.get(RunRecord.key_of(run_id), launches.get(RunRecord.launch_key_of(run_id)))
-            if told is None or (flow is not None and not isinstance(told, EnvelopeError) and told.get("flow") != flow):
-                continue
-            record = RunRecord(files, run_id)
-            record._begun = RunRecord.key_of(run_id) in facts
-            if not isinstance(told, EnvelopeError) and not _wrong(told):
-                record._facts, record._launch = (told, None) if record._begun else (None, told)
-            found.append(record)
-        size = _WINDOW
-    return found[:limit]
-
-
-def _listed(files: Files, run_id: str, keys: set[str]) -> RunRecord | None:
-    """The run, if it is among all keys in the storage."""
-    record = RunRecord(files, run_id)
-    record._begun = RunRecord.key_of(run_id) in keys
-    return record if record._begun or RunRecord.launch_key_of(run_id) in keys else None
 
 
 def _pauses(timeout: float | None) -> Iterator[float]:
@@ -507,11 +455,17 @@ def _full(run_id: str, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _checked(files: Files, key: str) -> dict[str, Any]:
     facts = read_record(files, key)
-    if wrong := _wrong(facts):
+    if wrong := wrong_facts(facts):
         raise DamagedObject(f"{key} tells no {', '.join(wrong)} as headrace does; restore it, or delete the run")
     return facts
 
 
-def _wrong(facts: Mapping[str, Any]) -> list[str]:
-    """The names of facts that are not of the kind that headrace writes."""
+def wrong_facts(facts: Mapping[str, Any]) -> list[str]:
+    """Return the names of facts that are not of the kind that headrace writes.
+
+    Parameters
+    ----------
+    facts : mapping
+        Of a beginning, or of a launch.
+    """
     return [name for name, kind in _KINDS.items() if not isinstance(facts.get(name), (kind, type(None)))]

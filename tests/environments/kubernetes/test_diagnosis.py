@@ -7,7 +7,9 @@ import re
 
 import pytest
 
-from headrace.environments.kubernetes.diagnosis import CAUSES, Snapshot, diagnose, end_of, how_is, is_well, progress
+from headrace.environments.kubernetes.diagnosis import CAUSES, diagnose, is_hopeful
+from headrace.environments.kubernetes.progress import end_of, how_is, progress
+from headrace.environments.kubernetes.snapshot import Snapshot, is_well
 
 IMAGE = "registry.example/team/etl:1.4"
 NAME = "headrace-1a2b3c4d"
@@ -180,6 +182,14 @@ def test_a_worker_that_ends_again_and_again_is_not_well_though_it_runs_for_a_mom
     assert is_well(once)
     assert not is_well(again)
     assert diagnose(seen(SCHEDULER, again)).cause == "crash"
+
+
+def test_a_worker_that_is_on_its_way_is_waited_for_unless_the_scheduler_is_in_trouble():
+    worker, refused = pod(role="worker", ready=True), event(REPLICAS, "FailedCreate", f"Error creating: {QUOTA}")
+    assert is_hopeful(seen(pod(), worker, events=[refused]))
+    assert not is_hopeful(seen(pod(), events=[refused]))
+    assert not is_hopeful(seen(pod(waiting("ErrImagePull")), worker))
+    assert not is_hopeful(seen(worker, events=[event(f"{NAME}-scheduler-5d6f", "FailedCreate", QUOTA)]))
 
 
 def test_the_line_while_waiting_counts_pods_by_how_they_are():

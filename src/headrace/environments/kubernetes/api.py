@@ -32,6 +32,7 @@ AWAY = 20.0
 AGAIN = 0.5
 #: Where a pod finds its own credentials.
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+_STARTING = threading.Lock()
 OPERATOR = (
     "helm install --repo https://helm.dask.org --create-namespace -n dask-operator --generate-name "
     "dask-kubernetes-operator"
@@ -373,9 +374,14 @@ def _source(spec: KubernetesSpec) -> str:
     return str(spec.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config")
 
 
-@cache
 def _loop() -> asyncio.AbstractEventLoop:
     """One event loop in a thread of its own, for all calls of this process."""
+    with _STARTING:
+        return _started_loop()
+
+
+@cache
+def _started_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="headrace-kubernetes", daemon=True).start()
     return loop

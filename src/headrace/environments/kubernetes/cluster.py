@@ -6,7 +6,6 @@ Dask's operator says in ``status.phase`` how a cluster is, and is wrong about it
 
 from __future__ import annotations
 
-import atexit
 import getpass
 import logging
 import math
@@ -25,9 +24,12 @@ from urllib.parse import urlsplit
 from headrace.environments.encryption import as_security
 from headrace.environments.kubernetes import secret
 from headrace.environments.kubernetes.api import Api, allowed
-from headrace.environments.kubernetes.diagnosis import Snapshot, diagnose, end_of, is_ready, progress
+from headrace.environments.kubernetes.diagnosis import diagnose, is_hopeful
+from headrace.environments.kubernetes.ending import at_exit, not_at_exit, remove
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
+from headrace.environments.kubernetes.progress import end_of, progress
 from headrace.environments.kubernetes.reach import Way, reach
+from headrace.environments.kubernetes.snapshot import Snapshot, is_ready
 from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec
 from headrace.environments.kubernetes.telling import Telling
 from headrace.environments.kubernetes.watching import CLUSTER_LABEL, GROUP_LABEL, Watch
@@ -44,8 +46,6 @@ DEADLINE = 300.0
 LOOK, ASK = 0.4, 0.1
 #: Seconds for which the other workers are waited for, once the first one is there.
 LAGGARDS = 5.0
-#: Seconds within which the operator must let a cluster go that was deleted, and then for it to be gone.
-LET_GO, GONE = 10.0, 20.0
 #: Seconds between two signs of life.
 BEAT = 30.0
 
@@ -115,20 +115,24 @@ class KubernetesCluster:
         self._deadline = deadline
         self._way: Way | None = None
         self._uid: str | None = None
+        self._asked = False  # for a cluster of this name, and nobody has said no
         self._closing = threading.Lock()
-        self._watch = Watch(self.api, self.name)
+        self._watch = Watch(self.api, self.name, pods=1 + sum(map(self._size, self.spec.groups)))
         self._over = threading.Event()
+        at_exit(self.close)
         try:
             with Telling() as telling:
                 self._make() if self.owned else self._join()
                 self._await(telling, self._has_scheduler)
                 self._way = reach(self.api, spec, self.name, timeout=self._left)
         except BaseException:
-            self.close()
+            try:
+                self.close()
+            except (KubernetesError, OSError) as error:  # what went wrong first is what counts
+                _LOGGER.warning("the cluster %s could not be removed: %s", self._called, error)
             raise
         self.status = Status.running
         threading.Thread(target=self._beat, name="headrace-kubernetes-beat", daemon=True).start()
-        _at_exit(self.close)
 
     def __repr__(self) -> str:
         return f"KubernetesCluster({self.name!r}, namespace={self.api.namespace!r})"
@@ -190,11 +194,12 @@ class KubernetesCluster:
         )
         now = _now()
         manifest["metadata"].setdefault("annotations", {}).update({CREATOR: _creator(), CREATED: now, SEEN: now})
+        self._asked = True
         try:
             self._uid = self.api.create(manifest)["metadata"]["uid"]
         except KubernetesError as error:
+            self._asked = "status" not in error.facts
             if error.facts.get("status") == 409:
-                self.owned = False
                 raise SetupError(
                     f"there is a DaskCluster {self.name!r} in namespace {self.api.namespace!r} already; to use it, "
                     f"give name={self.name!r} in place of the manifest"
@@ -237,27 +242,19 @@ class KubernetesCluster:
             If none comes; says why.
         """
         wanted = sum(map(self._size, self.spec.groups)) if self.owned else min(1, self._size(DEFAULT_GROUP))
-        counted, since = 0, math.inf
-
-        def are_there(snapshot: Snapshot | None) -> bool:
-            nonlocal counted, since
-            with suppress(OSError, TimeoutError):  # the connection comes back by itself, or the deadline ends it
-                counted = len(client.nthreads())
-            since = min(since, time.monotonic()) if counted else math.inf
-            return counted >= wanted or time.monotonic() - since > LAGGARDS
-
+        workers = _Workers(client, wanted)
         if wanted == 0:
             return
         with Telling() as telling:
             try:
-                self._await(telling, are_there, wanted, lambda: counted)
+                self._await(telling, workers.are_there, workers)
             except SetupError as error:
-                if not counted:
+                if not workers.connected:
                     raise
-                _LOGGER.warning("%s; going on with %d of %d workers", error, counted, wanted)
+                _LOGGER.warning("%s; going on with %d of %d workers", error, workers.connected, wanted)
                 return
-        if counted < wanted:
-            _LOGGER.warning("cluster %s has %d of %d workers as yet; going on with them", self.name, counted, wanted)
+        if workers.connected < wanted:
+            _LOGGER.warning("%s; going on with them", progress(self._watch.look(), wanted, workers.connected))
 
     def _has_scheduler(self, snapshot: Snapshot | None) -> bool:
         if snapshot is None or snapshot.scheduler is None or not is_ready(snapshot.scheduler):
@@ -266,11 +263,7 @@ class KubernetesCluster:
         return not waits or any((each.get("status") or {}).get("loadBalancer") for each in snapshot.services)
 
     def _await(
-        self,
-        telling: Telling,
-        is_there: Callable[[Snapshot | None], bool],
-        wanted: int | None = None,
-        connected: Callable[[], int] = int,
+        self, telling: Telling, is_there: Callable[[Snapshot | None], bool], workers: _Workers | None = None
     ) -> None:
         """Look again and again, until it is there or will not come."""
         looked = -math.inf
@@ -279,9 +272,11 @@ class KubernetesCluster:
             if time.monotonic() - looked > LOOK:
                 snapshot = self._watch.look()
                 looked = time.monotonic()
-                number = None if wanted is None else connected()
-                telling.say(progress(snapshot, wanted or sum(map(self._size, self.spec.groups)), number))
-                if (finding := self._watch.judge(snapshot)) is not None:
+                wanted = workers.wanted if workers is not None else sum(map(self._size, self.spec.groups))
+                telling.say(progress(snapshot, wanted, workers.connected if workers is not None else None))
+                finding = self._watch.judge(snapshot)
+                some = workers is not None and workers.connected
+                if finding is not None and (some or not is_hopeful(snapshot)):
                     raise SetupError(
                         f"the cluster {self._called} does not come up: {finding.message}", cause=finding.cause
                     )
@@ -401,41 +396,33 @@ class KubernetesCluster:
             if self.status == Status.closed:
                 return
             self.status = Status.closed
-            _not_at_exit(self.close)
+            not_at_exit(self.close)
             self._over.set()
             try:
                 if self._way is not None:
                     self._way.close()
             finally:
-                if self.owned:
+                if self._asked:
                     remove(self.api, self.name, self._uid)
                 if self._has_secret and self._uid is None:  # there was no cluster with which it would go
                     self.api.delete("Secret", self.name)
 
 
-def remove(api: Api, name: str, uid: str | None = None) -> None:
-    """Remove a cluster with all that belongs to it, and wait until it is gone.
+class _Workers:
+    """The workers that a cluster that comes up shall have, as its scheduler counts them."""
 
-    Parameters
-    ----------
-    api : Api
-        Where.
-    name : str
-        Of the cluster.
-    uid : str, optional
-        Only this very one, and not another one of the same name.
-    """
-    api.delete("DaskCluster", name, uid=uid)
-    end = time.monotonic() + LET_GO
-    while (left := api.get("DaskCluster", name)) is not None and uid in (None, left["metadata"]["uid"]):
-        if time.monotonic() > end:
-            if not left["metadata"].get("finalizers"):
-                _LOGGER.warning("cluster %s was deleted, but is not gone yet; look at it later", name)
-                return
-            # The operator, which should have let it go, does not run; and what it owns goes only with it.
-            api.patch("DaskCluster", name, {"metadata": {"finalizers": None}})
-            end = time.monotonic() + GONE
-        time.sleep(ASK)
+    def __init__(self, client: Any, wanted: int) -> None:
+        self.wanted = wanted
+        self.connected = 0
+        self._client = client
+        self._since = math.inf
+
+    def are_there(self, snapshot: Snapshot | None) -> bool:
+        """Whether to wait no longer."""
+        with suppress(OSError, TimeoutError):  # the connection comes back by itself, or the deadline ends it
+            self.connected = len(self._client.nthreads())
+        self._since = min(self._since, time.monotonic()) if self.connected else math.inf
+        return self.connected >= self.wanted or time.monotonic() - self._since > LAGGARDS
 
 
 def _now() -> str:
@@ -469,24 +456,3 @@ def _this_pod(api: Api) -> dict[str, Any] | None:
     if not pod:
         return None
     return {"apiVersion": "v1", "kind": "Pod", "name": pod["metadata"]["name"], "uid": pod["metadata"]["uid"]}
-
-
-#: Runs while threads and connections still work, which at ``atexit`` they do no longer; LIFO, like that.
-_registered: list[Callable[[], None]] = []
-
-
-def _at_exit(close: Callable[[], None]) -> None:
-    if not _registered:
-        getattr(threading, "_register_atexit", atexit.register)(_close_all)
-    _registered.append(close)
-
-
-def _not_at_exit(close: Callable[[], None]) -> None:
-    if close in _registered:
-        _registered.remove(close)
-
-
-def _close_all() -> None:
-    for close in reversed(_registered.copy()):
-        with suppress(KubernetesError, OSError):  # the idle timeout removes it then
-            close()

@@ -7,101 +7,26 @@ may pass by itself (a node that an autoscaler brings, a load balancer) is told, 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import NamedTuple
+
+from headrace.environments.kubernetes.snapshot import (
+    Container,
+    Snapshot,
+    about,
+    ended_by,
+    is_well,
+    sentence,
+    tail,
+    told_by,
+    unscheduled,
+)
 
 NEVER = math.inf
-#: Lines of a log that are told.
-LINES = 12
-#: Restarts from which on a container will not come up by itself.
-RESTARTS = 2
-_PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
-_CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
+PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
 _COMMAND = {"RunContainerError", "StartError", "ContainerCannotRun"}
-
-Object = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What Kubernetes shows of one cluster at one moment.
-
-    Attributes
-    ----------
-    name, namespace : str
-        Of the cluster.
-    age : float
-        Seconds since it was asked for.
-    cluster : mapping or None
-        The DaskCluster, if it is there.
-    pods, replica_sets, services, events : list of mapping
-        What belongs to it; events oldest first.
-    logs : mapping of (str, str) to str
-        By pod and container: its last lines, of those that have crashed.
-    """
-
-    name: str
-    namespace: str
-    age: float = 0.0
-    cluster: Object | None = None
-    pods: list[Object] = field(default_factory=list)
-    replica_sets: list[Object] = field(default_factory=list)
-    services: list[Object] = field(default_factory=list)
-    events: list[Object] = field(default_factory=list)
-    logs: Mapping[tuple[str, str], str] = field(default_factory=dict)
-
-    def component(self, name: str) -> list[Object]:
-        """The pods that are the scheduler, or workers, and not on their way out."""
-        return [
-            pod
-            for pod in self.pods
-            if pod["metadata"].get("labels", {}).get("dask.org/component") == name
-            and "deletionTimestamp" not in pod["metadata"]
-        ]
-
-    @property
-    def scheduler(self) -> Object | None:
-        """The scheduler's pod; one that is ready, if there is one."""
-        pods = sorted(self.component("scheduler"), key=is_ready, reverse=True)
-        return pods[0] if pods else None
-
-    @property
-    def containers(self) -> Iterator[Container]:
-        """All containers of pods that are not well, the scheduler's first."""
-        for pod in sorted(self.pods, key=lambda pod: pod not in self.component("scheduler")):
-            if not is_well(pod) and "deletionTimestamp" not in pod["metadata"]:
-                yield from containers_of(pod)
-
-
-class Container(NamedTuple):
-    """One container of a pod, and how it is."""
-
-    pod: str
-    name: str
-    image: str
-    restarts: int
-    state: Object
-    last: Object
-
-    @property
-    def waiting(self) -> tuple[str, str]:
-        """Why it waits, and the words for it."""
-        waiting = self.state.get("waiting") or {}
-        return waiting.get("reason", ""), waiting.get("message", "")
-
-    @property
-    def ended(self) -> Object:
-        """How it ended, now or the last time."""
-        ended: Object = self.state.get("terminated") or self.last.get("terminated") or {}
-        return ended
-
-    @property
-    def failing(self) -> bool:
-        """Whether it ends again and again."""
-        failed = self.ended.get("exitCode", 0) != 0 or self.restarts >= RESTARTS
-        return bool(self.ended) and failed and (self.waiting[0] == "CrashLoopBackOff" or self.restarts >= RESTARTS)
 
 
 class Finding(NamedTuple):
@@ -136,119 +61,23 @@ def diagnose(snapshot: Snapshot) -> Finding | None:
     return None
 
 
-def progress(snapshot: Snapshot, wanted: int, connected: int | None = None) -> str:
-    """Return what is being waited for, on one line.
+def is_hopeful(snapshot: Snapshot) -> bool:
+    """Whether a worker is on its way that could do the work alone, and nothing is wrong with the scheduler.
 
     Parameters
     ----------
     snapshot : Snapshot
         What there is.
-    wanted : int
-        How many workers.
-    connected : int, optional
-        How many of them the scheduler knows; none before it is there.
     """
-    name = snapshot.name
-    if snapshot.cluster is None or not (snapshot.pods or (snapshot.cluster.get("status") or {}).get("phase")):
-        return f"cluster {name}: waiting for Dask's operator to take it up"
-    if connected is None and (snapshot.scheduler is None or not is_ready(snapshot.scheduler)):
-        what = how_is(snapshot.scheduler, snapshot.events) if snapshot.scheduler else "no pod yet"
-        return f"cluster {name}: waiting for the scheduler: {what}"
-    states = [how_is(pod, snapshot.events) for pod in snapshot.component("worker")]
-    ready = states.count("run")
-    known = ["run"] * min(ready, connected or 0)
-    states = known + ["starting"] * (ready - len(known)) + [state for state in states if state != "run"]
-    workers = "1 worker" if wanted == 1 else f"{wanted} workers"
-    return f"cluster {name}: waiting for {workers}: {_counted(states) or 'no pods yet'}"
-
-
-def how_is(pod: Object, events: Iterable[Object] = ()) -> str:
-    """Return how a pod is, in a few words.
-
-    Parameters
-    ----------
-    pod : mapping
-        Which.
-    events : iterable of mapping
-        What was told of the cluster's objects.
-    """
-    status = pod.get("status", {})
-    if is_ready(pod):
-        return "run" if status.get("phase") == "Running" else "ready"
-    if message := _unscheduled(pod):
-        return f"pending (no node: {message})"
-    for container in containers_of(pod):
-        reason, message = container.waiting
-        if reason in _PULL:
-            return f"pending (image {container.image} cannot be pulled)"
-        if reason in _CONFIG:
-            return f"pending ({message or reason})"
-        if container.failing:
-            return "crashed"
-        if reason in ("ContainerCreating", "PodInitializing"):
-            said = [event for event in events if _about(event) == pod["metadata"]["name"]]
-            if said and said[-1].get("reason") == "Pulling":
-                return f"pending (pulling image {container.image})"
-            return "pending (starting its container)"
-    if status.get("phase") == "Failed":
-        return (status.get("reason") or "failed").lower()
-    return "starting" if status.get("phase") == "Running" else "pending"
-
-
-def is_ready(pod: Object) -> bool:
-    """Whether a pod says that it is up."""
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
-def is_well(pod: Object) -> bool:
-    """Whether a pod is ready, and has not only just been started once more: workers are ready at once."""
-    return is_ready(pod) and not any(container.failing for container in containers_of(pod))
-
-
-def containers_of(pod: Object) -> Iterator[Container]:
-    """The containers of a pod, as far as they are known; those that prepare it first."""
-    status = pod.get("status", {})
-    for each in [*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ())]:
-        yield Container(
-            pod["metadata"]["name"],
-            each["name"],
-            each.get("image", ""),
-            each.get("restartCount", 0),
-            each.get("state") or {},
-            each.get("lastState") or {},
-        )
-
-
-def end_of(pod: Object | None, name: str, events: Iterable[Object], log: str = "") -> str:
-    """Return how the process in a worker's pod ended: for the error of what ran there.
-
-    Parameters
-    ----------
-    pod : mapping or None
-        The pod, if it is still known.
-    name : str
-        Its name.
-    events : iterable of mapping
-        What was told of it.
-    log : str
-        Its last lines.
-    """
-    words = [
-        _sentence(event.get("message") or event["reason"])
-        for event in events
-        if event.get("reason") in ("Evicted", "Preempted", "Preempting", "TaintManagerEviction", "OOMKilling")
-    ]
-    told = words[-1:]
-    if pod is not None and pod.get("status", {}).get("reason"):
-        status = pod["status"]
-        told = [f"{status['reason']}: {_sentence(status.get('message', ''))}".rstrip(": ")]
-    for container in containers_of(pod) if pod is not None and not told else ():
-        if ended := container.ended:
-            told = [_ended(container.name, ended)]
-    if not told:
-        told = ["it was deleted"] if pod is None or "deletionTimestamp" in pod["metadata"] else []
-    return f"its pod was {name}{f': {told[0]}' if told else ''}" + _tail(log)
+    prefix = f"{snapshot.name}-scheduler"
+    scheduler = replace(
+        snapshot,
+        pods=snapshot.component("scheduler"),
+        replica_sets=[each for each in snapshot.replica_sets if each["metadata"]["name"].startswith(prefix)],
+        events=[event for event in snapshot.events if about(event).startswith(prefix)],
+    )
+    wrong = diagnose(scheduler)
+    return any(map(is_well, snapshot.component("worker"))) and (wrong is None or wrong.patience == NEVER)
 
 
 # -- the causes --------------------------------------------------------------------------------------------------
@@ -273,20 +102,20 @@ def _no_operator(snapshot: Snapshot) -> str:
 def _refused(snapshot: Snapshot) -> str:
     if ((snapshot.cluster or {}).get("status") or {}).get("phase") != "Error":
         return ""
-    said = [_words(event) for event in snapshot.events if _about(event) == snapshot.name]
+    said = [told_by(event) for event in snapshot.events if about(event) == snapshot.name]
     return f"Dask's operator refuses it{f': {said[-1]}' if said else '; its log says why'}"
 
 
 def _image(snapshot: Snapshot) -> str:
     for container in snapshot.containers:
         reason, message = container.waiting
-        if reason in _PULL:
+        if reason in PULL:
             said = [
-                _words(event)
+                told_by(event)
                 for event in snapshot.events
-                if _about(event) == container.pod and event.get("reason") == "Failed" and "ull" in _words(event)
+                if about(event) == container.pod and event.get("reason") == "Failed" and "ull" in told_by(event)
             ]
-            words = said[-1] if said else _sentence(message)
+            words = said[-1] if said else sentence(message)
             return (
                 f"image {container.image!r} cannot be pulled{f' ({words})' if words else ''}; check its name and "
                 "tag, and that the nodes may pull it: a private registry needs image_pull_secrets="
@@ -297,8 +126,8 @@ def _image(snapshot: Snapshot) -> str:
 def _configuration(snapshot: Snapshot) -> str:
     for container in snapshot.containers:
         reason, message = container.waiting
-        if reason in _CONFIG:
-            said = _sentence(message) or reason
+        if reason in CONFIG:
+            said = sentence(message) or reason
             return (
                 f"the container {container.name} of pod {container.pod} cannot be made: {said}; make what is missing "
                 f"in namespace {snapshot.namespace!r}, or take it out of env=, env_from= or volumes="
@@ -312,8 +141,8 @@ def _command(snapshot: Snapshot) -> str:
         if reason in _COMMAND or container.ended.get("reason") in _COMMAND or container.ended.get("exitCode") == 127:
             said = message or container.ended.get("message", "") or "command not found"
             return (
-                f"image {container.image!r} does not hold what its pod {container.pod} is to run ({_sentence(said)}); "
-                "use an image in which `dask` and headrace are installed" + _tail(_log(snapshot, container))
+                f"image {container.image!r} does not hold what its pod {container.pod} is to run ({sentence(said)}); "
+                "use an image in which `dask` and headrace are installed" + tail(_log(snapshot, container))
             )
     return ""
 
@@ -323,7 +152,7 @@ def _memory(snapshot: Snapshot) -> str:
         if container.ended.get("reason") == "OOMKilled":
             return (
                 f"pod {container.pod} needs more memory than its limit, and was killed for it (OOMKilled) "
-                f"{_times(container.restarts)}; give memory= a larger value" + _tail(_log(snapshot, container))
+                f"{_times(container.restarts)}; give memory= a larger value" + tail(_log(snapshot, container))
             )
     return ""
 
@@ -333,8 +162,8 @@ def _crash(snapshot: Snapshot) -> str:
         if container.failing:
             return (
                 f"container {container.name} of pod {container.pod} ends as soon as it is started "
-                f"({_ended('', container.ended)}, {_times(container.restarts)}); mend what its log complains of"
-                + _tail(_log(snapshot, container))
+                f"({ended_by(container.ended)}, {_times(container.restarts)}); mend what its log complains of"
+                + tail(_log(snapshot, container))
             )
     return ""
 
@@ -342,7 +171,7 @@ def _crash(snapshot: Snapshot) -> str:
 def _evicted(snapshot: Snapshot) -> str:
     for pod in snapshot.pods:
         if pod.get("status", {}).get("reason") == "Evicted":
-            said = _sentence(pod["status"].get("message", ""))
+            said = sentence(pod["status"].get("message", ""))
             return (
                 f"pod {pod['metadata']['name']} was evicted from its node ({said}); request what it needs (memory=, "
                 "cpu=), so that it is put where there is room"
@@ -354,7 +183,7 @@ def _failed_creations(snapshot: Snapshot) -> Iterator[str]:
     """What the API server said when pods were to be made, newest first."""
     for event in reversed(snapshot.events):
         if event.get("reason") == "FailedCreate":
-            yield _words(event)
+            yield told_by(event)
     for each in snapshot.replica_sets:
         for condition in each.get("status", {}).get("conditions") or ():
             if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
@@ -362,11 +191,11 @@ def _failed_creations(snapshot: Snapshot) -> Iterator[str]:
 
 
 def _quota(snapshot: Snapshot) -> str:
-    for words in _failed_creations(snapshot):
-        if "exceeded quota" in words:
+    for said in _failed_creations(snapshot):
+        if "exceeded quota" in said:
             return (
                 f"the quota of namespace {snapshot.namespace!r} leaves no room for its pods "
-                f"({_sentence(words[words.index('exceeded quota') :])}); ask for less (n_workers=, cpu=, memory=), "
+                f"({sentence(said[said.index('exceeded quota') :])}); ask for less (n_workers=, cpu=, memory=), "
                 "remove what is not needed there (`headrace clusters` lists clusters that were left over), or have it "
                 "raised"
             )
@@ -374,23 +203,23 @@ def _quota(snapshot: Snapshot) -> str:
 
 
 def _forbidden(snapshot: Snapshot) -> str:
-    for words in _failed_creations(snapshot):
-        if words:
-            return f"Kubernetes refuses its pods ({_sentence(words)}); change the options that they are made of"
+    for said in _failed_creations(snapshot):
+        if said:
+            return f"Kubernetes refuses its pods ({sentence(said)}); change the options that they are made of"
     return ""
 
 
 def _volume(snapshot: Snapshot) -> str:
     pending = {container.pod for container in snapshot.containers}
     for event in reversed(snapshot.events):
-        if event.get("reason") in ("FailedMount", "FailedAttachVolume") and _about(event) in pending:
-            return f"a volume of pod {_about(event)} cannot be mounted ({_words(event)}); check volumes="
+        if event.get("reason") in ("FailedMount", "FailedAttachVolume") and about(event) in pending:
+            return f"a volume of pod {about(event)} cannot be mounted ({told_by(event)}); check volumes="
     return ""
 
 
 def _unschedulable(snapshot: Snapshot) -> str:
     for pod in snapshot.pods:
-        if message := _unscheduled(pod):
+        if message := unscheduled(pod):
             return (
                 f"there is no node for pod {pod['metadata']['name']} ({message}); ask for less (cpu=, memory=, gpus=), "
                 "let it onto other nodes (tolerations=, node_selector=), or add nodes"
@@ -419,7 +248,7 @@ def _load_balancer(snapshot: Snapshot) -> str:
 def _slow(snapshot: Snapshot) -> str:
     for container in snapshot.containers:
         if "waiting" in container.state or "running" in container.state:
-            return f"pod {container.pod} is still starting" + _tail(_log(snapshot, container))
+            return f"pod {container.pod} is still starting" + tail(_log(snapshot, container))
     return ""
 
 
@@ -444,48 +273,9 @@ CAUSES: dict[str, tuple[float, Callable[[Snapshot], str]]] = {
 }
 
 
-# -- words -------------------------------------------------------------------------------------------------------
-
-
-def _unscheduled(pod: Object) -> str:
-    for condition in pod.get("status", {}).get("conditions") or ():
-        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
-            return _sentence(condition.get("message", "")) or "unschedulable"
-    return ""
-
-
-def _about(event: Object) -> str:
-    return str((event.get("involvedObject") or {}).get("name", ""))
-
-
-def _words(event: Object) -> str:
-    return _sentence(event.get("message") or "")
-
-
-def _sentence(text: str) -> str:
-    """Somebody else's words, to go on after them."""
-    return re.sub(r"\s+", " ", text).strip().rstrip(".;")
-
-
-def _ended(container: str, ended: Object) -> str:
-    reason = ended.get("reason", "")
-    code = f"exit code {ended.get('exitCode', '?')}"
-    return f"{reason}, {code}" if reason not in ("", "Error", "Completed") else code
-
-
-def _times(restarts: int) -> str:
-    return "once" if restarts <= 1 else f"{restarts} times"
-
-
 def _log(snapshot: Snapshot, container: Container) -> str:
     return snapshot.logs.get((container.pod, container.name), "")
 
 
-def _tail(log: str) -> str:
-    lines = log.rstrip().splitlines()[-LINES:]
-    return "".join(["; its last lines were:", *(f"\n    {line}" for line in lines)]) if lines else ""
-
-
-def _counted(states: list[str]) -> str:
-    """Like states together, in the order in which they come."""
-    return ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+def _times(restarts: int) -> str:
+    return "once" if restarts <= 1 else f"{restarts} times"

@@ -14,8 +14,9 @@ from typing import Any
 
 from headrace.drivers import Look
 from headrace.environments.kubernetes.api import Api, allowed
-from headrace.environments.kubernetes.diagnosis import Snapshot, end_of, how_is
 from headrace.environments.kubernetes.manifests import LABEL, driver_job
+from headrace.environments.kubernetes.progress import end_of, how_is
+from headrace.environments.kubernetes.snapshot import Snapshot
 from headrace.environments.kubernetes.spec import KubernetesSpec
 from headrace.environments.kubernetes.watching import Watch
 from headrace.errors import KubernetesError, RunError, SetupError
@@ -134,7 +135,7 @@ class JobDriver:
 
     @functools.cached_property
     def _watch(self) -> Watch:
-        return Watch(self._api, self.job)
+        return Watch(self._api, self.job, pods=1)
 
     def look(self) -> Look:
         """Return what is seen of it: the Job's own words, and its pod's."""
@@ -152,9 +153,11 @@ class JobDriver:
             return (
                 Look("gone", told) if self._deleted else Look("lost", f"{told}: somebody has deleted it, or it is old")
             )
-        events = [*allowed(self._api.events, self.job)]
-        for pod in pods:
-            events += allowed(self._api.events, pod["metadata"]["name"])
+        events = [
+            event
+            for name in (self.job, *(pod["metadata"]["name"] for pod in pods))
+            for event in allowed(self._api.events, name) or ()
+        ]
         for condition in job.get("status", {}).get("conditions") or ():
             if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
                 reason = condition.get("message") or condition.get("reason") or condition["type"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
+from headrace.environments.certificates import Pems
 from headrace.environments.kubernetes.merging import merge
 from headrace.environments.kubernetes.pods import COMM_PORT, HTTP_PORT, driver_pod, scheduler_pod, worker_pod
 from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec, variable
@@ -17,14 +18,6 @@ LABEL = "headrace.io/cluster"
 _SERVICES = {"load-balancer": "LoadBalancer", "node-port": "NodePort"}
 #: Seconds for which Kubernetes keeps the Job of a driver that is over, with its log.
 KEPT = 86400
-
-
-class Pems(Protocol):
-    """Certificates as text: the authority's, and a certificate with its key."""
-
-    ca: str
-    cert: str
-    key: str
 
 
 def cluster_manifest(

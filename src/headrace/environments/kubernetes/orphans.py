@@ -12,9 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from headrace.environments.kubernetes.api import Api
-from headrace.environments.kubernetes.cluster import CREATOR, SEEN, remove
-from headrace.environments.kubernetes.diagnosis import is_ready
+from headrace.environments.kubernetes.cluster import CREATOR, SEEN
+from headrace.environments.kubernetes.ending import remove
 from headrace.environments.kubernetes.manifests import LABEL
+from headrace.environments.kubernetes.snapshot import is_ready
 from headrace.environments.kubernetes.watching import CLUSTER_LABEL
 from headrace.errors import KubernetesError
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.environments.certificates import Pems, make_certificates, security_of
-from headrace.environments.encryption import as_security
+from headrace.environments.encryption import FILES, as_security
 from headrace.environments.kubernetes.manifests import LABEL, tls_secret_manifest
 from headrace.errors import KubernetesError, SetupError
 
@@ -98,10 +98,11 @@ def find(api: Api, spec: KubernetesSpec, name: str) -> Security | None:
 
 def _texts(security: Security) -> Pems:
     """What pods need of the user's own certificates."""
+    given = {name: getattr(security, name) for name in FILES}
+    ca = given["tls_ca_file"]
     for role in ("scheduler", "worker", "client"):
-        cert, key = getattr(security, f"tls_{role}_cert"), getattr(security, f"tls_{role}_key")
-        if security.tls_ca_file and cert:
-            return Pems(_text(security.tls_ca_file), _text(cert), _text(key or cert))
+        if ca and (cert := given[f"tls_{role}_cert"]):
+            return Pems(_text(ca), _text(cert), _text(given[f"tls_{role}_key"] or cert))
     raise SetupError(
         "security= holds no authority, or no certificate for the pods; give tls_ca_file, and tls_scheduler_cert with "
         "tls_scheduler_key, or True for certificates made for this cluster"

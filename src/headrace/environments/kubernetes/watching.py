@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from headrace.environments.kubernetes.api import Api, allowed
-from headrace.environments.kubernetes.diagnosis import Finding, Snapshot, containers_of, diagnose, is_well
+from headrace.environments.kubernetes.diagnosis import Finding, diagnose
+from headrace.environments.kubernetes.snapshot import Snapshot, about, containers_of, is_well
 
 #: On all that Dask's operator makes for a cluster, and for a group of its workers.
 CLUSTER_LABEL, GROUP_LABEL = "dask.org/cluster-name", "dask.org/workergroup-name"
@@ -24,11 +25,14 @@ class Watch:
         Asked.
     name : str
         Of the cluster.
+    pods : int
+        How many it has when it is complete.
     """
 
-    def __init__(self, api: Api, name: str) -> None:
+    def __init__(self, api: Api, name: str, pods: int) -> None:
         self._api = api
         self._name = name
+        self._pods = pods
         self._began = time.monotonic()
         self._since: dict[str, float] = {}
         self._denied: set[object] = set()
@@ -39,7 +43,7 @@ class Watch:
         pods = api.list("Pod", selector)
         cluster = api.get("DaskCluster", name)
         quick = Snapshot(name, api.namespace, time.monotonic() - self._began, cluster, pods)
-        if pods and all(map(is_well, pods)):
+        if len(pods) >= self._pods and all(map(is_well, pods)):
             return quick
         events = [event for event in self._allowed(api.list, "Event", fields="type=Warning") if _of(event, name)]
         waiting = [pod for pod in pods if not is_well(pod)][:MOST]
@@ -75,12 +79,12 @@ class Watch:
 
     def _allowed(self, ask: Callable[..., Any], kind: str, *args: Any, **options: Any) -> Any:
         """Ask for what makes a diagnosis better; not again, if this user may not know it."""
-        about = kind if ask == self._api.list else ask.__name__
-        if about in self._denied:
+        asked = kind if ask == self._api.list else ask.__name__
+        if asked in self._denied:
             return []
         found = allowed(ask, kind, *args, **options)
         if found is None:
-            self._denied.add(about)
+            self._denied.add(asked)
         return found or []
 
     def _logs(self, pod: Mapping[str, Any]) -> dict[tuple[str, str], str]:
@@ -95,8 +99,7 @@ class Watch:
 
 
 def _of(event: Mapping[str, Any], name: str) -> bool:
-    about = str((event.get("involvedObject") or {}).get("name", ""))
-    return about == name or about.startswith(f"{name}-")
+    return about(event) == name or about(event).startswith(f"{name}-")
 
 
 def _moment(event: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,7 +42,7 @@ def start_binaries(plane: Plane, folder: Path) -> dict[str, Starter]:
             for definition in yaml.safe_load_all(path.read_text()):
                 plane.call("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition, "POST")
                 plural = definition["spec"]["names"]["plural"]
-                plane.wait(plural, lambda plural=plural: plane.call(f"/apis/kubernetes.dask.org/v1/{plural}"))
+                plane.wait(plural, partial(plane.call, f"/apis/kubernetes.dask.org/v1/{plural}"))
     return starters
 
 

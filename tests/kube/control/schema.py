@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from tests.kube.objects import Refused
+from tests.kube.control.objects import Refused
 
 _TYPES: dict[str, Any] = {
     "integer": int,

@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.kube.objects import Object, event
+from tests.kube.control.objects import Object, event
 
 log = logging.getLogger("client")
 Handler = Callable[[str, Any], Awaitable[None]]

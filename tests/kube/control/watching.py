@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from aiohttp import ClientConnectionError, web
 
-from tests.kube.objects import Object, Refused, fields_match, labels_match
-from tests.kube.store import Change, Resource
+from tests.kube.control.objects import Object, Refused, fields_match, labels_match
+from tests.kube.control.store import Change, Resource
 
 
 def selected(query: Mapping[str, str], namespace: str | None, obj: Object) -> bool:

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.kube.objects import Object
+from tests.kube.control.objects import Object
 
 if TYPE_CHECKING:
-    from tests.kube.kubelet import Kubelet
+    from tests.kube.node.kubelet import Kubelet
 
 log = logging.getLogger("services")
 Place = tuple[str, int]
@@ -74,7 +74,7 @@ class Service:
         ]
         if not ready:
             return None
-        pod, target = random.choice(ready), port.get("targetPort", port["port"])
+        pod, target = random.choice(ready), port.get("targetPort") or port["port"]
         for container in pod.containers:
             for each in container.spec.get("ports") or []:
                 if each.get("name") == target:

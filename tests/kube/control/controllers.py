@@ -8,12 +8,11 @@ import hashlib
 import json
 import logging
 import time
-from decimal import Decimal
 
-from tests.kube.jobs import Jobs
-from tests.kube.objects import Object, Refused, condition, is_over, is_ready, owner_reference
-from tests.kube.quantities import written
-from tests.kube.store import Store
+from tests.kube.control.jobs import Jobs
+from tests.kube.control.objects import Object, Refused, condition, is_over, is_ready, owner_reference
+from tests.kube.control.quantities import written
+from tests.kube.control.store import Store
 
 log = logging.getLogger("controllers")
 #: how long a replica set waits after it could not make a pod
@@ -143,5 +142,5 @@ class Controllers:
         for quota in list(quotas.objects.values()):
             hard = quota["spec"].get("hard") or {}
             usage = self._store.admission.usage(quota["metadata"]["namespace"])
-            used = {name: written(Decimal(usage[name]), name) for name in hard}
+            used = {name: written(usage[name], name) for name in hard}
             self._store.set_status(quotas, quota, {"hard": hard, "used": used})

@@ -10,8 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.kube.access import Access
-from tests.kube.objects import Refused
+from tests.kube.control.access import Access
+from tests.kube.control.objects import Refused
 
 
 class Listener:
@@ -64,9 +64,9 @@ class Faults:
             case "requests":
                 self._rules = body
             case "forbid":
-                self._access.forbidden.add(tuple(body))  # type: ignore[arg-type]
+                self._access.forbidden.add(tuple(body))
             case "allow":
-                self._access.forbidden.discard(tuple(body))  # type: ignore[arg-type]
+                self._access.forbidden.discard(tuple(body))
             case "restart":
                 assert self.listener is not None
                 task = asyncio.create_task(self.listener.restart(body))

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import ipaddress
 import random
-from collections import Counter
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tests.kube.objects import Object, Refused, is_over
-from tests.kube.quantities import pod_needs, quantity, written
-from tests.kube.validation import check_labels, check_pod, invalid
+from tests.kube.control.objects import Object, Refused, is_over
+from tests.kube.control.quantities import Amounts, pod_needs, quantity, written
+from tests.kube.control.validation import check_labels, check_pod, invalid
 
 if TYPE_CHECKING:
-    from tests.kube.store import Store
+    from tests.kube.control.store import Store
 
 _POD_DEFAULTS = {
     "restartPolicy": "Always",
@@ -64,18 +64,18 @@ class Admission:
         over = sorted(each for each in hard if wanted[each] and used[each] + wanted[each] > hard[each])
         if over:
 
-            def listed(amounts: Any) -> str:
-                return ",".join(f"{each}={written(Decimal(amounts[each]), each)}" for each in over)
+            def listed(amounts: Mapping[str, Decimal]) -> str:
+                return ",".join(f"{each}={written(amounts[each], each)}" for each in over)
 
             error = f"exceeded quota: {of}, requested: {listed(wanted)}, used: {listed(used)}, limited: {listed(hard)}"
             raise Refused(403, "Forbidden", f'pods "{name}" is forbidden: {error}')
 
-    def usage(self, namespace: str) -> Counter[str]:
+    def usage(self, namespace: str) -> Amounts:
         """What the pods of a namespace count against a quota."""
-        used: Counter[str] = Counter()
+        used = Amounts()
         for pod in self._store.of("pods").inside(namespace):
             if not is_over(pod):
-                used.update(pod_usage(pod))
+                used.add(pod_usage(pod))
         return used
 
     def _resourcequotas(self, quota: Object) -> None:
@@ -164,9 +164,9 @@ class Admission:
         definition["status"] = {"conditions": conditions, "acceptedNames": definition["spec"]["names"]}
 
 
-def pod_usage(pod: Object) -> Counter[str]:
+def pod_usage(pod: Object) -> Amounts:
     """What a pod counts against quotas: ``cpu`` and ``requests.cpu`` are one thing."""
-    usage: Counter[str] = Counter({"pods": Decimal(1), "count/pods": Decimal(1)})  # type: ignore[dict-item]
+    usage = Amounts({"pods": Decimal(1), "count/pods": Decimal(1)})
     for name, amount in pod_needs(pod).items():
         usage[f"requests.{name}"] = usage[name] = amount
     for name, amount in pod_needs(pod, "limits").items():

@@ -21,14 +21,14 @@ from typing import Any, NamedTuple
 import yaml
 from aiohttp import web
 
-from tests.kube.access import Access, Attempt, User
-from tests.kube.controllers import Controllers
-from tests.kube.discovery import describe, is_discovery
-from tests.kube.faults import Faults, Listener
-from tests.kube.objects import Object, Refused, json_patched, merged
-from tests.kube.relay import relay
-from tests.kube.store import Resource, Store
-from tests.kube.watching import selected, watch
+from tests.kube.control.access import Access, Attempt, User
+from tests.kube.control.controllers import Controllers
+from tests.kube.control.discovery import describe, is_discovery
+from tests.kube.control.faults import Faults, Listener
+from tests.kube.control.objects import Object, Refused, json_patched, merged
+from tests.kube.control.relay import relay
+from tests.kube.control.store import Resource, Store
+from tests.kube.control.watching import selected, watch
 
 _PATH = re.compile(
     r"/api(?:s/(?P<group>[^/]+))?/(?P<version>[^/]+)(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"

@@ -7,8 +7,8 @@ import asyncio
 import aiohttp
 from aiohttp import web
 
-from tests.kube.objects import Object, Refused
-from tests.kube.store import Store
+from tests.kube.control.objects import Object, Refused
+from tests.kube.control.store import Store
 
 
 async def relay(request: web.Request, store: Store, pod: Object, subresource: str) -> web.StreamResponse:

@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from tests.kube.admission import Admission
-from tests.kube.objects import Object, Refused, event, merged, now, owner_reference
-from tests.kube.schema import conform
-from tests.kube.validation import check_metadata
+from tests.kube.control.admission import Admission
+from tests.kube.control.objects import Object, Refused, event, merged, now, owner_reference
+from tests.kube.control.schema import conform
+from tests.kube.control.validation import check_metadata
 
 _RBAC = "rbac.authorization.k8s.io"
 _CRD = "apiextensions.k8s.io"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from tests.kube.objects import Object, Refused
+from tests.kube.control.objects import Object, Refused
 
 _UNITS = {"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1)}
 _UNITS |= {unit: Decimal(1000) ** power for power, unit in enumerate("kMGTPE", 1)}
@@ -42,11 +42,22 @@ def container_needs(container: Object, which: str = "requests") -> dict[str, Dec
     return {name: quantity(amount) for name, amount in found.items()}
 
 
-def pod_needs(pod: Object, which: str = "requests") -> Counter[str]:
+class Amounts(dict[str, Decimal]):
+    """How much of each resource; none of those that are not named."""
+
+    def __missing__(self, name: str) -> Decimal:
+        return Decimal(0)
+
+    def add(self, others: Mapping[str, Decimal]) -> None:
+        for name, amount in others.items():
+            self[name] += amount
+
+
+def pod_needs(pod: Object, which: str = "requests") -> Amounts:
     """What all containers of a pod ask for together, or one of its init containers if that is more."""
-    total: Counter[str] = Counter()
+    total = Amounts()
     for container in pod["spec"]["containers"]:
-        total.update(container_needs(container, which))
+        total.add(container_needs(container, which))
     for container in pod["spec"].get("initContainers") or []:
         for name, amount in container_needs(container, which).items():
             total[name] = max(total[name], amount)

@@ -6,8 +6,8 @@ import secrets
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tests.kube.objects import Object, Refused
-from tests.kube.store import Resource, Store
+from tests.kube.control.objects import Object, Refused
+from tests.kube.control.store import Resource, Store
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import asyncio
 import datetime as dt
 import time
 
-from tests.kube.objects import Object, Refused, condition, is_over, is_ready, now
-from tests.kube.store import Store
+from tests.kube.control.objects import Object, Refused, condition, is_over, is_ready, now
+from tests.kube.control.store import Store
 
 #: how long a Job waits before it tries again; a real one waits 10 s, 20 s, ...
 _RETRY = 0.5

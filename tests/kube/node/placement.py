@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
-from tests.kube.objects import Object
-from tests.kube.quantities import pod_needs, quantity
+from tests.kube.control.objects import Object
+from tests.kube.control.quantities import Amounts, pod_needs, quantity
 
 _AFFINITY = "node(s) didn't match Pod's node affinity/selector"
 
@@ -27,9 +26,9 @@ def why_not(pod: Object, node: Object, placed: list[Object]) -> str | None:
 
 def _lacking(pod: Object, node: Object, placed: list[Object]) -> list[str]:
     allocatable = {name: quantity(amount) for name, amount in node["status"]["allocatable"].items()}
-    used: Counter[str] = Counter()
+    used = Amounts()
     for other in placed:
-        used.update(pod_needs(other))
+        used.add(pod_needs(other))
     reasons = [
         f"Insufficient {name}"
         for name, amount in pod_needs(pod).items()
@@ -51,7 +50,7 @@ def _tolerates(toleration: Object, taint: Object) -> bool:
         return False
     if toleration.get("operator", "Equal") == "Exists":
         return toleration.get("key") in (None, "", taint["key"])
-    return toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", "")
+    return bool(toleration.get("key") == taint["key"] and toleration.get("value", "") == taint.get("value", ""))
 
 
 def _affinity(pod: Object, node: Object) -> str | None:

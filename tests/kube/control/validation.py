@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.kube.objects import Object, Refused
-from tests.kube.quantities import container_needs
+from tests.kube.control.objects import Object, Refused
+from tests.kube.control.quantities import container_needs
 
 _SUBDOMAIN = (
     r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from tests.kube.environment import Unconfigured, Unmounted, expanded, mounts_of, variables_of
-from tests.kube.objects import Object, now
-from tests.kube.processes import processes_with, signal_all
+from tests.kube.control.objects import Object, now
+from tests.kube.node.environment import Unconfigured, Unmounted, expanded, mounts_of, read, variables_of
+from tests.kube.node.processes import processes_with, signal_all
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.kube.pods import Pod
+    from tests.kube.node.pods import Pod
 
 log = logging.getLogger("containers")
 _NO_IMAGE = re.compile(r"does-not-exist|bad-image")
@@ -73,10 +73,11 @@ class Container:
     async def _pull(self) -> None:
         """Images are there or not; those that are not never come."""
         image = self.spec["image"]
-        private = image.startswith("private-") and not self.pod.spec.get("imagePullSecrets")
-        if not private and not _NO_IMAGE.search(image):
+        names = [secret["name"] for secret in self.pod.spec.get("imagePullSecrets") or []]
+        denied = image.startswith("private-") and not any([await read(self.pod, "Secret", name) for name in names])
+        if not denied and not _NO_IMAGE.search(image):
             return
-        why = "pull access denied, repository does not exist or may require authorization" if private else "not found"
+        why = "pull access denied, repository does not exist or may require authorization" if denied else "not found"
         name = image if ":" in image else f"{image}:latest"
         error = f'failed to pull and unpack image "{name}": failed to resolve reference "{name}": {name}: {why}'
         message = f"rpc error: code = NotFound desc = {error}"
@@ -243,4 +244,4 @@ class Container:
     def _port(self, port: int | str) -> int:
         if str(port).isdigit():
             return int(port)
-        return next(each["containerPort"] for each in self.spec.get("ports") or [] if each.get("name") == port)
+        return next(int(each["containerPort"]) for each in self.spec.get("ports") or [] if each.get("name") == port)

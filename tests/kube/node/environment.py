@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.kube.objects import Object
+from tests.kube.control.objects import Object
 
 if TYPE_CHECKING:
-    from tests.kube.pods import Pod
+    from tests.kube.node.pods import Pod
 
 _ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 _SHIM = Path(__file__).parent / "podshim"
@@ -26,7 +26,7 @@ class Unmounted(Exception):
     """A volume refers to something that does not exist."""
 
 
-async def _read(pod: Pod, kind: str, name: str) -> dict[str, bytes] | None:
+async def read(pod: Pod, kind: str, name: str) -> dict[str, bytes] | None:
     """What is in a Secret or a ConfigMap."""
     plural = f"{kind.lower()}s"
     status, found = await pod.client.request("GET", f"/api/v1/namespaces/{pod.namespace}/{plural}/{name}")
@@ -50,11 +50,11 @@ async def variables_of(pod: Pod, container: Object) -> dict[str, str]:
     for source in container.get("envFrom") or []:
         for key, kind in (("configMapRef", "ConfigMap"), ("secretRef", "Secret")):
             if key in source:
-                data = await _read(pod, kind, source[key]["name"])
+                data = await read(pod, kind, source[key]["name"])
                 if data is None and not source[key].get("optional"):
                     raise Unconfigured(f'{kind.lower()} "{source[key]["name"]}" not found')
-                for name, value in (data or {}).items():
-                    variables[source.get("prefix", "") + name] = value.decode()
+                prefix = source.get("prefix", "")
+                variables |= {prefix + name: content.decode() for name, content in (data or {}).items()}
     for variable in container.get("env") or []:
         value = await _value(pod, container, variable)
         if value is not None:
@@ -102,7 +102,7 @@ async def _value(pod: Pod, container: Object, variable: Object) -> str | None:
 
 async def _referred(pod: Pod, kind: str, reference: Object) -> str | None:
     name, key = reference["name"], reference["key"]
-    data = await _read(pod, kind, name)
+    data = await read(pod, kind, name)
     if data is not None and key in data:
         return data[key].decode()
     if reference.get("optional"):
@@ -129,13 +129,13 @@ async def mounts_of(pod: Pod, container: Object) -> dict[str, str]:
 
 async def _volume(pod: Pod, volume: Object) -> Path:
     if "hostPath" in volume:
-        return Path(volume["hostPath"]["path"])
-    folder = pod.folder / "volumes" / volume["name"]
+        return Path(str(volume["hostPath"]["path"]))
+    folder: Path = pod.folder / "volumes" / volume["name"]
     folder.mkdir(parents=True, exist_ok=True)
     for key, kind, field in (("secret", "Secret", "secretName"), ("configMap", "ConfigMap", "name")):
         if key in volume:
             source: dict[str, Any] = volume[key]
-            data = await _read(pod, kind, source[field])
+            data = await read(pod, kind, source[field])
             if data is None and not source.get("optional"):
                 what = f'{kind.lower()} "{source[field]}" not found'
                 raise Unmounted(f'MountVolume.SetUp failed for volume "{volume["name"]}" : {what}')
@@ -148,7 +148,7 @@ async def _volume(pod: Pod, volume: Object) -> Path:
 
 async def _account(pod: Pod) -> Path:
     """The folder from which programs in a cluster learn how to reach its API server."""
-    folder = pod.folder / "serviceaccount"
+    folder: Path = pod.folder / "serviceaccount"
     if not folder.exists():
         path = f"/api/v1/namespaces/{pod.namespace}/serviceaccounts/{pod.spec.get('serviceAccountName', 'default')}"
         status, found = await pod.client.request("POST", f"{path}/token", {"spec": {}})

@@ -9,13 +9,13 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from tests.kube.client import Client
-from tests.kube.containers import Container
-from tests.kube.objects import Object, now
-from tests.kube.processes import processes_with, signal_all
+from tests.kube.control.objects import Object, now
+from tests.kube.node.client import Client
+from tests.kube.node.containers import Container
+from tests.kube.node.processes import processes_with, signal_all
 
 if TYPE_CHECKING:
-    from tests.kube.kubelet import Kubelet
+    from tests.kube.node.kubelet import Kubelet
 
 log = logging.getLogger("pods")
 #: a container that ran for so long starts its back-off anew
@@ -78,7 +78,10 @@ class Pod:
     def _status(self) -> Object:
         unready = " ".join(each.name for each in self.containers if not each.ready)
         why = {"reason": "ContainersNotReady", "message": f"containers with unready status: [{unready}]"}
-        conditions = [("PodScheduled", True, {}), ("Initialized", self._initialized, {})]
+        conditions: list[tuple[str, bool, Object]] = [
+            ("PodScheduled", True, {}),
+            ("Initialized", self._initialized, {}),
+        ]
         conditions += [(kind, self.ready, {} if self.ready else why) for kind in ("ContainersReady", "Ready")]
         status: Object = {
             "phase": self.phase,
@@ -87,8 +90,8 @@ class Pod:
             "podIPs": [{"ip": self.address}],
             "startTime": self._born,
             "conditions": [
-                {"type": kind, "status": str(holds), "lastTransitionTime": self._born, **more}
-                for kind, holds, more in conditions
+                {"type": kind, "status": str(holds), "lastTransitionTime": self._born, **reason}
+                for kind, holds, reason in conditions
             ],
             "containerStatuses": [each.status for each in self.containers],
             **self._why,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from tests.kube.objects import Object, Refused
-from tests.kube.store import Resource, Store
+from tests.kube.control.objects import Object, Refused
+from tests.kube.control.store import Resource, Store
 
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 _VERSION = {"major": "1", "minor": "32", "gitVersion": "v1.32.0", "platform": "linux/amd64"}

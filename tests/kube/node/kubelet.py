@@ -23,11 +23,11 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp import web
 
-from tests.kube.client import Client
-from tests.kube.objects import Object, is_over, now
-from tests.kube.placement import why_not
-from tests.kube.pods import Pod
-from tests.kube.services import Services
+from tests.kube.control.objects import Object, is_over, now
+from tests.kube.node.client import Client
+from tests.kube.node.placement import why_not
+from tests.kube.node.pods import Pod
+from tests.kube.node.services import Services
 
 log = logging.getLogger("kubelet")
 PORT = 10250
@@ -280,7 +280,7 @@ class Kubelet:
         match request.match_info["what"]:
             case "cut-forwards":
                 for socket in list(self._forwards):
-                    transport = socket._req.transport if socket._req else None  # type: ignore[union-attr]
+                    transport = socket._req.transport if socket._req else None
                     if transport is not None:
                         transport.abort()
             case "balancers":

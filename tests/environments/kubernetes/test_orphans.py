@@ -1,0 +1,61 @@
+"""Which clusters nobody uses any more, told from what Kubernetes shows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from headrace.environments.kubernetes.orphans import judge
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+LABELS = {"dask.org/cluster-name": "one", "dask.org/component": "worker"}
+
+
+def ago(**time):
+    return (NOW - timedelta(**time)).isoformat()
+
+
+def cluster(seen, *owners):
+    notes = {"headrace.io/created-by": "ada@laptop", "headrace.io/seen": seen} if seen else {}
+    metadata = {
+        "name": "one", "namespace": "team", "uid": "u1", "creationTimestamp": "2026-11-25T09:00:00Z",
+        "annotations": notes, "ownerReferences": list(owners),
+    }  # fmt: skip
+    return {"metadata": metadata, "spec": {"idleTimeout": 3600}}
+
+
+def pod(name, namespace="team", *, ready=True, labels=LABELS, phase="Running"):
+    conditions = [{"type": "Ready", "status": str(ready)}]
+    about = {"name": name, "namespace": namespace, "labels": labels, "uid": name}
+    return {"metadata": about, "status": {"phase": phase, "conditions": conditions}}
+
+
+def owned_by(name):
+    return {"kind": "Pod", "name": name, "uid": name}
+
+
+@pytest.mark.parametrize(
+    ("found", "drivers", "why"),
+    [
+        (cluster(ago(seconds=40)), [], ""),
+        (cluster(ago(minutes=6)), [], "whoever used it does not any more"),
+        (cluster(ago(seconds=40), owned_by("driver")), [pod("driver")], ""),
+        (cluster(ago(minutes=6), owned_by("driver")), [pod("driver")], "whoever used it does not any more"),
+        (
+            cluster(ago(seconds=40), owned_by("driver")), [pod("driver", phase="Succeeded")],
+            "its driver, pod driver, has ended",
+        ),
+        (cluster(ago(seconds=40), owned_by("driver")), [pod("other")], "its driver, pod driver, has ended"),
+        (cluster(None), [], ""),
+    ],
+)  # fmt: skip
+def test_an_orphan_is_one_whose_user_is_gone(found, drivers, why):
+    assert judge(found, [], drivers, NOW).orphan == why
+
+
+def test_what_is_told_of_a_cluster():
+    pods = [pod("a"), pod("b", ready=False), pod("c", namespace="other"), pod("d", labels={})]
+    told = judge(cluster(ago(seconds=40)), pods, [], NOW)
+    assert (told.name, told.namespace, told.uid, told.creator, told.workers) == ("one", "team", "u1", "ada@laptop", 1)
+    assert NOW - told.created == timedelta(hours=3)

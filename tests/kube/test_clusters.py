@@ -1,0 +1,70 @@
+"""``headrace clusters``: what runs is listed, what was left over is removed, and nothing else."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import headrace as hr
+from headrace.environments.kubernetes.cluster import SEEN, _this_pod
+from tests.cli_kit import call, refused
+from tests.environments import flows
+from tests.waiting import until
+
+
+@pytest.fixture
+def env(kube, namespace):
+    with hr.DaskEnvironment("kubernetes", n_workers=1, image=kube.image, namespace=namespace, security=False) as env:
+        yield env
+
+
+def test_what_is_left_over_is_removed_and_what_is_used_stays(kube, namespace, env, tmp_path):
+    storage = hr.Storage(tmp_path)
+    assert env.execute(storage, storage.add_flow(flows.doubled), {"n": 3}).result() == 6
+    name = env._cluster.name
+    left = {"metadata": {"name": "left", "labels": {"headrace.io/cluster": "left"}}}
+    left["metadata"]["annotations"] = {SEEN: (datetime.now(UTC) - timedelta(hours=1)).isoformat()}
+    template = kube.find("daskclusters", namespace, name)["spec"]
+    kube.create("daskclusters", namespace, {**left, "spec": {**template, "idleTimeout": 0}})
+    foreign = {"metadata": {"name": "foreign"}, "spec": {**template, "idleTimeout": 0}}
+    kube.create("daskclusters", namespace, foreign)
+
+    said = call("clusters", "--namespace", namespace)
+    assert said.code == 0
+    [head, ours, theirs] = sorted(said.out.splitlines(), key=lambda line: "left" in line or name in line)
+    assert {line.split()[0] for line in (ours, theirs)} == {name, "left"}, head
+    assert "in use" in next(line for line in (ours, theirs) if name in line)
+    assert "does not any more (last seen 60 min ago)" in next(line for line in (ours, theirs) if "left" in line)
+    assert "1 cluster left over; --reap removes" in said.err
+
+    refused(call("clusters", "--namespace", namespace, "--reap"), "nothing was removed", "--yes")
+    assert kube.find("daskclusters", namespace, "left")
+    said = call("clusters", str(tmp_path), "--reap", "--yes")  # the storage knows where its runs had their clusters
+    assert "removed 1 cluster" in said.err, said
+    assert {each["metadata"]["name"] for each in kube.objects("daskclusters", namespace)} == {name, "foreign"}
+    assert "nothing was left over" in call("clusters", kube.context, "--namespace", namespace, "--reap").err
+
+
+def test_where_there_is_nothing(kube, namespace, tmp_path):
+    assert "no clusters that headrace made" in call("clusters", "--namespace", namespace).err
+    refused(call("clusters", "moon"), "has no context 'moon'")
+    storage = hr.Storage(tmp_path)
+    storage.get_runner(storage.add_flow(flows.doubled)).run({"n": 1})
+    assert "none of the last runs in" in call("clusters", str(tmp_path)).err
+
+
+def test_a_cluster_of_a_driver_in_a_pod_goes_with_it(kube, namespace, env, monkeypatch):
+    env.setup()
+    [worker] = [pod for pod in kube.objects("pods", namespace) if "worker" in pod["metadata"]["name"]]
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("HOSTNAME", worker["metadata"]["name"])
+    owner = _this_pod(env._cluster.api)
+    assert owner == {
+        "apiVersion": "v1", "kind": "Pod", "name": worker["metadata"]["name"], "uid": worker["metadata"]["uid"],
+    }  # fmt: skip
+    spec = {**kube.find("daskclusters", namespace, env._cluster.name)["spec"], "idleTimeout": 0}
+    owned = {"metadata": {"name": "owned", "ownerReferences": [owner]}, "spec": spec}
+    kube.create("daskclusters", namespace, owned)
+    kube.delete_pod(namespace, worker["metadata"]["name"])
+    until(lambda: kube.find("daskclusters", namespace, "owned") is None)

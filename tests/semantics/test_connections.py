@@ -1,0 +1,234 @@
+"""What a connection to the scheduler that breaks must not change."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+
+import headrace as hr
+from headrace.execution import line
+from headrace.execution.drivers import TOPIC
+from headrace.execution.scheduler import RunsPlugin
+from headrace.execution.worker import PROCESS
+from tests.proxies import Proxy, proxy_before
+from tests.waiting import until
+
+RAN: Counter[str] = Counter()  # the workers are threads of this process
+GO = threading.Event()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address=None,
+        worker_dashboard_address="127.0.0.1:0",
+        silence_logs=50,
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def proxy(cluster):
+    RAN.clear()
+    GO.clear()
+    with proxy_before(cluster.scheduler_address) as proxy:
+        yield proxy
+    GO.set()
+
+
+@pytest.fixture
+def client(proxy):
+    with Client(f"tcp://{proxy.address}", set_as_default=False) as client:
+        yield client
+
+
+def known(cluster):
+    return cluster.scheduler.plugins[RunsPlugin.name].drivers.runs
+
+
+@hr.task
+def nap(i):
+    RAN[f"nap {i}"] += 1
+    time.sleep(0.04)
+    return i
+
+
+@hr.task
+def total(parts):
+    RAN["total"] += 1
+    return sum(parts)
+
+
+@hr.flow
+def naps(n: int = 60):
+    return total(nap.map(range(n)))
+
+
+class Trouble(hr.Observer):
+    """Does something to the connection, each time that so many more tasks are done."""
+
+    def __init__(self, act, every=10, times=1):
+        self.act = act
+        self.every = every
+        self.left = times
+        self.next = every
+
+    def on_progress(self, summaries, elapsed):
+        if self.left and sum(summary.done for summary in summaries) >= self.next:
+            self.left -= 1
+            self.next += self.every
+            self.act()
+
+
+def down_for(proxy: Proxy, seconds: float):
+    def up():
+        proxy.down = False
+
+    def act():
+        proxy.down = True
+        proxy.cut()
+        threading.Timer(seconds, up).start()
+
+    return act
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_what_has_ended_is_not_executed_again(proxy, client, seconds):
+    trouble = Trouble(down_for(proxy, seconds), every=12, times=3)
+    run = naps.run(environment=hr.DaskEnvironment(client), observers=[trouble])
+    assert not trouble.left
+    assert run.result() == sum(range(60))
+    assert set(RAN.values()) == {1}
+
+
+def test_reports_that_were_on_their_way_are_told_again(proxy, client, monkeypatch):
+    """All goes on while the driver hears nothing, and does not know it."""
+    monkeypatch.setattr(line, "SILENCE", 1.0)
+    trouble = Trouble(proxy.freeze)
+    began = time.monotonic()
+    run = naps.run(environment=hr.DaskEnvironment(client), observers=[trouble])
+    assert not trouble.left
+    assert run.result() == sum(range(60))
+    assert set(RAN.values()) == {1}
+    assert time.monotonic() - began < 10
+
+
+@hr.task
+def wait_long(i):
+    GO.wait(30)
+    return i
+
+
+@hr.flow
+def waiting():
+    return total(wait_long.map(range(2)))
+
+
+def test_a_scheduler_that_stays_away_is_an_error_and_what_it_held_goes(proxy, client, cluster, monkeypatch):
+    monkeypatch.setattr(line, "SILENCE", 0.2)
+    threading.Timer(0.5, lambda: (setattr(proxy, "down", True), proxy.cut())).start()
+    began = time.monotonic()
+    with pytest.raises(hr.errors.ClusterLost, match=r"out of reach for 1 s.*\n?.*reconnect=SECONDS"):
+        waiting.run(environment=hr.DaskEnvironment(client, reconnect=1.0))
+    assert 1 < time.monotonic() - began < 8
+    until(lambda: not known(cluster), 10)
+    assert not [name for name in cluster.scheduler.clients if name.startswith(TOPIC)]
+    assert not [key for key in cluster.scheduler.tasks if "-hr-" in str(key)]
+    until(lambda: not PROCESS.plans)
+
+
+def test_who_interrupts_a_run_that_is_cut_off_need_not_wait(proxy, client):
+    def cut_and_interrupt():
+        proxy.down = True
+        proxy.cut()
+        until(lambda: client.status == "connecting")
+        raise KeyboardInterrupt
+
+    trouble = Trouble(cut_and_interrupt)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        naps.run(environment=hr.DaskEnvironment(client), observers=[trouble])
+    assert time.monotonic() - began < 10
+    proxy.down = False
+    until(lambda: client.status == "running")
+
+
+@hr.task
+def make(i):
+    RAN["make"] += 1
+    return np.full(100_000, i)
+
+
+@hr.flow
+def arrays():
+    return make.map(range(4))
+
+
+def test_values_are_there_when_the_connection_is_back_after_the_run(proxy, client, cluster):
+    run = arrays.run(environment=hr.DaskEnvironment(client))
+    proxy.down = True
+    proxy.cut()
+    until(lambda: client.status == "connecting")
+    threading.Timer(0.5, setattr, (proxy, "down", False)).start()
+    assert [array[0] for array in run.result()] == [0, 1, 2, 3]
+    assert run["make"][2].result()[0] == 2
+    assert RAN["make"] == 4
+    del run
+    gc.collect()
+    until(lambda: not known(cluster))
+    assert not [key for key in cluster.scheduler.tasks if "-hr-" in str(key)]
+
+
+def test_values_that_were_not_waited_for_are_told_so(proxy, client, cluster, monkeypatch):
+    monkeypatch.setattr(line, "SILENCE", 0.1)
+    run = arrays.run(environment=hr.DaskEnvironment(client, reconnect=0.1))
+    proxy.down = True
+    proxy.cut()
+    until(lambda: not known(cluster))
+    proxy.down = False
+    with pytest.raises(hr.errors.ValueReleased):
+        run.result()
+
+
+def test_a_run_may_begin_while_the_connection_is_down(proxy, client):
+    environment = hr.DaskEnvironment(client)
+    environment.setup()
+    proxy.down = True
+    proxy.cut()
+    until(lambda: client.status == "connecting")
+    threading.Timer(0.5, setattr, (proxy, "down", False)).start()
+    assert naps.run(environment=environment, n=4).result() == 6
+
+
+LARGE = np.ones(300_000)
+
+
+@hr.task
+def weigh(i, large):
+    RAN[f"weigh {i}"] += 1
+    time.sleep(0.05)
+    return float(large.sum()) * i
+
+
+@hr.flow
+def with_constant():
+    return total(weigh.map(range(20), hr.unmapped(LARGE)))
+
+
+def test_constants_are_there_when_the_connection_is_back(proxy, client):
+    trouble = Trouble(down_for(proxy, 0.3), every=5, times=2)
+    run = with_constant.run(environment=hr.DaskEnvironment(client), observers=[trouble])
+    assert not trouble.left
+    assert run.result() == 300_000 * sum(range(20))
+    assert set(RAN.values()) == {1}
