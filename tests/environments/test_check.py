@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -15,11 +15,13 @@ import pytest
 from distributed import Client
 
 import headrace as hr
+from headrace import entrusted
 from headrace.environments.checks.sites import SCHEDULER, Told
 from headrace.environments.checks.software import about_cluster, about_packages
 from headrace.errors import PreflightWarning, SetupError
 from tests.environments.seeds.plain import greedy, keeping, modest, secretive
 from tests.proxies import Proxy, proxy_before
+from tests.servers import Server
 from tests.waiting import until
 
 #: What a process believes of itself: executed when its interpreter starts.
@@ -313,6 +315,21 @@ def test_a_bucket_that_workers_cannot_reach_or_not_use(team: Crew, server_of) ->
     assert "nothing listens there" in unreachable.message
     assert unreachable.remedy == "check the address and port, and storage_options"
     assert storage.files.list() == []
+
+
+def test_credentials_that_travel_are_there_for_the_check_and_only_where_nobody_listens(
+    server_of: Callable[[str], Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    server = server_of("s3")
+    storage = hr.Storage(server.new_url(), server.storage_options, ship_credentials=True)
+    with hr.DaskEnvironment("local", n_workers=1, security=True) as env:
+        assert env.check(storage) == []
+        assert not env.client.run(lambda: entrusted._KEPT.brought).popitem()[1]
+    with hr.DaskEnvironment("local", n_workers=1) as env:
+        (found,) = env.check(storage)
+        assert "encrypted connections only" in found.message
 
 
 def test_parameters_that_are_missing_are_asked_for(team: Crew, storage: hr.Storage) -> None:
