@@ -29,7 +29,7 @@ demo: $(VENV)/demo.stamp  ## the main job: a model selection on a local Dask clu
 	$(BIN)/headrace demo
 
 test: $(VENV)/test.stamp  ## all tests but the slow ones and those that need further servers
-	$(BIN)/python -m pytest -m "not slow and not clouds"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not clouds"
 
 test-slow: $(VENV)/test.stamp  ## the slow ones
 	$(BIN)/python -m pytest -m slow --timeout 1800
@@ -41,7 +41,7 @@ test-oldest: pyproject.toml  ## what `make test` runs, with the oldest releases 
 	$(PYTHON) -m venv $(VENV)-oldest
 	$(VENV)-oldest/bin/python -m pip install --quiet uv
 	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable '.[test]'
-	$(VENV)-oldest/bin/python -m pytest -m "not slow and not clouds"
+	$(VENV)-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow and not clouds"
 
 lint: $(VENV)/test.stamp  ## style and types
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -78,6 +79,21 @@ def test_a_cluster_serves_many_runs_and_is_taken_down(storage):
         assert os.getpid() not in workers
     assert env.client is None
     env.close()
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_set_ups_at_the_same_time_are_one():
+    made = []
+
+    class Counted(LocalCluster):
+        def __init__(self, **options):
+            made.append(self)
+            super().__init__(**options)
+
+    with hr.DaskEnvironment(Counted, processes=False, n_workers=1, dashboard_address=None) as environment:
+        with ThreadPoolExecutor(3) as pool:
+            list(pool.map(lambda _: environment.setup(), range(3)))
+        assert len(made) == 1
 
 
 @pytest.mark.parametrize("processes", [True, False])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -108,6 +109,7 @@ class DaskEnvironment(Environment):
         self._client: Any = None
         self._scaler: Scaler | None = None
         self._owns_client = False
+        self._setting_up = threading.RLock()
         self._inspection: Inspection | None = None
         self._warned: set[tuple[str, str]] = set()
 
@@ -127,8 +129,11 @@ class DaskEnvironment(Environment):
     # -- life ----------------------------------------------------------------------------------------------------
 
     def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
-        if self._client is not None and self._client.status in ("running", "connecting"):
-            return  # runs wait for a connection that is broken just now
+        with self._setting_up:  # two runs may begin at the same time
+            if self._client is None or self._client.status not in ("running", "connecting"):
+                self._bring_up()  # runs wait for a connection that is broken just now
+
+    def _bring_up(self) -> None:
         try:
             self._connect()
             self._scale()
