@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -36,7 +35,7 @@ def storage(s3: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[hr
 
 
 #: what the pod that drives a run may do: no more than the documentation says
-ROLE = yaml.safe_load(re.findall(r"```yaml\n(.*?)```", (CHECKOUT / "docs/detach.md").read_text(), re.DOTALL)[0])
+_, ROLE, _ = yaml.safe_load_all((CHECKOUT / "docs/kubernetes-rbac.yaml").read_text())
 
 
 @pytest.fixture
