@@ -158,6 +158,20 @@ def test_trouble_changes_nothing_but_the_time(plans: list[NodePlan], world: Worl
 PATIENT = (PATIENCE - 1) * GRAIN + 1.5 * SPAN + LOOK + TOGETHER + 0.02
 
 
+def ready_at(cluster: Cluster, node: int, child: int, batch: int) -> float:
+    """When all that a task run of a batch waits for was there, or known not to come."""
+    latest = 0.0
+    for edge in cluster.plan.nodes[node].inputs:
+        children = edge_children(edge, child, len(cluster.machine.nodes[edge.source].states))
+        for index in children or (0,):
+            if (span := cluster.spans.get((edge.source, index))) is None:  # it did not run, as was seen at once
+                latest = max(latest, ready_at(cluster, edge.source, index, batch))
+            else:  # values are there for others when the batch that made them is over
+                before, _, end = span
+                latest = max(latest, end if before == batch else cluster.told[before])
+    return latest
+
+
 @thorough
 @given(st.one_of(graphs, coupled), st.sampled_from((1e-2, 0.3, 3.0)), st.integers(0, 10_000), st.integers(2, 4))
 def test_nobody_waits_long_while_a_thread_is_free(plans: list[NodePlan], slow: float, seed: int, threads: int) -> None:
@@ -168,14 +182,7 @@ def test_nobody_waits_long_while_a_thread_is_free(plans: list[NodePlan], slow: f
     cluster, _ = pair
     cluster.run()
     for (node, child), (batch, began, _) in cluster.spans.items():
-        waited = [
-            cluster.spans[edge.source, index]
-            for edge in cluster.plan.nodes[node].inputs
-            for index in edge_children(edge, child, len(cluster.machine.nodes[edge.source].states))
-            if (edge.source, index) in cluster.spans
-        ]
-        # Values are there for others when the batch that made them is over.
-        ready = max((end if before == batch else cluster.told[before] for before, _, end in waited), default=0.0)
+        ready = ready_at(cluster, node, child, batch)
         for since, *until in cluster.idle:
             waits = min([began, *until]) - max(ready, since)
             assert waits <= PATIENT, f"{(node, child)} was ready at {ready}, and began at {began}"
