@@ -5,10 +5,12 @@ import threading
 import time
 
 import pytest
+from distributed import Client, LocalCluster
 
 import headrace as hr
 from headrace.core.events import Dispatch
 from headrace.execution.dask import DaskExecutor
+from headrace.execution.scheduler import MARK, RunsPlugin
 from tests.environments.test_dask import until
 from tests.semantics.test_kills import Victims, victims  # noqa: F401 - a fixture
 
@@ -153,3 +155,16 @@ def test_a_gang_survives_the_death_of_one(victims: Victims, seed):  # noqa: F811
         assert run.result() == expected()
     finally:
         kill.join()
+
+
+def test_a_batch_whose_seat_is_gone_runs_on_the_first_worker_that_comes():
+    with (
+        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        client.register_plugin(RunsPlugin())
+        dead = "tcp://127.0.0.1:1"
+        batch = client.submit(int, 7, key=f"cell{MARK}run-0", workers=[dead], allow_other_workers=True)
+        assert until(lambda: cluster.scheduler.unrunnable)
+        cluster.scale(1)
+        assert batch.result(timeout=30) == 7

@@ -75,8 +75,8 @@ class RunsPlugin(SchedulerPlugin):
         self.claiming = asyncio.Lock()
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, stimulus_id: str, **kwargs: Any) -> None:
-        """Mark a batch when it is sent to a worker, and its values when they are there."""
-        if finish not in ("processing", "memory") or type(key) is not str or MARK not in key:
+        """Mark a batch when it is sent to a worker, or waits for any to come, and its values when they are there."""
+        if finish not in ("processing", "memory", "no-worker") or type(key) is not str or MARK not in key:
             return
         assert self.scheduler is not None
         task = self.scheduler.tasks.get(key)
@@ -84,8 +84,11 @@ class RunsPlugin(SchedulerPlugin):
             return
         if finish == "processing":
             task.suspicious = self.scheduler.allowed_failures
-        else:
+        elif finish == "memory":
             task.run_spec = None
+        elif task.loose_restrictions:
+            # It may run elsewhere than where it was to, but workers that come later Dask does not count among these.
+            task.worker_restrictions = None
 
     def log_event(self, topic: str, msg: Any) -> None:
         """Pass a report on, and forget it and its topic; note which workers leave of their own accord."""
