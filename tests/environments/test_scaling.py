@@ -161,6 +161,19 @@ def test_by_hand_and_by_others():
         hr.DaskEnvironment("tcp://127.0.0.1:1", adapt=(0, 1))
 
 
+def test_of_a_cluster_that_was_lost_nothing_is_left_and_the_next_one_is_scaled():
+    with hr.DaskEnvironment("local", n_workers=1, processes=False) as env:
+        env.setup()
+        env.scale(1)
+        lost = env.client.cluster
+        env.client.close()
+        env.setup()
+        assert env.client.cluster is not lost
+        assert lost.status.name == "closed"
+        env.scale(2)
+        env.client.wait_for_workers(2, timeout=20)
+
+
 def test_a_live_cluster_is_scaled_unless_it_adapts_by_itself():
     with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
         with hr.DaskEnvironment(cluster, adapt=(2, 3)) as env:
