@@ -18,6 +18,7 @@ from jupyter_client.manager import KernelManager
 
 import headrace as hr
 from headrace import drivers
+from headrace.cli_runs import _new_in
 from headrace.errors import (
     AlreadyExists,
     DriverLost,
@@ -208,7 +209,7 @@ def test_a_driver_that_is_killed(storage: hr.Storage, monkeypatch: pytest.Monkey
 
 def test_a_driver_that_died_is_seen_by_others_than_its_parent(storage: hr.Storage) -> None:
     record = begun(detached(storage, "met", path="fifo"))
-    started = drivers._STARTED.pop(record.launch["driver"]["pid"])
+    started = drivers._STARTED.pop(record.run_id)
     started.kill()
     until(lambda: psutil.Process(started.pid).status() == psutil.STATUS_ZOMBIE)  # nobody has asked how it ended
     with pytest.raises(DriverLost, match=f"process {started.pid} on .* is gone"):
@@ -312,6 +313,18 @@ def test_a_host_that_was_started_anew(storage: hr.Storage) -> None:
     assert record.state == "Starting"  # it may be another host of this name, so nothing is written
 
 
+def test_a_file_that_is_no_log_of_the_run_is_not_read(storage: hr.Storage, folder: Path) -> None:
+    """Who writes to the storage does not choose what is read here, and told there."""
+    (folder / "private").write_text("my key")
+    driver = {"kind": "process", **drivers._this_host(), "pid": 2**22 + 1, "log": str(folder / "private")}
+    record = storage.launch_run("r1", {"flow": "etl", "driver": driver})
+    with pytest.raises(RunError, match="is no log of run r1"):
+        record.logs()
+    with pytest.raises(DriverLost, match="left no log"):
+        record.wait(60)
+    assert "my key" not in str(record.outcome)
+
+
 def test_a_kind_of_driver_that_is_not_known_here(storage: hr.Storage) -> None:
     record = storage.launch_run("r1", {"flow": "etl", "driver": {"kind": "moon"}})
     with pytest.raises(RunError, match=r"'moon'.*headrace\.drivers"):
@@ -353,6 +366,14 @@ def test_a_launch_that_cannot_be_written_leaves_no_driver(storage: hr.Storage, m
 
 
 # -- the command line, and what else lists runs ------------------------------------------------------------------
+
+
+def test_of_a_log_that_lost_its_beginning_only_what_is_new_is_told() -> None:
+    lines = [f"line {number}\n" for number in range(1000)]
+    assert _new_in("".join(lines[:3]), "".join(lines[:2])) == lines[2]
+    assert _new_in("".join(lines[500:]), "".join(lines[:998])) == "".join(lines[998:])
+    assert _new_in("another\n", "".join(lines)) == "another\n"
+    assert _new_in("first\n", "") == "first\n"
 
 
 def test_commands(storage: hr.Storage, folder: Path) -> None:

@@ -23,6 +23,8 @@ MOST_ERRORS, MOST_LINES = 3, 24
 SMALL, SHORT = 1 << 16, 500
 #: Seconds between two looks at the log of a run that is followed.
 FOLLOW = 1.0
+#: Characters by which it is found what was told of a log whose beginning is gone.
+KNOWN = 1000
 _SHORT = reprlib.Repr()
 _SHORT.maxdict = _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxset = 20
 _SHORT.maxstring, _SHORT.maxother = 200, SHORT
@@ -192,6 +194,14 @@ def recorded(store: Storage, run_id: str | None) -> Iterator[None]:
         raise
 
 
+def _new_in(said: str, told: str) -> str:
+    """What a log says that was not told yet; of a long one, there may be no more than its end."""
+    if said.startswith(told):
+        return said[len(told) :]
+    known = told[-KNOWN:]
+    return said[said.rindex(known) + len(known) :] if known in said else said
+
+
 def follow(record: RunRecord) -> None:
     """Print what the driver of a run says, until the run has ended."""
     told = ""
@@ -203,7 +213,7 @@ def follow(record: RunRecord) -> None:
             support.remark(str(error))
             record.wait()
             return
-        sys.stderr.write(said.removeprefix(told))
+        sys.stderr.write(_new_in(said, told))
         sys.stderr.flush()
         told = said
         if ended:

@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -108,8 +109,8 @@ def driver_of(launch: Mapping[str, Any], run_id: str) -> Driver:
 
 # -- processes ---------------------------------------------------------------------------------------------------
 
-#: Processes that this one has started, by id: who reads their end frees them.
-_STARTED: dict[int, subprocess.Popen[bytes]] = {}
+#: Processes that this one has started, by run: who reads their end frees them.
+_STARTED: dict[str, subprocess.Popen[bytes]] = {}
 
 
 @functools.cache
@@ -143,10 +144,10 @@ def start_process(variables: Mapping[str, str], run_id: str) -> dict[str, Any]:
     RunError
         If it cannot be started.
     """
-    for process in [*_STARTED.values()]:
+    for started, process in [*_STARTED.items()]:
         if process.poll() is not None:
-            del _STARTED[process.pid]
-    handle, log = tempfile.mkstemp(prefix=f"headrace-{run_id}-", suffix=".log")
+            _STARTED.pop(started, None)
+    handle, log = tempfile.mkstemp(prefix=_log_prefix(run_id), suffix=".log")
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "headrace", "execute"],
@@ -162,8 +163,12 @@ def start_process(variables: Mapping[str, str], run_id: str) -> dict[str, Any]:
         raise RunError(f"no process could be started to drive run {run_id}: {error}") from error
     finally:
         os.close(handle)
-    _STARTED[process.pid] = process
+    _STARTED[run_id] = process
     return {"kind": "process", **_this_host(), "pid": process.pid, "log": log}
+
+
+def _log_prefix(run_id: str) -> str:
+    return f"headrace-{run_id}-"
 
 
 class ProcessDriver:
@@ -206,11 +211,17 @@ class ProcessDriver:
             return Look("gone", f"its driver, process {self.pid} on {self.host}, {ended}")
         return Look("alive", f"its driver is process {self.pid} on this host")
 
+    @property
+    def _started(self) -> subprocess.Popen[bytes] | None:
+        """The process, if this one has started it."""
+        started = _STARTED.get(self.run_id)
+        return started if started is not None and started.pid == self.pid else None
+
     def _how_it_ended(self) -> str:
         """In words; empty, if it goes on."""
         import psutil
 
-        if (started := _STARTED.get(self.pid)) is not None:
+        if (started := self._started) is not None:
             code = started.poll()
             return "" if code is None else _ended(code)
         try:
@@ -222,7 +233,7 @@ class ProcessDriver:
 
     def wait(self, seconds: float) -> None:
         """Wait so long, or until it has ended, if this process has started it."""
-        started = _STARTED.get(self.pid)
+        started = self._started
         if started is None:
             time.sleep(seconds)
             return
@@ -235,7 +246,8 @@ class ProcessDriver:
         """Send it SIGTERM."""
         seen = self.look()
         if seen.standing == "alive":
-            os.kill(self.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(self.pid, signal.SIGTERM)
         elif seen.standing != "gone":
             raise RunError(
                 f"run {self.run_id} cannot be cancelled from here: {seen.told}; there, kill {self.pid} does it"
@@ -245,6 +257,8 @@ class ProcessDriver:
         """Return what it wrote to its standard output and error."""
         if self.host != _this_host()["host"]:
             raise RunError(f"the log of run {self.run_id} is on host {self.host}, in {self._log}; read it there")
+        if not self._log.name.startswith(_log_prefix(self.run_id)):  # who writes to the storage may name any file
+            raise RunError(f"{self._log} is no log of run {self.run_id}, so it is not read; read it yourself")
         try:
             with self._log.open(errors="replace") as file:
                 return "".join(file if lines is None else deque(file, lines))

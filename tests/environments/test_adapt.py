@@ -11,7 +11,7 @@ from distributed import Client, LocalCluster
 import headrace as hr
 from headrace.execution.demand import BACKLOG
 from headrace.execution.drivers import topic
-from headrace.execution.scheduler import RunsPlugin, open_run
+from headrace.execution.scheduler import RunsPlugin, forget_plan, open_run
 from tests.environments.test_dask import until
 
 #: All is quicker than by default: a look each 50 ms, and as many workers as get all done within half a second.
@@ -107,11 +107,21 @@ def test_what_a_driver_told_goes_with_it():
         told = topic("run"), [((), 100.0, 7)]
         driver.log_event(BACKLOG, told)
         assert wanted() <= 1  # nobody drives this run, so it is over
-        driver.run_on_scheduler(open_run, topic("run"), driver.id, 60.0)
+        driver.run_on_scheduler(open_run, topic("run"), driver.id, 60.0, "token")
         driver.log_event(BACKLOG, told)
         assert [wanted("30s"), wanted("1s")] == [4, 7]
         driver.close()
         assert until(lambda: wanted("1s") <= 1)
+
+
+def test_a_run_that_is_forgotten_wants_nothing_even_if_it_told_so_when_it_was_cut_off():
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster, Client(cluster) as driver:
+        driver.run_on_scheduler(open_run, topic("run"), driver.id, 60.0, "token")
+        demand = cluster.scheduler.plugins[RunsPlugin.name].demand
+        driver.log_event(BACKLOG, (topic("run"), [((), 100.0, 7)]))
+        assert until(demand.works)
+        driver.run_on_scheduler(forget_plan, topic("run"))
+        assert not demand.works()
 
 
 # -- scaling down loses nothing ------------------------------------------------------------------------------------

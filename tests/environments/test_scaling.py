@@ -161,6 +161,19 @@ def test_by_hand_and_by_others():
         hr.DaskEnvironment("tcp://127.0.0.1:1", adapt=(0, 1))
 
 
+def test_of_a_cluster_that_was_lost_nothing_is_left_and_the_next_one_is_scaled():
+    with hr.DaskEnvironment("local", n_workers=1, processes=False) as env:
+        env.setup()
+        env.scale(1)
+        lost = env.client.cluster
+        env.client.close()
+        env.setup()
+        assert env.client.cluster is not lost
+        assert lost.status.name == "closed"
+        env.scale(2)
+        env.client.wait_for_workers(2, timeout=20)
+
+
 def test_a_live_cluster_is_scaled_unless_it_adapts_by_itself():
     with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
         with hr.DaskEnvironment(cluster, adapt=(2, 3)) as env:
@@ -357,3 +370,38 @@ def test_it_goes_on_when_the_cluster_cannot_be_asked_for_a_while(caplog):
     assert [record.message for record in caplog.records if record.name == "headrace.scaling"] == [
         "the cluster could not be scaled just now"
     ]
+
+
+def test_idle_workers_go_also_when_more_of_another_group_are_refused(monkeypatch):
+    gone: list[str] = []
+    worker = Seen("tcp://here:1", "here", 1, {}, True)
+
+    class Refusing:
+        def __init__(self):
+            kinds = {"default": {}, "gpu": {"GPU": 1}}
+            self.groups = {
+                name: SimpleNamespace(resources=kind, nthreads=1, least=0, most=2) for name, kind in kinds.items()
+            }
+
+        def scale(self, number, group):
+            raise ConnectionError("no")
+
+        def group_of(self, name):
+            return "default"
+
+        def let_go(self, names, group):
+            gone.extend(names)
+
+    def ask(scaler, seconds, what, units=(), **about):
+        if units:
+            return [address for unit in units for address in unit]
+        return [[[["GPU", 1]], 100.0, 5]], [] if gone else [worker]
+
+    monkeypatch.setattr("headrace.core.scaling.RENEW", 0.0)  # so that each look asks for more
+    monkeypatch.setattr(Scaler, "_ask", ask)
+    scaler = Scaler(None, Refusing(), {})
+    try:
+        until(lambda: gone == ["here"])
+        until(lambda: not scaler.scaling.leaving)
+    finally:
+        scaler.close()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import gc
+import logging
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -232,3 +236,91 @@ def test_constants_are_there_when_the_connection_is_back(proxy, client):
     assert not trouble.left
     assert run.result() == 300_000 * sum(range(20))
     assert set(RAN.values()) == {1}
+
+
+# -- what else a scheduler knows of drivers ------------------------------------------------------------------------
+
+
+def in_memory(flow, name):
+    """The flow in a storage of its own."""
+    storage = hr.Storage(f"memory://{name}")
+    location = storage.add_flow(flow)
+    storage.build()
+    return storage, location
+
+
+def broken(proxy, client):
+    """Break the connection, and wait for the next."""
+    before = client.scheduler_comm
+    proxy.cut()
+    until(lambda: client.status == "running" and client.scheduler_comm not in (None, before))
+
+
+def test_a_connection_that_breaks_is_no_error_in_dasks_log(proxy, client, caplog):
+    run = arrays.run(environment=hr.DaskEnvironment(client))
+    logger = logging.getLogger("distributed.scheduler")
+    logger.addHandler(caplog.handler)
+    try:
+        broken(proxy, client)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert [array[0] for array in run.result()] == [0, 1, 2, 3]
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def test_runs_whose_ids_resemble_each_other_let_go_of_their_own_only(proxy, client, cluster):
+    environment = hr.DaskEnvironment(client)
+    runs = [environment.execute(*in_memory(arrays, f"alike{run_id}"), run_id=run_id) for run_id in ("a", "a-1", "1")]
+    broken(proxy, client)
+    for run in runs:
+        assert [array[0] for array in run.result()] == [0, 1, 2, 3]
+        there = {key.partition("-hr-")[2].rpartition("-")[0] for key in map(str, cluster.scheduler.tasks)}
+        assert there.issuperset({"a", "a-1", "1"})
+
+
+def test_another_run_of_the_same_id_is_refused_and_disturbs_nobody(client):
+    environment = hr.DaskEnvironment(client)
+    run = environment.execute(*in_memory(arrays, "first"), run_id="same")
+    with pytest.raises(hr.errors.RunError, match=r"another run of the id 'same'.*del run"):
+        environment.execute(*in_memory(arrays, "second"), run_id="same")
+    assert [array[0] for array in run.result()] == [0, 1, 2, 3]
+    del run
+    gc.collect()
+    until(lambda: f"{TOPIC}same" not in client._event_handlers)
+    assert environment.execute(*in_memory(naps, "third"), {"n": 2}, run_id="same").result() == 1
+
+
+def test_no_handler_stays_when_the_last_event_is_never_told(client, monkeypatch):
+    async def nothing(self):
+        """As if the run were forgotten first."""
+
+    monkeypatch.setattr(line.Line, "_close", nothing)
+    run = arrays.run(environment=hr.DaskEnvironment(client))
+    topic = f"{TOPIC}{run.run_id}"
+    assert topic in client._event_handlers
+    del run
+    gc.collect()
+    until(lambda: topic not in client._event_handlers)
+
+
+def test_a_process_that_ends_says_good_bye(cluster, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        dedent(f"""
+            import headrace as hr
+            import numpy as np
+
+            @hr.task
+            def make(i):
+                return np.full(100_000, i)
+
+            @hr.flow
+            def arrays():
+                return make.map(range(4))
+
+            run = arrays.run(environment=hr.DaskEnvironment({cluster.scheduler_address!r}))
+            """)
+    )
+    subprocess.run([sys.executable, script], check=True, timeout=60)
+    until(lambda: not known(cluster), 5)
+    assert not [key for key in cluster.scheduler.tasks if "-hr-" in str(key)]

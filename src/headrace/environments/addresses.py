@@ -6,17 +6,20 @@ like one that is slow, and the other way round. Here it is found out at once, an
 
 from __future__ import annotations
 
+import atexit
 import socket
 import ssl
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
+from weakref import WeakSet
 
 from headrace.environments.encryption import as_security, context_of
 from headrace.errors import SetupError
 
 if TYPE_CHECKING:
-    from distributed import Security
+    from distributed import Client, Security
 
 #: Seconds within which a connection must be taken.
 CONNECT = 10.0
@@ -26,6 +29,10 @@ GREETING = 1.5
 HELLO = 5.0
 #: Seconds for which connections to a cluster are tried that break while they are made, and between two attempts.
 SETTLED, PAUSE = 10.0, 0.25
+#: Most seconds for a good-bye.
+GOODBYE = 3.0
+#: Those that were made here, and are in use.
+_clients: WeakSet[Client] = WeakSet()
 
 
 def is_address(text: str) -> bool:
@@ -65,7 +72,7 @@ def connected(address: str, *, timeout: float, **options: Any) -> Any:
     security = as_security(options.pop("security", None))
     check_answers(address, security)
     try:
-        return Client(address, timeout=timeout, set_as_default=False, security=security, **options)
+        return _remembered(Client(address, timeout=timeout, set_as_default=False, security=security, **options))
     except (OSError, TimeoutError) as error:
         raise _no_answer(address, error) from error
 
@@ -88,11 +95,31 @@ def client_of(cluster: Any, timeout: float) -> Any:
     end = time.monotonic() + min(SETTLED, timeout)
     while True:
         try:
-            return Client(cluster, timeout=timeout, set_as_default=False)
+            return _remembered(Client(cluster, timeout=timeout, set_as_default=False))
         except OSError as error:
             if isinstance(error, TimeoutError) or time.monotonic() > end:
                 raise
         time.sleep(PAUSE)
+
+
+def _remembered(client: Client) -> Client:
+    """Have a client say good-bye when the interpreter ends, as Dask's default client does.
+
+    A scheduler takes one that does not for one whose connection broke, and keeps what its runs hold for it.
+    """
+    if not _clients:
+        atexit.unregister(_say_goodbye)
+        atexit.register(_say_goodbye)
+    _clients.add(client)
+    return client
+
+
+def _say_goodbye() -> None:
+    for client in list(_clients):
+        if client.status == "running":
+            client._should_close_loop = False  # type: ignore[attr-defined]  # it cannot be waited for at the end
+            with suppress(TimeoutError, RuntimeError):
+                client.close(timeout=GOODBYE)
 
 
 def check_answers(address: str, security: Security | None = None) -> None:

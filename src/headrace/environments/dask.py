@@ -130,8 +130,11 @@ class DaskEnvironment(Environment):
 
     def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
         with self._setting_up:  # two runs may begin at the same time
-            if self._client is None or self._client.status not in ("running", "connecting"):
-                self._bring_up()  # runs wait for a connection that is broken just now
+            if self._client is not None and self._client.status in ("running", "connecting"):
+                return  # runs wait for a connection that is broken just now
+            if self._client is not None:
+                self.close()  # what is left of a cluster that was lost
+            self._bring_up()
 
     def _bring_up(self) -> None:
         try:
@@ -224,8 +227,6 @@ class DaskEnvironment(Environment):
 
     def _scale(self) -> None:
         """Begin to scale the cluster, if that was asked for."""
-        if self._scaler is not None:  # of a cluster that was lost
-            self._scaler.close()
         groups = getattr(self._cluster, "groups", {}).values()
         if self.adapt is not None or any(group.least != group.most for group in groups):
             from headrace.environments.scaling import Scaler

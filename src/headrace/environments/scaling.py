@@ -255,13 +255,13 @@ class Scaler:
             orders = self.scaling.decide(time.monotonic(), works, present)
             groups = dict(self.scaling.leaving)
             self._busy = bool(works or orders.up or orders.down)
+            if orders.down:  # first: more workers may be refused, and these count as leaving from now on
+                going = {w.address: (w.name, groups[w.address]) for w in seen if w.address in groups}
+                threading.Thread(
+                    target=self._let_go, args=(orders.down, going), name="headrace-letting-go", daemon=True
+                ).start()
             for group, number in orders.up.items():
                 self.crew.raise_to(group, number)
-        if orders.down:
-            going = {w.address: (w.name, groups[w.address]) for w in seen if w.address in groups}
-            threading.Thread(
-                target=self._let_go, args=(orders.down, going), name="headrace-letting-go", daemon=True
-            ).start()
 
     def _ask(self, seconds: float, what: str, **about: Any) -> Any:
         """Have the scheduler's answer, by its plugin of ours, which a new scheduler does not have yet."""

@@ -33,6 +33,7 @@ from headrace.core.task import Task
 from headrace.errors import ClusterLost, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG, MARK
+from headrace.execution.drivers import PART
 from headrace.execution.dynamic import Packer
 from headrace.execution.failure import capture
 from headrace.execution.line import RETRY, SILENCE, Line
@@ -212,7 +213,7 @@ class DaskExecutor(Executor):
                     groups.append((where, {}, []))
                 held = {batch: keys.get(batch) or self._futures[batch].key for batch in command.inputs}
                 parts = [
-                    DaskTask(f"{key}-{batch}", cut, self._run_id, *which, TaskRef(held[batch]))
+                    DaskTask(f"{key}{PART}{batch}", cut, self._run_id, *which, TaskRef(held[batch]))
                     for batch, which in command.cuts.items()
                 ]
                 held.update(zip(command.cuts, [part.key for part in parts], strict=True))

@@ -161,7 +161,7 @@ def in_hand(scheduler: Scheduler) -> Iterator[Work]:
 
 
 def _is_foreign(task: TaskState) -> bool:
-    return MARK not in str(task.key)
+    return type(task.key) is not str or MARK not in task.key
 
 
 def _work(scheduler: Scheduler, task: TaskState, number: int = 1) -> Work:

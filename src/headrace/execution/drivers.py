@@ -21,6 +21,10 @@ from typing import Any
 
 from distributed import Scheduler
 from distributed.comm.core import CommClosedError
+from distributed.scheduler import ClientState
+
+from headrace.errors import RunError
+from headrace.execution.demand import MARK
 
 #: What every event topic of a run begins with.
 TOPIC = "headrace-"
@@ -30,8 +34,21 @@ OVER = b""
 ANSWER = -1
 #: Stream of a client: a driver is back.
 BACK = "headrace-back"
+#: What the keys of a run's constants begin with.
+CONSTANT = "constant-"
+#: What parts the number of what is cut out of a batch, or was scattered again, from the number before it; not a dash,
+#: as a run's id may end in dashes and numbers, too.
+PART = "."
 #: Seconds that a connection may need to go which its client has given up.
 GOING = 10.0
+
+
+def _run_of(key: Any) -> str:
+    """The id of the run that a key belongs to; empty, if it is not headrace's."""
+    if type(key) is not str:
+        return ""
+    rest = key.removeprefix(CONSTANT) if key.startswith(CONSTANT) else key.partition(MARK)[2]
+    return rest.rpartition("-")[0]
 
 
 def topic(run_id: str) -> str:
@@ -49,6 +66,8 @@ class Driver:
         Its client.
     patience : float
         Seconds for which it is waited for.
+    token : str
+        By which it is known, whatever others call their runs.
     reports : deque of bytes
         What it has not confirmed.
     confirmed : int
@@ -65,6 +84,7 @@ class Driver:
 
     client: str
     patience: float
+    token: str
     reports: deque[bytes] = field(default_factory=deque)
     confirmed: int = 0
     listening: bool = True
@@ -106,12 +126,24 @@ class Drivers:
         scheduler.stream_handlers[BACK] = self.resume
         scheduler.handlers["headrace_look"] = self.look
 
-    def open(self, name: str, client: str, patience: float) -> bool:
-        """Note who drives a run, and return whether that is known already."""
-        known = name in self.runs
-        if not known:
-            self.runs[name] = Driver(client, patience)
-        return known
+    def open(self, name: str, client: str, patience: float, token: str) -> bool:
+        """Note who drives a run, and return whether that is known already.
+
+        Raises
+        ------
+        RunError
+            If another run has this name: each would hear what the other's tasks report.
+        """
+        driver = self.runs.get(name)
+        if driver is None:
+            self.runs[name] = Driver(client, patience, token)
+        elif driver.token != token:
+            run_id = name.removeprefix(TOPIC)
+            raise RunError(
+                f"another run of the id {run_id!r} is on this cluster, or its values are; give this one another id "
+                "(run_id=, or leave it out), or let the other one go: del run"
+            )
+        return driver is not None
 
     def report(self, name: str, report: bytes) -> None:
         """Pass on a report, or put it by."""
@@ -166,7 +198,7 @@ class Drivers:
             driver = self.runs[name]
             driver.listening, driver.held = False, True
             driver.absences += 1
-            scheduler.client_desires_keys(self._keys(client, name), name)
+            self._hold(name, client)
             scheduler._ongoing_background_tasks.call_later(driver.patience, self._expire, name, driver, driver.absences)
         self._remove(client=client, stimulus_id=stimulus_id)
 
@@ -241,10 +273,21 @@ class Drivers:
                 comm.send({"op": "event", "topic": name, "event": (number, what)})
 
     def _keys(self, client: str, name: str) -> list[Any]:
-        """Of what a client wants, what belongs to a run."""
-        mark = f"-{name.removeprefix(TOPIC)}-"
-        wanted = self.scheduler.clients[client].wants_what
-        return [task.key for task in wanted if type(task.key) is str and mark in task.key]
+        """Of what a client wants, what belongs to a run: batches, parts of lists, and constants."""
+        run_id = name.removeprefix(TOPIC)
+        return [task.key for task in self.scheduler.clients[client].wants_what if _run_of(task.key) == run_id]
+
+    def _hold(self, name: str, client: str) -> None:
+        """Want in the name of a run what its client does; Dask's way would tell that of it, whose connection is shut.
+
+        For each value that is there, it would log a critical error with its traceback.
+        """
+        scheduler = self.scheduler
+        holder = scheduler.clients[name] = ClientState(name)
+        for task in map(scheduler.tasks.__getitem__, self._keys(client, name)):
+            assert task.who_wants is not None  # its client does
+            task.who_wants.add(holder)
+            holder.wants_what.add(task)
 
     def _release(self, name: str) -> None:
         """Hold nothing any more in the name of a run."""

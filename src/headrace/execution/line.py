@@ -17,6 +17,7 @@ import asyncio
 import itertools
 import threading
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -60,6 +61,8 @@ class Line:
         self.topic = topic(run_id)
         self.patience = patience
         self.heard = 0
+        self.token = uuid.uuid4().hex  # tells this run from another one of the same id
+        self.introduced = False
         self.mending = threading.RLock()
         self._hear = hear
         self._comm: Any = None  # on which all was told
@@ -116,16 +119,20 @@ class Line:
         ------
         ClusterLost
             If there is none for too long.
+        RunError
+            If another run of this id is there.
         """
         # Dask's client gives up for good after this time, which is also how long it may take to connect at first.
         self.client._timeout = max(self.client._timeout, self.patience + SILENCE)
-        self.client._event_handlers[self.topic] = self._on_event
         while (comm := self._connection()) is None:
             self.check()
             time.sleep(RETRY)
         # The scheduler may have noticed long before that the line is cut.
         patience = self.patience + 2 * SILENCE
-        opened = Opened(*self.ask(self.client.run_on_scheduler, open_run, self.topic, self.client.id, patience))
+        told = self.topic, self.client.id, patience, self.token
+        opened = Opened(*self.ask(self.client.run_on_scheduler, open_run, *told))
+        self.client._event_handlers[self.topic] = self._on_event
+        self.introduced = True
         if not opened.known:
             self.heard = 0
             self._comm = comm
@@ -289,7 +296,8 @@ class Line:
 
     def close(self) -> None:
         """Say that no report is waited for any more. The scheduler sends that back as the last."""
-        self.later(self._close)
+        if self.introduced:  # else it may be another run's topic
+            self.later(self._close)
 
     async def _close(self) -> None:
         assert self.client.scheduler is not None
@@ -300,4 +308,8 @@ class Line:
 
     def forget(self) -> None:
         """Have the scheduler forget the run."""
-        self.later(lambda: self.client.run_on_scheduler(forget_plan, self.topic))
+        self.later(self._forget)
+
+    async def _forget(self) -> None:
+        await self.client.run_on_scheduler(forget_plan, self.topic)
+        self._deafen()  # the last event is not told, if this overtook it

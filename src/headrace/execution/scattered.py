@@ -14,6 +14,7 @@ from distributed import Future
 from headrace.code.bundle import Bundle
 from headrace.code.space import active
 from headrace.execution.constants import Constant, copy
+from headrace.execution.drivers import CONSTANT, PART
 from headrace.execution.line import Line
 
 #: Seconds in which a worker must be found to scatter to; meanwhile the driver does nothing else.
@@ -62,7 +63,7 @@ class Scattered:
                 self._wanted = self.line.client.submit(int, pure=False)
             return False
         self._times += 1
-        named = {f"constant-{self.line.run_id}-{number}-{self._times}": number for number in missing}
+        named = {f"{CONSTANT}{self.line.run_id}-{number}{PART}{self._times}": number for number in missing}
         try:
             data = {key: self._constants[number] for key, number in named.items()}
             futures = self.line.ask(self.line.client.scatter, data, timeout=WORKERLESS)

@@ -138,7 +138,7 @@ def _is_run(topic: Any) -> bool:
     return type(topic) is str and topic.startswith(TOPIC)
 
 
-async def open_run(name: str, client: str, patience: float, dask_scheduler: Any = None) -> Opened:
+async def open_run(name: str, client: str, patience: float, token: str, dask_scheduler: Any = None) -> Opened:
     """Introduce a run and its driver to the scheduler. Runs there.
 
     Parameters
@@ -149,12 +149,14 @@ async def open_run(name: str, client: str, patience: float, dask_scheduler: Any 
         The driver's client.
     patience : float
         Seconds for which the scheduler waits for the driver, when that is cut off.
+    token : str
+        By which the driver is known when it is back.
     dask_scheduler : distributed.Scheduler
         Filled in by Dask.
     """
     if RunsPlugin.name not in dask_scheduler.plugins:
         await dask_scheduler.register_scheduler_plugin(RunsPlugin(), idempotent=True)
-    known = dask_scheduler.plugins[RunsPlugin.name].drivers.open(name, client, patience)
+    known = dask_scheduler.plugins[RunsPlugin.name].drivers.open(name, client, patience, token)
     return Opened(dask_scheduler.id, dask_scheduler.address, dask_scheduler.get_ncores(), known)
 
 
@@ -173,6 +175,7 @@ async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
     runs = dask_scheduler.plugins.get(RunsPlugin.name)
     if runs is not None:
         runs.drivers.forget(name)
+        runs.demand.forget(name)  # told when it was cut off already, perhaps, on a connection that was not
     for plugin in (name, name_for(name)):
         await _remove(dask_scheduler, plugin)
     if runs is not None:
