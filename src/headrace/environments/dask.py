@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -26,6 +27,7 @@ from headrace.store import EnvRunner, Storage
 if TYPE_CHECKING:
     from headrace.environments.scaling import Scaler
 
+_LOGGER = logging.getLogger("headrace.environments")
 #: Seconds for which a run waits for a scheduler that is out of reach.
 RECONNECT = 60.0
 
@@ -109,6 +111,7 @@ class DaskEnvironment(Environment):
         self._client: Any = None
         self._scaler: Scaler | None = None
         self._owns_client = False
+        self._closes = 0  # how often it was closed: perhaps while another thread sets it up
         self._setting_up = threading.RLock()
         self._inspection: Inspection | None = None
         self._warned: set[tuple[str, str]] = set()
@@ -130,37 +133,53 @@ class DaskEnvironment(Environment):
 
     def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
         with self._setting_up:  # two runs may begin at the same time
-            if self._client is None or self._client.status not in ("running", "connecting"):
+            if self._client is not None and self._client.status not in ("running", "connecting"):
+                self._drop()  # it was lost; what is left of it must not outlive what takes its place
+            if self._client is None:
                 self._bring_up()  # runs wait for a connection that is broken just now
 
     def _bring_up(self) -> None:
+        closes = self._closes
         try:
             self._connect()
             self._scale()
             if self.adapt is None or self.adapt[0] > 0 or hasattr(self._cluster, "await_workers"):
                 self._await_worker()
             self._inspect()
-        except SetupError:
-            self.close()
-            raise
-        except TimeoutError as error:
-            self.close()
-            raise SetupError(
+            if self._closes != closes:
+                raise SetupError(f"{self!r} was closed while it was set up; set it up again, if it is still needed")
+        except BaseException as error:
+            self._drop()
+            told = self._told(error)
+            if told is error:
+                raise
+            raise told from error
+
+    def _told(self, error: BaseException) -> BaseException:
+        """What a set-up raises that came to this."""
+        if isinstance(error, TimeoutError):
+            return SetupError(
                 f"the cluster {self._kind()!r} was not up within {self.deadline:g} s ({_root(error)}); give deadline= "
                 "if it needs longer"
-            ) from error
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            )
+        if isinstance(error, (OSError, ValueError, TypeError, RuntimeError)) and not isinstance(error, SetupError):
+            return SetupError(f"the cluster {self._kind()!r} could not be brought up: {_root(error)}")
+        return error
+
+    def _drop(self) -> None:
+        """Close what can be closed of a cluster that was lost, or did not come up."""
+        try:
             self.close()
-            raise SetupError(f"the cluster {self._kind()!r} could not be brought up: {_root(error)}") from error
-        except BaseException:
-            self.close()
-            raise
+        except Exception as error:  # noqa: BLE001 - of any cluster class; what went wrong first is what counts
+            _LOGGER.warning("the cluster %r could not be closed: %s", self._kind(), _root(error))
 
     def _connect(self) -> None:
         from distributed import Client
 
         given = self.cluster
         if isinstance(given, Client):
+            if given.status not in ("running", "connecting"):
+                raise SetupError(f"the Client that was given is {given.status}; give one that is connected")
             self._client = given
             return
         if isinstance(given, str) and is_address(given):
@@ -219,13 +238,12 @@ class DaskEnvironment(Environment):
         return Cluster(self._client, self.deadline)
 
     def _admit(self, prepared: PreparedRun) -> None:
-        assert self._inspection is not None
-        self._warn(self._inspection.admit(prepared))
+        if (inspection := self._inspection) is None:
+            raise SetupError(f"{self!r} was closed before the run could begin; close it when its runs are over")
+        self._warn(inspection.admit(prepared))
 
     def _scale(self) -> None:
         """Begin to scale the cluster, if that was asked for."""
-        if self._scaler is not None:  # of a cluster that was lost
-            self._scaler.close()
         groups = getattr(self._cluster, "groups", {}).values()
         if self.adapt is not None or any(group.least != group.most for group in groups):
             from headrace.environments.scaling import Scaler
@@ -262,6 +280,7 @@ class DaskEnvironment(Environment):
             self._scaler.keep(n, group)
 
     def close(self) -> None:  # noqa: D102 - inherited
+        self._closes += 1
         client, cluster, scaler = self._client, self._cluster, self._scaler
         owns_client, self._owns_client = self._owns_client, False
         self._client = self._cluster = self._inspection = self._scaler = None
