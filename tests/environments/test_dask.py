@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -83,7 +84,7 @@ def test_a_cluster_serves_many_runs_and_is_taken_down(storage):
 
 @pytest.mark.usefixtures("nothing_left")
 def test_set_ups_at_the_same_time_are_one():
-    made = []
+    made: ClassVar = []
 
     class Counted(LocalCluster):
         def __init__(self, **options):
@@ -220,7 +221,7 @@ class Slow(LocalCluster):
     """Comes up when it may."""
 
     begun, go = threading.Event(), threading.Event()
-    made = []
+    made: ClassVar = []
 
     def __init__(self, **options):
         self.begun.set()
@@ -232,7 +233,7 @@ class Slow(LocalCluster):
 class Plain:
     """Takes no number of workers, and cannot have so many."""
 
-    made = []
+    made: ClassVar = []
 
     def __init__(self):
         self.cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=None)
