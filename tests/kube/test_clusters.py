@@ -68,3 +68,15 @@ def test_a_cluster_of_a_driver_in_a_pod_goes_with_it(kube, namespace, env, monke
     kube.create("daskclusters", namespace, owned)
     kube.delete_pod(namespace, worker["metadata"]["name"])
     until(lambda: kube.find("daskclusters", namespace, "owned") is None)
+
+
+def test_certificates_of_a_cluster_that_never_came_up_are_left_over(kube, namespace, monkeypatch):
+    monkeypatch.setattr("headrace.environments.kubernetes.orphans.SILENCE", timedelta(seconds=-5))
+    for name, label in (("headrace-1", "headrace-1"), ("own", "headrace-1")):
+        kube.create("secrets", namespace, {"metadata": {"name": name, "labels": {"headrace.io/cluster": label}}})
+    said = call("clusters", "--namespace", namespace)
+    assert "1 Secret of clusters that never came up left over; --reap removes" in said.err
+    with kube.forbid("list", "secrets", namespace):  # the role in the documentation may not
+        assert "left over" not in call("clusters", "--namespace", namespace).err
+    assert "removed 1 Secret" in call("clusters", "--namespace", namespace, "--reap", "--yes").err
+    assert [each["metadata"]["name"] for each in kube.objects("secrets", namespace, "headrace.io/cluster")] == ["own"]

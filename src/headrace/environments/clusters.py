@@ -122,6 +122,8 @@ def kubernetes_options(options: dict[str, Any]) -> dict[str, Any]:
 
 #: kind → how its options are written down, if not as they are.
 PLAIN = {"kubernetes": kubernetes_options}
+#: kind → options that say where it is, for the record of a run.
+PLACES = {"kubernetes": ("name", "namespace", "context")}
 #: kind → how to start a driver that outlives this process, for an environment as data. Of all others, it is a process.
 LAUNCHERS = {"kubernetes": kubernetes_job}
 

@@ -15,7 +15,7 @@ from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.checks.inspection import Inspection
 from headrace.environments.checks.sites import Cluster, Site
-from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, PLAIN, maker_of
+from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, PLACES, PLAIN, maker_of
 from headrace.environments.encryption import as_data
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
@@ -146,17 +146,23 @@ class DaskEnvironment(Environment):
             if self.adapt is None or self.adapt[0] > 0 or hasattr(self._cluster, "await_workers"):
                 self._await_worker()
             self._inspect()
-            if self._closes != closes:
-                raise SetupError(f"{self!r} was closed while it was set up; set it up again, if it is still needed")
         except BaseException as error:
+            told = self._told(error, closed=self._closes != closes)
             self._drop()
-            told = self._told(error)
             if told is error:
                 raise
             raise told from error
+        if self._closes != closes:
+            self._drop()
+            raise self._closed()
 
-    def _told(self, error: BaseException) -> BaseException:
+    def _closed(self) -> SetupError:
+        return SetupError(f"{self!r} was closed while it was set up; set it up again, if it is still needed")
+
+    def _told(self, error: BaseException, *, closed: bool) -> BaseException:
         """What a set-up raises that came to this."""
+        if closed and isinstance(error, Exception):  # whatever misses then what was taken from under it
+            return self._closed()
         if isinstance(error, TimeoutError):
             return SetupError(
                 f"the cluster {self._kind()!r} was not up within {self.deadline:g} s ({_root(error)}); give deadline= "
@@ -327,7 +333,9 @@ class DaskEnvironment(Environment):
         return type(given).__name__
 
     def describe(self) -> dict[str, Any]:  # noqa: D102 - inherited
-        return {**self._own_data(), **getattr(self._cluster, "facts", {})}
+        asked = PLACES.get(self.cluster, ()) if isinstance(self.cluster, str) else ()  # before there is one
+        place = {name: str(self.options[name]) for name in asked if self.options.get(name)}
+        return {**self._own_data(), **place, **getattr(self._cluster, "facts", {})}
 
     def _own_data(self) -> dict[str, Any]:
         data: dict[str, Any] = {"type": "DaskEnvironment", "cluster": self._kind()}
