@@ -54,7 +54,7 @@ def test_where_there_is_nothing(kube, namespace, tmp_path):
     assert "none of the last runs in" in call("clusters", str(tmp_path)).err
 
 
-def test_a_cluster_of_a_driver_in_a_pod_goes_with_it(kube, namespace, env, monkeypatch):
+def test_a_cluster_of_a_driver_in_a_pod_goes_with_it(kube, namespace, env, monkeypatch, tmp_path):
     env.setup()
     [worker] = [pod for pod in kube.objects("pods", namespace) if "worker" in pod["metadata"]["name"]]
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
@@ -63,6 +63,9 @@ def test_a_cluster_of_a_driver_in_a_pod_goes_with_it(kube, namespace, env, monke
     assert owner == {
         "apiVersion": "v1", "kind": "Pod", "name": worker["metadata"]["name"], "uid": worker["metadata"]["uid"],
     }  # fmt: skip
+    monkeypatch.setattr("headrace.environments.kubernetes.cluster.IN_POD", tmp_path)
+    (tmp_path / "namespace").write_text("another")  # where there is a pod of the same name
+    assert _this_pod(env._cluster.api) is None
     spec = {**kube.find("daskclusters", namespace, env._cluster.name)["spec"], "idleTimeout": 0}
     owned = {"metadata": {"name": "owned", "ownerReferences": [owner]}, "spec": spec}
     kube.create("daskclusters", namespace, owned)

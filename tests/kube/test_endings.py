@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+import headrace as hr
 from headrace.environments.kubernetes import cluster as module
 from headrace.environments.kubernetes.cluster import KubernetesCluster
 from headrace.environments.kubernetes.manifests import cluster_manifest
@@ -79,3 +80,18 @@ def test_a_cluster_without_workers_is_not_waited_for(kube, namespace, manifest):
     until(lambda: kube.objects("daskworkergroups", namespace))
     with pytest.raises(SetupError, match=r"'ours' .* has no workers; give n_workers="):
         KubernetesCluster(spec_of(kube, namespace, name="ours", security=False))
+
+
+def test_a_cluster_that_was_deleted_is_made_anew_at_once(kube, namespace):
+    with hr.DaskEnvironment("kubernetes", image=kube.image, namespace=namespace, security=False) as env:
+        env.setup()
+        lost = env._cluster
+        kube.delete("daskclusters", namespace, lost.name)  # as the operator does, after an idle hour
+        until(lambda: env.client.status == "connecting")
+        env.setup()
+        assert env._cluster.name != lost.name
+        assert env.client.submit(sum, [1, 2]).result() == 3
+        assert lost.status.name == "closed"
+        assert lost.was_deleted()
+        assert not env._cluster.was_deleted()
+    until(lambda: not kube.left_over(namespace))

@@ -133,10 +133,15 @@ class DaskEnvironment(Environment):
 
     def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
         with self._setting_up:  # two runs may begin at the same time
-            if self._client is not None and self._client.status not in ("running", "connecting"):
-                self._drop()  # it was lost; what is left of it must not outlive what takes its place
+            if self._client is not None and self._is_lost():
+                self._drop()  # what is left of it must not outlive what takes its place
             if self._client is None:
-                self._bring_up()  # runs wait for a connection that is broken just now
+                self._bring_up()
+
+    def _is_lost(self) -> bool:
+        if self._client.status == "connecting":  # runs wait for that, but not for a cluster that is known to be gone
+            return bool(getattr(self._cluster, "was_deleted", lambda: False)())
+        return bool(self._client.status != "running")
 
     def _bring_up(self) -> None:
         closes = self._closes

@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from headrace.environments.encryption import as_security
 from headrace.environments.kubernetes import secret
-from headrace.environments.kubernetes.api import Api, allowed
+from headrace.environments.kubernetes.api import IN_POD, Api, allowed
 from headrace.environments.kubernetes.diagnosis import diagnose, is_hopeful
 from headrace.environments.kubernetes.ending import at_exit, not_at_exit, remove
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
@@ -154,6 +154,13 @@ class KubernetesCluster:
     def dashboard_link(self) -> str:
         """Where this process reaches Dask's dashboard."""
         return self._way.dashboard_link if self._way is not None else ""
+
+    def was_deleted(self) -> bool:
+        """Whether it is known to be gone: the operator removes what was idle for too long, and others may, too."""
+        with suppress(KubernetesError):
+            about = (self.api.get("DaskCluster", self.name) or {}).get("metadata", {})
+            return about.get("uid") != self._uid or "deletionTimestamp" in about
+        return False
 
     @property
     def facts(self) -> dict[str, str]:
@@ -460,6 +467,9 @@ def _this_pod(api: Api) -> dict[str, Any] | None:
     """Refers to the pod that this process runs in, so that the cluster goes with it; None outside of one."""
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return None
+    with suppress(OSError):  # one of this name in another namespace would be another one
+        if (IN_POD / "namespace").read_text().strip() != api.namespace:
+            return None
     pod = allowed(api.get, "Pod", os.environ.get("HOSTNAME") or socket.gethostname())
     if not pod:
         return None
