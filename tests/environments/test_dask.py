@@ -286,3 +286,20 @@ def test_a_client_that_is_closed_is_refused():
         client.close()
         with pytest.raises(SetupError, match="the Client that was given is closed"):
             hr.DaskEnvironment(client).setup()
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("broken", ["_scaler", "_client"])
+def test_ctrl_c_while_it_is_closed_leaves_no_cluster(broken, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    env = hr.DaskEnvironment("local", adapt=(1, 1), processes=False)
+    env.setup()
+    part, cluster = getattr(env, broken), env._cluster
+    close = part.close
+    monkeypatch.setattr(part, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        env.close()
+    assert cluster.status.name == "closed"
+    close()

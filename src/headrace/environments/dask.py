@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from headrace.core.scaling import DEFAULT, bounds_of
@@ -295,14 +296,13 @@ class DaskEnvironment(Environment):
         client, cluster, scaler = self._client, self._cluster, self._scaler
         owns_client, self._owns_client = self._owns_client, False
         self._client = self._cluster = self._inspection = self._scaler = None
-        if scaler is not None:
-            scaler.close()
-        try:
-            if client is not None and owns_client:
-                client.close()
-        finally:
+        with ExitStack() as ending:  # the scaler first; each of them whatever became of those before
             if cluster is not None:
-                cluster.close()
+                ending.callback(cluster.close)
+            if client is not None and owns_client:
+                ending.callback(client.close)
+            if scaler is not None:
+                ending.callback(scaler.close)
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
