@@ -33,6 +33,15 @@ def test_ctrl_c_once_the_secret_is_made_leaves_none(kube, namespace, monkeypatch
     assert kube.objects("secrets", namespace, "headrace.io/cluster") == []
 
 
+def test_a_secret_that_was_refused_is_not_looked_for(kube, namespace, caplog):
+    with (
+        kube.forbid("*", "secrets", namespace),
+        pytest.raises(SetupError, match="does not let this user create Secret"),
+    ):
+        KubernetesCluster(spec_of(kube, namespace))
+    assert "could not be removed" not in caplog.text
+
+
 def test_ctrl_c_while_a_cluster_is_removed_can_be_made_good(kube, namespace, monkeypatch):
     cluster = KubernetesCluster(spec_of(kube, namespace, security=False), 1)
     with monkeypatch.context() as during:

@@ -193,7 +193,11 @@ class KubernetesCluster:
         pod = _this_pod(self.api)
         if not self.spec.manifest:
             self._has_secret = self.spec.security is not False  # before it is: Ctrl-C may come in between
-            self.security = secret.create(self.api, self.spec, self.name, pod)
+            try:
+                self.security = secret.create(self.api, self.spec, self.name, pod)
+            except KubernetesError as error:
+                self._has_secret = "status" not in error.facts  # else there was an answer: no
+                raise
         else:  # its pods are the user's, and so is what they talk
             self.security = as_security(self.spec.security)
         tls = self.name if self._has_secret else None
