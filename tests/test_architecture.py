@@ -42,7 +42,7 @@ ALLOWED = {
     "cli_runs": {
         "errors", "core", "parameters", "report", "storage", "execution", "environments", "store", "cli_support",
     },
-    "cli_clusters": {"report", "environments", "cli_support"},
+    "cli_clusters": {"errors", "report", "storage", "environments", "cli_support"},
     "cli_storages": {"errors", "report", "storage", "store", "loading", "cli_support"},
     "cli": {
         "errors", "_version", "drivers", "core", "storage", "store", "environments", "flows", "loading", "cli_support",

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from headrace import cli_support as support
+from headrace.errors import EnvelopeError, NotFound
 
 if TYPE_CHECKING:
-    from headrace.environments.kubernetes.orphans import Made
+    from headrace.environments.kubernetes.orphans import Made, Stray
     from headrace.environments.kubernetes.spec import KubernetesSpec
+    from headrace.storage.runs import RunRecord
 
 #: How many runs of a storage are asked where they ran.
 RUNS = 100
@@ -43,35 +46,49 @@ def clusters(
     from headrace.environments.kubernetes.api import Api
     from headrace.report.clusters import print_clusters
 
-    found: list[tuple[KubernetesSpec, Made]] = []
+    found: dict[str, tuple[KubernetesSpec, Made]] = {}
+    left: dict[str, tuple[KubernetesSpec, Made | Stray]] = {}
     for spec in _specs(where, namespace, storage_option):
-        found += [(spec, each) for each in orphans.made(Api(spec), everywhere=everywhere)]
-    found = list({each.uid: (spec, each) for spec, each in found}.values())
+        api = Api(spec)
+        clusters = orphans.made(api, everywhere=everywhere)
+        found |= {each.uid: (spec, each) for each in clusters}
+        left |= {each.uid: (spec, each) for each in clusters if each.orphan}
+        left |= {each.uid: (spec, each) for each in orphans.strays(api, everywhere=everywhere)}
     if not found:
         support.remark("no clusters that headrace made")
-        return
-    print_clusters(
-        support.console(),
-        [
-            (each.name, each.namespace, each.created, each.workers, each.creator, each.seen, each.orphan)
-            for _, each in found
-        ],
-    )
-    left = [(spec, each) for spec, each in found if each.orphan]
+    else:
+        print_clusters(
+            support.console(),
+            [
+                (each.name, each.namespace, each.created, each.workers, each.creator, each.seen, each.orphan)
+                for _, each in found.values()
+            ],
+        )
+    _reap([*left.values()], reap=reap, yes=yes, any_found=bool(found))
+
+
+def _reap(left: list[tuple[KubernetesSpec, Made | Stray]], *, reap: bool, yes: bool, any_found: bool) -> None:
+    """Remove what was left over, if that was asked for."""
+    from headrace.environments.kubernetes import orphans
+
     if not reap:
         if left:
-            support.remark(f"{_counted(len(left))} left over; --reap removes what nobody uses any more")
+            support.remark(f"{_counted(left)} left over; --reap removes what nobody uses any more")
         return
     if not left:
-        support.remark("nothing was left over")
+        if any_found:
+            support.remark("nothing was left over")
         return
-    if not yes and not (sys.stdin.isatty() and typer.confirm(f"remove {_counted(len(left))}?")):
+    if not yes and not (sys.stdin.isatty() and typer.confirm(f"remove {_counted(left)}?")):
         raise typer.BadParameter("nothing was removed; --yes says that it shall be, where nobody can be asked")
-    failed = [error for spec, each in left for error in orphans.reap(spec, [each])]
-    for error in failed:
-        support.complain(error)
-    support.remark(f"removed {_counted(len(left) - len(failed))}")
-    if failed:
+    done = []
+    for spec, each in left:
+        errors = orphans.reap(spec, [each])
+        done += [] if errors else [(spec, each)]
+        for error in errors:
+            support.complain(error)
+    support.remark(f"removed {_counted(done)}")
+    if len(done) < len(left):
         raise typer.Exit(1)
 
 
@@ -82,16 +99,30 @@ def _specs(where: str | None, namespace: str | None, options: list[str] | None) 
     if where is None or not ("://" in where or Path(where).is_dir()):
         return [KubernetesSpec(context=where, namespace=namespace)]
     store = support.storage_of(where, options, must_exist=True)
-    told = [record.environment or {} for record in store.runs(RUNS)]
-    places = {
-        (each.get("context"), namespace or each.get("namespace")): None
-        for each in told
-        if each.get("cluster") == "kubernetes"
-    }
+    told = filter(None, map(_place, store.runs(RUNS)))
+    places = {(each.get("context"), namespace or each.get("namespace")): None for each in told}
     if not places:
         support.remark(f"none of the last runs in {store.url} ran on Kubernetes")
     return [KubernetesSpec(context=context, namespace=name) for context, name in places]
 
 
-def _counted(number: int) -> str:
-    return "1 cluster" if number == 1 else f"{number} clusters"
+def _place(record: RunRecord) -> dict[str, Any]:
+    """Where a run had its cluster: as its environment was asked to have it, as it was, or as its launch tells."""
+    with suppress(EnvelopeError, NotFound):  # one that is damaged, or was just deleted, hides no others
+        environment = record.environment or {}
+        if environment.get("cluster") != "kubernetes":
+            return {}
+        found = {**environment.get("options", {}), **environment}
+        if "context" not in found:  # a driver in a pod knows of none; who launched it did
+            with suppress(NotFound):
+                found |= record.launch.get("driver") or {}
+        return found
+    return {}
+
+
+def _counted(left: list[tuple[KubernetesSpec, Made | Stray]]) -> str:
+    strays = sum(not hasattr(each, "orphan") for _, each in left)
+    clusters = len(left) - strays
+    told = ["1 cluster" if clusters == 1 else f"{clusters} clusters"] if clusters or not strays else []
+    told += [f"{strays} Secret{'s' * (strays > 1)} of clusters that never came up"] if strays else []
+    return " and ".join(told)

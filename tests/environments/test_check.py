@@ -16,9 +16,11 @@ from distributed import Client
 
 import headrace as hr
 from headrace import entrusted
-from headrace.environments.checks.sites import SCHEDULER, Told
+from headrace.environments.checks.places import Place, visit
+from headrace.environments.checks.sites import SCHEDULER, Here, Told
 from headrace.environments.checks.software import about_cluster, about_packages
 from headrace.errors import PreflightWarning, SetupError
+from headrace.storage.spec import StorageSpec
 from tests.environments.seeds.plain import greedy, keeping, modest, secretive
 from tests.proxies import Proxy, proxy_before
 from tests.servers import Server
@@ -412,3 +414,17 @@ def test_who_does_not_tell_of_itself_is_named() -> None:
     (found,) = about_cluster(mine, told()._replace(silent={"tcp://b": "OSError: gone"}))
     assert found.subject == "tcp://b"
     assert "OSError: gone" in found.message
+
+
+class Hanging(Here):
+    """Workers that do not answer."""
+
+    def ask(self, function, *args, of=None):
+        raise SetupError("no answer")
+
+
+def test_nothing_stays_where_a_check_was_broken_off(tmp_path):
+    place = Place("storage", StorageSpec(f"file://{tmp_path}"))
+    with pytest.raises(SetupError, match="no answer"):
+        visit(place, Hanging(), ["tcp://a:1"])
+    assert list(tmp_path.iterdir()) == []

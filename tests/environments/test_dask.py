@@ -6,6 +6,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import psutil
 import pytest
@@ -83,7 +84,7 @@ def test_a_cluster_serves_many_runs_and_is_taken_down(storage):
 
 @pytest.mark.usefixtures("nothing_left")
 def test_set_ups_at_the_same_time_are_one():
-    made = []
+    made: ClassVar = []
 
     class Counted(LocalCluster):
         def __init__(self, **options):
@@ -214,3 +215,91 @@ def test_a_script_without_a_main_guard_is_told_what_to_do(tmp_path):
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=100)
     assert done.returncode != 0
     assert 'if __name__ == "__main__"' in done.stderr
+
+
+class Slow(LocalCluster):
+    """Comes up when it may."""
+
+    begun, go = threading.Event(), threading.Event()
+    made: ClassVar = []
+
+    def __init__(self, **options):
+        self.begun.set()
+        self.go.wait(20)
+        super().__init__(n_workers=1, processes=False, dashboard_address=None, **options)
+        self.made.append(self)
+
+
+class Plain:
+    """Takes no number of workers, and cannot have so many."""
+
+    made: ClassVar = []
+
+    def __init__(self):
+        self.cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+        self.made.append(self.cluster)
+
+    def scale(self, n):
+        raise ValueError("too many")
+
+    def close(self):
+        self.cluster.close()
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_cluster_that_was_lost_is_taken_down_before_another_takes_its_place():
+    with hr.DaskEnvironment("local", n_workers=1, processes=False) as env:
+        env.setup()
+        lost = env._cluster
+        env.client.close()
+        env.setup()
+        assert env._cluster is not lost
+        assert lost.status.name == "closed"
+        assert env.client.submit(sum, [1, 2]).result() == 3
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_what_is_closed_while_it_comes_up_does_not_stay():
+    env = hr.DaskEnvironment(Slow)
+    with ThreadPoolExecutor(1) as pool:
+        setting_up = pool.submit(env.setup)
+        assert Slow.begun.wait(20)
+        env.close()
+        Slow.go.set()
+        with pytest.raises(SetupError, match="was closed while it was set up"):
+            setting_up.result()
+    assert [cluster.status.name for cluster in Slow.made] == ["closed"]
+    assert env.client is None
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_cluster_that_cannot_be_scaled_does_not_stay():
+    cls = f"{__name__}.Plain"
+    with pytest.raises(SetupError, match="ValueError: too many"):
+        hr.DaskEnvironment(cls, n_workers=3).setup()
+    assert [cluster.status.name for cluster in Plain.made] == ["closed"]
+
+
+def test_a_client_that_is_closed_is_refused():
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+        client = cluster.get_client()
+        client.close()
+        with pytest.raises(SetupError, match="the Client that was given is closed"):
+            hr.DaskEnvironment(client).setup()
+
+
+@pytest.mark.usefixtures("nothing_left")
+@pytest.mark.parametrize("broken", ["_scaler", "_client"])
+def test_ctrl_c_while_it_is_closed_leaves_no_cluster(broken, monkeypatch):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    env = hr.DaskEnvironment("local", adapt=(1, 1), processes=False)
+    env.setup()
+    part, cluster = getattr(env, broken), env._cluster
+    close = part.close
+    monkeypatch.setattr(part, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        env.close()
+    assert cluster.status.name == "closed"
+    close()

@@ -54,7 +54,7 @@ def test_where_there_is_nothing(kube, namespace, tmp_path):
     assert "none of the last runs in" in call("clusters", str(tmp_path)).err
 
 
-def test_a_cluster_of_a_driver_in_a_pod_goes_with_it(kube, namespace, env, monkeypatch):
+def test_a_cluster_of_a_driver_in_a_pod_goes_with_it(kube, namespace, env, monkeypatch, tmp_path):
     env.setup()
     [worker] = [pod for pod in kube.objects("pods", namespace) if "worker" in pod["metadata"]["name"]]
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
@@ -63,8 +63,23 @@ def test_a_cluster_of_a_driver_in_a_pod_goes_with_it(kube, namespace, env, monke
     assert owner == {
         "apiVersion": "v1", "kind": "Pod", "name": worker["metadata"]["name"], "uid": worker["metadata"]["uid"],
     }  # fmt: skip
+    monkeypatch.setattr("headrace.environments.kubernetes.cluster.IN_POD", tmp_path)
+    (tmp_path / "namespace").write_text("another")  # where there is a pod of the same name
+    assert _this_pod(env._cluster.api) is None
     spec = {**kube.find("daskclusters", namespace, env._cluster.name)["spec"], "idleTimeout": 0}
     owned = {"metadata": {"name": "owned", "ownerReferences": [owner]}, "spec": spec}
     kube.create("daskclusters", namespace, owned)
     kube.delete_pod(namespace, worker["metadata"]["name"])
     until(lambda: kube.find("daskclusters", namespace, "owned") is None)
+
+
+def test_certificates_of_a_cluster_that_never_came_up_are_left_over(kube, namespace, monkeypatch):
+    monkeypatch.setattr("headrace.environments.kubernetes.orphans.SILENCE", timedelta(seconds=-5))
+    for name, label in (("headrace-1", "headrace-1"), ("own", "headrace-1")):
+        kube.create("secrets", namespace, {"metadata": {"name": name, "labels": {"headrace.io/cluster": label}}})
+    said = call("clusters", "--namespace", namespace)
+    assert "1 Secret of clusters that never came up left over; --reap removes" in said.err
+    with kube.forbid("list", "secrets", namespace):  # the role in the documentation may not
+        assert "left over" not in call("clusters", "--namespace", namespace).err
+    assert "removed 1 Secret" in call("clusters", "--namespace", namespace, "--reap", "--yes").err
+    assert [each["metadata"]["name"] for each in kube.objects("secrets", namespace, "headrace.io/cluster")] == ["own"]

@@ -95,11 +95,13 @@ DEADLINES, DEADLINE = {"kubernetes": 300.0}, 60.0
 def _handlers_kept() -> Iterator[None]:
     """Import something such that Ctrl-C still does what it did: dask_jobqueue has it end the process, from then on."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    if threading.current_thread() is threading.main_thread():  # in others, an import cannot set one
-        for number, handler in before.items():
-            if handler is not None and signal.getsignal(number) is not handler:
-                signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # in others, an import cannot set one
+            for number, handler in before.items():
+                if handler is not None and signal.getsignal(number) is not handler:
+                    signal.signal(number, handler)
 
 
 def kubernetes_job(
@@ -120,6 +122,8 @@ def kubernetes_options(options: dict[str, Any]) -> dict[str, Any]:
 
 #: kind → how its options are written down, if not as they are.
 PLAIN = {"kubernetes": kubernetes_options}
+#: kind → options that say where it is, for the record of a run.
+PLACES = {"kubernetes": ("name", "namespace", "context")}
 #: kind → how to start a driver that outlives this process, for an environment as data. Of all others, it is a process.
 LAUNCHERS = {"kubernetes": kubernetes_job}
 
@@ -169,6 +173,10 @@ def _sized(cls: Callable[..., Any], options: dict[str, Any]) -> Any:
         return made(cls, options)
     wanted = options.pop("n_workers", None)
     cluster = made(cls, options)
-    if wanted is not None:
-        cluster.scale(wanted)
+    try:
+        if wanted is not None:
+            cluster.scale(wanted)
+    except BaseException:  # nobody else knows of it yet
+        cluster.close()
+        raise
     return cluster

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
 
 from headrace.core.scaling import DEFAULT, bounds_of
@@ -14,7 +16,7 @@ from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.checks.inspection import Inspection
 from headrace.environments.checks.sites import Cluster, Site
-from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, PLAIN, maker_of
+from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, PLACES, PLAIN, maker_of
 from headrace.environments.encryption import as_data
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
@@ -26,6 +28,7 @@ from headrace.store import EnvRunner, Storage
 if TYPE_CHECKING:
     from headrace.environments.scaling import Scaler
 
+_LOGGER = logging.getLogger("headrace.environments")
 #: Seconds for which a run waits for a scheduler that is out of reach.
 RECONNECT = 60.0
 
@@ -109,6 +112,7 @@ class DaskEnvironment(Environment):
         self._client: Any = None
         self._scaler: Scaler | None = None
         self._owns_client = False
+        self._closes = 0  # how often it was closed: perhaps while another thread sets it up
         self._setting_up = threading.RLock()
         self._inspection: Inspection | None = None
         self._warned: set[tuple[str, str]] = set()
@@ -130,40 +134,64 @@ class DaskEnvironment(Environment):
 
     def setup(self, storage: Storage | None = None) -> None:  # noqa: D102 - inherited
         with self._setting_up:  # two runs may begin at the same time
-            if self._client is not None and self._client.status in ("running", "connecting"):
-                return  # runs wait for a connection that is broken just now
-            if self._client is not None:
-                self.close()  # what is left of a cluster that was lost
-            self._bring_up()
+            if self._client is not None and self._is_lost():
+                self._drop()  # what is left of it must not outlive what takes its place
+            if self._client is None:
+                self._bring_up()
+
+    def _is_lost(self) -> bool:
+        if self._client.status == "connecting":  # runs wait for that, but not for a cluster that is known to be gone
+            return bool(getattr(self._cluster, "was_deleted", lambda: False)())
+        return bool(self._client.status != "running")
 
     def _bring_up(self) -> None:
+        closes = self._closes
         try:
             self._connect()
             self._scale()
             if self.adapt is None or self.adapt[0] > 0 or hasattr(self._cluster, "await_workers"):
                 self._await_worker()
             self._inspect()
-        except SetupError:
-            self.close()
-            raise
-        except TimeoutError as error:
-            self.close()
-            raise SetupError(
+        except BaseException as error:
+            told = self._told(error, closed=self._closes != closes)
+            self._drop()
+            if told is error:
+                raise
+            raise told from error
+        if self._closes != closes:
+            self._drop()
+            raise self._closed()
+
+    def _closed(self) -> SetupError:
+        return SetupError(f"{self!r} was closed while it was set up; set it up again, if it is still needed")
+
+    def _told(self, error: BaseException, *, closed: bool) -> BaseException:
+        """What a set-up raises that came to this."""
+        if closed and isinstance(error, Exception):  # whatever misses then what was taken from under it
+            return self._closed()
+        if isinstance(error, TimeoutError):
+            return SetupError(
                 f"the cluster {self._kind()!r} was not up within {self.deadline:g} s ({_root(error)}); give deadline= "
                 "if it needs longer"
-            ) from error
-        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            )
+        if isinstance(error, (OSError, ValueError, TypeError, RuntimeError)) and not isinstance(error, SetupError):
+            return SetupError(f"the cluster {self._kind()!r} could not be brought up: {_root(error)}")
+        return error
+
+    def _drop(self) -> None:
+        """Close what can be closed of a cluster that was lost, or did not come up."""
+        try:
             self.close()
-            raise SetupError(f"the cluster {self._kind()!r} could not be brought up: {_root(error)}") from error
-        except BaseException:
-            self.close()
-            raise
+        except Exception as error:  # noqa: BLE001 - of any cluster class; what went wrong first is what counts
+            _LOGGER.warning("the cluster %r could not be closed: %s", self._kind(), _root(error))
 
     def _connect(self) -> None:
         from distributed import Client
 
         given = self.cluster
         if isinstance(given, Client):
+            if given.status not in ("running", "connecting"):
+                raise SetupError(f"the Client that was given is {given.status}; give one that is connected")
             self._client = given
             return
         if isinstance(given, str) and is_address(given):
@@ -222,8 +250,9 @@ class DaskEnvironment(Environment):
         return Cluster(self._client, self.deadline)
 
     def _admit(self, prepared: PreparedRun) -> None:
-        assert self._inspection is not None
-        self._warn(self._inspection.admit(prepared))
+        if (inspection := self._inspection) is None:
+            raise SetupError(f"{self!r} was closed before the run could begin; close it when its runs are over")
+        self._warn(inspection.admit(prepared))
 
     def _scale(self) -> None:
         """Begin to scale the cluster, if that was asked for."""
@@ -263,17 +292,17 @@ class DaskEnvironment(Environment):
             self._scaler.keep(n, group)
 
     def close(self) -> None:  # noqa: D102 - inherited
+        self._closes += 1
         client, cluster, scaler = self._client, self._cluster, self._scaler
         owns_client, self._owns_client = self._owns_client, False
         self._client = self._cluster = self._inspection = self._scaler = None
-        if scaler is not None:
-            scaler.close()
-        try:
-            if client is not None and owns_client:
-                client.close()
-        finally:
+        with ExitStack() as ending:  # the scaler first; each of them whatever became of those before
             if cluster is not None:
-                cluster.close()
+                ending.callback(cluster.close)
+            if client is not None and owns_client:
+                ending.callback(client.close)
+            if scaler is not None:
+                ending.callback(scaler.close)
 
     # -- runs ----------------------------------------------------------------------------------------------------
 
@@ -309,7 +338,9 @@ class DaskEnvironment(Environment):
         return type(given).__name__
 
     def describe(self) -> dict[str, Any]:  # noqa: D102 - inherited
-        return {**self._own_data(), **getattr(self._cluster, "facts", {})}
+        asked = PLACES.get(self.cluster, ()) if isinstance(self.cluster, str) else ()  # before there is one
+        place = {name: str(self.options[name]) for name in asked if self.options.get(name)}
+        return {**self._own_data(), **place, **getattr(self._cluster, "facts", {})}
 
     def _own_data(self) -> dict[str, Any]:
         data: dict[str, Any] = {"type": "DaskEnvironment", "cluster": self._kind()}

@@ -157,3 +157,12 @@ def test_the_key_of_a_certificate_is_in_its_secret_alone():
     secret = tls_secret_manifest("c-tls", CERTIFICATES, labels={"a": "b"})
     assert secret["type"] == "kubernetes.io/tls"
     assert "the key" not in shown + text([secret])
+
+
+def test_a_manifest_says_where_it_belongs_unless_the_user_does():
+    group = {"kind": "DaskWorkerGroup", "metadata": {"name": "etl-gpu", "namespace": "team"}, "spec": {}}
+    own = {**OWN["manifest"], "metadata": {"name": "etl", "namespace": "team"}}
+    assert KubernetesSpec.of(manifest=[own, group]).namespace == "team"
+    spec = KubernetesSpec.of(manifest=[own, group], namespace="other")
+    made = [cluster_manifest(spec, "etl"), *group_manifests(spec, "etl")]
+    assert [each["metadata"]["namespace"] for each in made] == ["other", "other"]

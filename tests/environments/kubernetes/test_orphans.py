@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+import headrace as hr
+from headrace.cli_clusters import _specs
 from headrace.environments.kubernetes.orphans import judge
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -59,3 +61,19 @@ def test_what_is_told_of_a_cluster():
     told = judge(cluster(ago(seconds=40)), pods, [], NOW)
     assert (told.name, told.namespace, told.uid, told.creator, told.workers) == ("one", "team", "u1", "ada@laptop", 1)
     assert NOW - told.created == timedelta(hours=3)
+
+
+def test_a_storage_knows_where_its_runs_had_their_clusters(tmp_path):
+    storage = hr.Storage(tmp_path)
+    env = hr.DaskEnvironment("kubernetes", image="ours:1", namespace="team", context="started")
+    storage.create_run("1", {"flow": "one", "environment": env.describe()})  # before it was set up
+    launched = hr.DaskEnvironment("kubernetes", image="ours:1", namespace="team", context="launched")
+    storage.launch_run("2", {"flow": "one", "environment": launched.serialize()})
+    driver = {"kind": "kubernetes", "namespace": "team", "job": "headrace-3", "uid": "u", "context": "detached"}
+    storage.launch_run("3", {"flow": "one", "environment": launched.serialize(), "driver": driver})
+    inside = {"type": "DaskEnvironment", "cluster": "kubernetes", "name": "headrace-1", "namespace": "team"}
+    storage.create_run("3", {"flow": "one", "environment": inside})
+    specs = _specs(str(tmp_path), None, None)
+    assert {(each.context, each.namespace) for each in specs} == {
+        ("started", "team"), ("launched", "team"), ("detached", "team"),
+    }  # fmt: skip

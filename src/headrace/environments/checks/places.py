@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,12 @@ def visit(place: Place, site: Site, workers: Sequence[str]) -> list[Finding]:
     if not left:
         return [_read_only(place)]
     spec = replace(spec, url=left)
-    answers = site.ask(answer, spec, key, of=others) if others else {}
+    try:
+        answers = site.ask(answer, spec, key, of=others) if others else {}
+    except BaseException:  # Ctrl-C, or a worker that hangs: what was left there goes all the same
+        with suppress(SetupError):
+            begin(collect, spec, key, [])
+        raise
     tokens = {address: token for address, token in answers.items() if isinstance(token, str)}
     seen = begin(collect, spec, key, list(tokens.values()))
     if isinstance(seen, BaseException):

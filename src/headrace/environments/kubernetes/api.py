@@ -246,8 +246,10 @@ class Api:
                 status = getattr(error.response, "status_code", 0)
                 if status == 404 and name and verb in ("get", "patch", "delete") and _is_about(error, name):
                     return None
-                if status == 409 and verb == "create" and unsure:  # the first attempt did it
-                    return self.run(self._request("GET", f"{path}/{quote(name)}", None))
+                if status == 409 and verb == "create" and unsure:
+                    there = self._send("GET", "get", kind, f"{path}/{quote(name)}", None, name)
+                    if there is not None and _is_made_of(there.json(), body or {}):  # the first attempt did it
+                        return there
                 if status < 500 or time.monotonic() > end:
                     raise self._refused(error, status, verb, kind, name) from None
             except (httpx.TransportError, APITimeoutError, OSError) as error:
@@ -367,6 +369,12 @@ def allowed(ask: Callable[..., Any], *args: Any, **options: Any) -> Any:
 def _is_about(error: Exception, name: str) -> bool:
     """Whether it is the object that was not found, rather than its kind or namespace."""
     return f'"{name}" not found' in str(error)
+
+
+def _is_made_of(found: Mapping[str, Any], sent: Mapping[str, Any]) -> bool:
+    """Whether an object is the one that was sent, and not somebody else's of the same name."""
+    there, ours = found["metadata"], sent["metadata"]
+    return all((ours.get(key) or {}).items() <= (there.get(key) or {}).items() for key in ("labels", "annotations"))
 
 
 def _source(spec: KubernetesSpec) -> str:

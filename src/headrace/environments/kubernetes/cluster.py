@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from headrace.environments.encryption import as_security
 from headrace.environments.kubernetes import secret
-from headrace.environments.kubernetes.api import Api, allowed
+from headrace.environments.kubernetes.api import IN_POD, Api, allowed
 from headrace.environments.kubernetes.diagnosis import diagnose, is_hopeful
 from headrace.environments.kubernetes.ending import at_exit, not_at_exit, remove
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
@@ -114,6 +114,8 @@ class KubernetesCluster:
         self._way: Way | None = None
         self._uid: str | None = None
         self._asked = False  # for a cluster of this name, and nobody has said no
+        self._marks: dict[str, str] = {}  # by which it is known, if it came to be and nobody could say so
+        self._is_gone = False
         self._closing = threading.Lock()
         self._watch = Watch(self.api, self.name, pods=1 + self._wanted)
         self._over = threading.Event()
@@ -153,6 +155,13 @@ class KubernetesCluster:
         """Where this process reaches Dask's dashboard."""
         return self._way.dashboard_link if self._way is not None else ""
 
+    def was_deleted(self) -> bool:
+        """Whether it is known to be gone: the operator removes what was idle for too long, and others may, too."""
+        with suppress(KubernetesError):
+            about = (self.api.get("DaskCluster", self.name) or {}).get("metadata", {})
+            return about.get("uid") != self._uid or "deletionTimestamp" in about
+        return False
+
     @property
     def facts(self) -> dict[str, str]:
         """What a record says of it: where it is, and how it is called there."""
@@ -181,17 +190,21 @@ class KubernetesCluster:
     # -- up ------------------------------------------------------------------------------------------------------
 
     def _make(self) -> None:
+        pod = _this_pod(self.api)
         if not self.spec.manifest:
-            self.security = secret.create(self.api, self.spec, self.name)
-            self._has_secret = self.security is not None
+            self._has_secret = self.spec.security is not False  # before it is: Ctrl-C may come in between
+            try:
+                self.security = secret.create(self.api, self.spec, self.name, pod)
+            except KubernetesError as error:
+                self._has_secret = "status" not in error.facts  # else there was an answer: no
+                raise
         else:  # its pods are the user's, and so is what they talk
             self.security = as_security(self.spec.security)
         tls = self.name if self._has_secret else None
-        manifest = cluster_manifest(
-            self.spec, self.name, n_workers=self._n_workers, tls_secret=tls, owner=_this_pod(self.api)
-        )
+        manifest = cluster_manifest(self.spec, self.name, n_workers=self._n_workers, tls_secret=tls, owner=pod)
         now = _now()
-        manifest["metadata"].setdefault("annotations", {}).update({CREATOR: _creator(), CREATED: now, SEEN: now})
+        self._marks = {CREATOR: _creator(), CREATED: now}
+        manifest["metadata"].setdefault("annotations", {}).update({**self._marks, SEEN: now})
         self._asked = True
         try:
             self._uid = self.api.create(manifest)["metadata"]["uid"]
@@ -225,6 +238,9 @@ class KubernetesCluster:
         self.security = secret.find(self.api, self.spec, self.name)
         if self._n_workers is not None and self._replicas(DEFAULT_GROUP) < self._n_workers:
             self.scale(self._n_workers)
+        groups = self.api.list("DaskWorkerGroup", f"{CLUSTER_LABEL}={self.name}") if self._n_workers is None else []
+        if groups and not any(each["spec"]["worker"]["replicas"] for each in groups):
+            raise SetupError(f"the cluster {self._called} has no workers; give n_workers=, and it gets some")
 
     def await_workers(self, client: Any) -> None:
         """Wait until the first worker is there. If others do not come, a warning will say why.
@@ -404,23 +420,32 @@ class KubernetesCluster:
         from distributed.core import Status
 
         with self._closing:
-            if self.status == Status.closed:
+            if self._is_gone:
                 return
             self.status = Status.closed
-            not_at_exit(self.close)
             self._over.set()
             try:
                 if self._way is not None:
                     self._way.close()
             finally:
-                if self._asked:
-                    remove(self.api, self.name, self._uid)
-                if self._has_secret and self._uid is None:  # there was no cluster with which it would go
-                    self.api.delete("Secret", self.name)
+                self._remove()
+            self._is_gone = True  # only now: what failed, or Ctrl-C broke off, is tried again, at exit if not before
+            not_at_exit(self.close)
+
+    def _remove(self) -> None:
+        if self._asked and (uid := self._uid or self._found()) is not None:
+            remove(self.api, self.name, uid)
+        if self._has_secret and self._uid is None:  # there was no cluster with which it would go
+            self.api.delete("Secret", self.name)
+
+    def _found(self) -> str | None:
+        """The uid of the cluster that was asked for, if it came to be; one of this name may be somebody else's."""
+        found = (self.api.get("DaskCluster", self.name) or {}).get("metadata", {})
+        return found["uid"] if self._marks.items() <= (found.get("annotations") or {}).items() else None
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _own_name(spec: KubernetesSpec) -> str | None:
@@ -446,6 +471,9 @@ def _this_pod(api: Api) -> dict[str, Any] | None:
     """Refers to the pod that this process runs in, so that the cluster goes with it; None outside of one."""
     if "KUBERNETES_SERVICE_HOST" not in os.environ:
         return None
+    with suppress(OSError):  # one of this name in another namespace would be another one
+        if (IN_POD / "namespace").read_text().strip() != api.namespace:
+            return None
     pod = allowed(api.get, "Pod", os.environ.get("HOSTNAME") or socket.gethostname())
     if not pod:
         return None

@@ -29,7 +29,7 @@ CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
 _COMMAND = {"RunContainerError", "StartError", "ContainerCannotRun"}
 
 
-class Finding(NamedTuple):
+class Diagnosis(NamedTuple):
     """Why a cluster is not up.
 
     Attributes
@@ -47,7 +47,7 @@ class Finding(NamedTuple):
     patience: float
 
 
-def diagnose(snapshot: Snapshot) -> Finding | None:
+def diagnose(snapshot: Snapshot) -> Diagnosis | None:
     """Return what is wrong with a cluster that is not up yet; None if nothing is known to be.
 
     Parameters
@@ -57,7 +57,7 @@ def diagnose(snapshot: Snapshot) -> Finding | None:
     """
     for cause, (patience, look) in CAUSES.items():
         if message := look(snapshot):
-            return Finding(cause, message, patience)
+            return Diagnosis(cause, message, patience)
     return None
 
 

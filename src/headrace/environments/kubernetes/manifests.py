@@ -47,7 +47,7 @@ def cluster_manifest(
     if spec.manifest:
         ours = merge(head, {"spec": {"idleTimeout": spec.idle_timeout}})
         theirs = {
-            "metadata": {"name": name},
+            "metadata": {"name": name, **_where(spec)},
             "spec": {"worker": {"replicas": n_workers}} if n_workers is not None else {},
         }
         return merge(merge(ours, spec.manifest[0]), theirs)
@@ -77,7 +77,10 @@ def group_manifests(
     """
     if spec.manifest:
         return [
-            merge(merge(_head("DaskWorkerGroup", spec, name, name, owner), each), {"spec": {"cluster": name}})
+            merge(
+                merge(_head("DaskWorkerGroup", spec, name, name, owner), each),
+                {"metadata": _where(spec), "spec": {"cluster": name}},
+            )
             for each in spec.manifest[1:]
         ]
     return [
@@ -154,14 +157,16 @@ def _head(
     owner: Mapping[str, Any] | None,
     version: str = API_VERSION,
 ) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": name, "labels": {LABEL: cluster, **spec.labels}}
-    if spec.namespace:
-        metadata["namespace"] = spec.namespace
+    metadata: dict[str, Any] = {"name": name, "labels": {LABEL: cluster, **spec.labels}, **_where(spec)}
     if spec.annotations:
         metadata["annotations"] = dict(spec.annotations)
     if owner is not None:
         metadata["ownerReferences"] = [dict(owner)]
     return {"apiVersion": version, "kind": kind, "metadata": metadata}
+
+
+def _where(spec: KubernetesSpec) -> dict[str, str]:
+    return {"namespace": spec.namespace} if spec.namespace else {}
 
 
 def _workers(

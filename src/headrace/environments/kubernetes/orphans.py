@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from headrace.environments.kubernetes.api import Api
+from headrace.environments.kubernetes.api import Api, allowed
 from headrace.environments.kubernetes.cluster import CREATOR, SEEN
 from headrace.environments.kubernetes.ending import remove
 from headrace.environments.kubernetes.manifests import LABEL
@@ -127,14 +127,51 @@ def judge(
     )
 
 
-def reap(spec: KubernetesSpec, orphans: Iterable[Made]) -> list[str]:
-    """Remove clusters, and wait until they are gone.
+@dataclass(frozen=True)
+class Stray:
+    """A Secret with the certificates of a cluster that never came to be: who made it was killed between the two.
+
+    Attributes
+    ----------
+    name, namespace, uid : str
+        Which.
+    """
+
+    name: str
+    namespace: str
+    uid: str
+
+
+def strays(api: Api, *, everywhere: bool = False) -> list[Stray]:
+    """Return the Secrets that were left over; none, if this user may not list Secrets.
+
+    Parameters
+    ----------
+    api, everywhere
+        As for ``made``.
+    """
+    secrets = allowed(api.list, "Secret", LABEL, everywhere=everywhere) or []
+    clusters = api.list("DaskCluster", LABEL, everywhere=everywhere) if secrets else []
+    named = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in clusters}
+    before = datetime.now(UTC) - SILENCE  # a younger one's cluster may come yet
+    return [
+        Stray(about["name"], about["namespace"], about["uid"])
+        for about in (each["metadata"] for each in secrets)
+        if about["labels"][LABEL] == about["name"]
+        and (about["namespace"], about["name"]) not in named
+        and not about.get("ownerReferences")
+        and datetime.fromisoformat(about["creationTimestamp"]) < before
+    ]
+
+
+def reap(spec: KubernetesSpec, orphans: Iterable[Made | Stray]) -> list[str]:
+    """Remove clusters, and wait until they are gone; and Secrets.
 
     Parameters
     ----------
     spec : KubernetesSpec
         Says where Kubernetes is.
-    orphans : iterable of Made
+    orphans : iterable of Made or Stray
         Which.
 
     Returns
@@ -145,7 +182,11 @@ def reap(spec: KubernetesSpec, orphans: Iterable[Made]) -> list[str]:
     failed = []
     for each in orphans:
         try:
-            remove(Api(replace(spec, namespace=each.namespace)), each.name, each.uid)
+            api = Api(replace(spec, namespace=each.namespace))
+            if isinstance(each, Stray):
+                api.delete("Secret", each.name, uid=each.uid)
+            else:
+                remove(api, each.name, each.uid)
         except KubernetesError as error:  # others may be removable
             failed.append(str(error))
     return failed

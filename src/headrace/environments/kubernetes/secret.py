@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from headrace.environments.kubernetes.spec import KubernetesSpec
 
 
-def create(api: Api, spec: KubernetesSpec, name: str) -> Security | None:
+def create(api: Api, spec: KubernetesSpec, name: str, owner: Mapping[str, Any] | None = None) -> Security | None:
     """Create the Secret of a cluster that will be made. Pods that came before it would wait for it for long.
 
     Parameters
@@ -30,6 +30,8 @@ def create(api: Api, spec: KubernetesSpec, name: str) -> Security | None:
         Of the cluster.
     name : str
         Of the cluster, and of the Secret.
+    owner : mapping, optional
+        Reference to the pod that this process runs in, with which the Secret goes until there is a cluster.
 
     Returns
     -------
@@ -40,7 +42,7 @@ def create(api: Api, spec: KubernetesSpec, name: str) -> Security | None:
         return None
     own = None if spec.security is True else as_security(spec.security)
     pems = make_certificates() if own is None else _texts(own)
-    api.create(tls_secret_manifest(name, pems, labels={LABEL: name}))
+    api.create(tls_secret_manifest(name, pems, labels={LABEL: name}, owner=owner))
     return own or security_of(pems)
 
 

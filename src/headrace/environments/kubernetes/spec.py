@@ -142,6 +142,8 @@ class KubernetesSpec:
         options = {name: value for name, value in options.items() if value is not None}
         if options.get("manifest"):
             options["manifest"] = _manifest(options["manifest"])
+            own = options["manifest"][0].get("metadata", {}).get("namespace")
+            options = {**({"namespace": own} if own else {}), **options}
             options.setdefault("security", False)
         options = {**options, **_plain_pod_options(options, "")}
         for role in ("scheduler", "driver"):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from headrace.environments.kubernetes.api import KINDS, Api
-from headrace.environments.kubernetes.diagnosis import Finding, diagnose
+from headrace.environments.kubernetes.diagnosis import Diagnosis, diagnose
 from headrace.environments.kubernetes.snapshot import Snapshot, about, containers_of, is_well
 from headrace.errors import KubernetesError
 
@@ -80,7 +80,7 @@ class Watch:
             "logs": {key: log for pod in waiting for key, log in self._logs(pod, thorough).items()},
         }
 
-    def judge(self, snapshot: Snapshot) -> Finding | None:
+    def judge(self, snapshot: Snapshot) -> Diagnosis | None:
         """Return what is wrong, once it has lasted so long that waiting is in vain.
 
         Parameters
