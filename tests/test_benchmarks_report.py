@@ -1,6 +1,7 @@
 """Two files of any benchmark are compared, and what got worse is named."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -141,6 +142,7 @@ def test_the_micro_benchmarks_write_what_the_report_reads(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "benchmarks/micro.py", "--benchmark-json", str(file), *quick],
         cwd=root,
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")},  # alone
         check=True,
         capture_output=True,
         timeout=100,

@@ -316,6 +316,7 @@ class Cluster:
         self.free = self.capacity
         self.meetings = Meetings()
         self.mail.silent.update(lost)
+        self.history = [(node, began, min(end, self.now)) for node, began, end in self.history if began < self.now]
         for batch in lost:
             self._arrive(self.now + 0.001, Lost(batch, Loss.DROPPED, DROPPED))
         for batch in (*lost, *self.ended):

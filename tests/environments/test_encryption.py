@@ -87,11 +87,12 @@ def server_with(security):
 @pytest.mark.usefixtures("nothing_left")
 def test_a_local_cluster_with_tls_is_encrypted_everywhere(gangs, monkeypatch):  # noqa: F811
     monkeypatch.setattr(test_gangs, "STEPS", 12)
+    before = ports([psutil.Process()])  # of others in this process
     with hr.DaskEnvironment("local", n_workers=2, security=True) as env:
         run = flow_of(cell).run(environment=env)
         assert run.result() == expected()
         assert not gangs  # for their mail is not encrypted
-        listening = ports([psutil.Process(), *children()])
+        listening = ports([psutil.Process(), *children()]) - before
         spoken = Counter(spoken_at(address, env.client.security) for address in listening)
         assert spoken["tls"] == 5  # the scheduler, two nannies, two workers
         assert set(spoken) == {"tls", "http"}

@@ -14,7 +14,7 @@ import pytest
 
 import headrace as hr
 from headrace.errors import SecretNotFound, TaskFailed
-from headrace.execution import dask, worker
+from headrace.execution import dask, supplies, worker
 from headrace.execution.isolated import Request
 
 VALUE = "-".join(["sentinel", "70c4a1e9"])  # not as it is, because this source travels with its flows
@@ -77,8 +77,8 @@ def bytes_below(folder: Path) -> bytes:
 
 def test_no_byte_of_a_secret_is_stored_sent_or_shown(place, tmp_path, monkeypatch, caplog, capfd):
     sent = []
-    plugin, send, pick, hear = dask.PlanPlugin, worker._send, dask.pickle.dumps, dask.DaskExecutor._on_event
-    monkeypatch.setattr(dask, "PlanPlugin", lambda *args: sent.append(pickle.dumps(args)) or plugin(*args))
+    plugin, send, pick, hear = supplies.PlanPlugin, worker._send, dask.pickle.dumps, dask.DaskExecutor._hear
+    monkeypatch.setattr(supplies, "PlanPlugin", lambda *args: sent.append(pickle.dumps(args)) or plugin(*args))
     monkeypatch.setattr(worker, "_send", lambda *args: sent.append(pickle.dumps(args[1:])) or send(*args))
 
     def dumps(value, *args, **more):
@@ -88,7 +88,7 @@ def test_no_byte_of_a_secret_is_stored_sent_or_shown(place, tmp_path, monkeypatc
         return data
 
     monkeypatch.setattr(dask.pickle, "dumps", dumps)
-    monkeypatch.setattr(dask.DaskExecutor, "_on_event", lambda self, event: sent.append(event[1]) or hear(self, event))
+    monkeypatch.setattr(dask.DaskExecutor, "_hear", lambda self, report: sent.append(report) or hear(self, report))
     caplog.set_level(logging.DEBUG)
     storage = hr.Storage(tmp_path / "storage")
     location = storage.add_flow(talkative)
