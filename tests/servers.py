@@ -10,6 +10,7 @@ its process id. A server gives
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -274,7 +275,8 @@ def gs_server() -> Iterator[Server]:
 def abfs_server() -> Iterator[Server]:
     azurite = _azurite()
     _needs("adlfs")
-    from azure.storage.blob import BlobServiceClient
+    # By name: flows of tests travel with this package, and do not need it.
+    blobs = importlib.import_module("azure.storage.blob")
 
     command = [azurite, "--blobHost", "127.0.0.1", "--blobPort", "0", "--inMemoryPersistence", "--silent"]
     command += ["--skipApiVersionCheck", "--disableTelemetry"]
@@ -287,7 +289,7 @@ def abfs_server() -> Iterator[Server]:
             f"BlobEndpoint={endpoint}/devstoreaccount1;"
         )
         options = {"account_name": "devstoreaccount1", "connection_string": connection}
-        with BlobServiceClient.from_connection_string(connection) as client:
+        with blobs.BlobServiceClient.from_connection_string(connection) as client:
 
             def new_url() -> str:
                 container = _new_name()

@@ -87,7 +87,7 @@ def server_with(security):
 @pytest.mark.usefixtures("nothing_left")
 def test_a_local_cluster_with_tls_is_encrypted_everywhere(gangs, monkeypatch):  # noqa: F811
     monkeypatch.setattr(test_gangs, "STEPS", 12)
-    before = ports([psutil.Process()])  # of others in this process
+    before = ports([psutil.Process(), *children()])  # of other tests
     with hr.DaskEnvironment("local", n_workers=2, security=True) as env:
         run = flow_of(cell).run(environment=env)
         assert run.result() == expected()

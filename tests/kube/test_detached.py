@@ -87,14 +87,14 @@ def test_from_a_bucket_to_its_result(
     assert '"DaskCluster"' in seen
     assert not leaks([s3.storage_options["secret"]], seen)
     [job] = kube.objects("jobs", namespace)
+    name = job["metadata"]["name"]
     assert job["metadata"]["labels"]["headrace.io/run"] == record.run_id
     assert job["spec"]["ttlSecondsAfterFinished"] == KEPT
     assert "etl Success" in record.logs()
-    until(lambda: kube.find("jobs", namespace, job["metadata"]["name"])["status"].get("succeeded"), 60)
-    left = [each["metadata"]["labels"].get("job-name") for each in kube.objects("pods", namespace)]
-    assert left == [job["metadata"]["name"]]
+    until(lambda: kube.find("jobs", namespace, name)["status"].get("succeeded"), 60)
+    until(lambda: [pod["metadata"]["labels"].get("job-name") for pod in kube.objects("pods", namespace)] == [name], 60)
     assert kube.objects("daskclusters", namespace) == []
-    assert record.launch["driver"]["job"] == job["metadata"]["name"]
+    assert record.launch["driver"]["job"] == name
 
 
 def test_cancelled_while_it_runs(

@@ -216,6 +216,7 @@ def _talk_tls(address: str, place: tuple[str, int], context: ssl.SSLContext) -> 
                 "and whether both clocks are right"
             ) from error
         except ssl.SSLError as error:
+            _refuse_http(address, place)  # some web servers answer what they do not understand
             raise _misunderstood(address, place, error) from error
 
 

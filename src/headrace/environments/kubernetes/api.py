@@ -91,12 +91,7 @@ class Api:
                 f"Kubernetes needs the package {error.name}; pip install 'headrace[kubernetes]'"
             ) from error
         self.spec = spec
-        open_api: Callable[..., Coroutine[Any, Any, Any]] = kr8s.asyncio.api
-        given = {"kubeconfig": spec.kubeconfig, "context": spec.context, "namespace": spec.namespace}
-        try:
-            self.kr8s = self.run(open_api(**given))
-        except Exception as error:
-            raise self._closed(error) from error
+        self.kr8s = self._log_in(kr8s.asyncio.api)
         self.namespace: str = spec.namespace or self._own_namespace()
         self.server: str = self.kr8s.auth.server
         self.context: str = spec.context or self.kr8s.auth.active_context
@@ -268,6 +263,18 @@ class Api:
         async with self.kr8s.call_api(method, version="", base=f"/{base}", url=url, **options) as response:
             return response
 
+    def _log_in(self, open_api: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
+        """Open a session; once more if that failed at once, and not for what the kubeconfig says."""
+        given = {"kubeconfig": self.spec.kubeconfig, "context": self.spec.context, "namespace": self.spec.namespace}
+        began = time.monotonic()
+        while True:
+            try:
+                return self.run(open_api(**given))
+            except Exception as error:
+                if isinstance(error, ValueError) or time.monotonic() - began > AGAIN:
+                    raise self._closed(error) from error
+            time.sleep(AGAIN)
+
     def _own_namespace(self) -> str:
         """The namespace of the context that is used, or of the pod that this process runs in."""
         auth = self.kr8s.auth
@@ -283,8 +290,9 @@ class Api:
 
     def _closed(self, error: Exception) -> SetupError:
         import httpx
+        from kr8s import APITimeoutError
 
-        if isinstance(error, (httpx.TransportError, TimeoutError)):
+        if isinstance(error, (httpx.TransportError, APITimeoutError, TimeoutError)):
             return self._away(error)
         if isinstance(error, ValueError) and "Unable to find valid credentials" in str(error):
             return KubernetesError(
