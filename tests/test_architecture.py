@@ -18,7 +18,8 @@ ALLOWED = {
     "_version": set(),
     "redaction": set(),
     "entrusted": set(),
-    "drivers": {"errors"},
+    "plugins": set(),
+    "drivers": {"errors", "plugins"},
     "advice": set(),
     "core": {"errors"},
     "code": {"errors"},
@@ -32,7 +33,7 @@ ALLOWED = {
     },
     "stored": {"errors", "core", "report", "storage", "execution"},
     "store": {"errors", "drivers", "core", "code", "storage", "execution", "stored"},
-    "environments": {"errors", "_version", "drivers", "core", "storage", "execution", "store"},
+    "environments": {"errors", "_version", "plugins", "drivers", "core", "storage", "execution", "store"},
     "flows": {"errors", "core", "parameters", "report", "storage", "store", "execution", "environments"},
     "loading": {"errors", "core", "code", "storage", "flows"},
     "cli_support": {

@@ -7,7 +7,6 @@ be told to end, and be heard. Nobody is asked here how the run goes on: that sta
 from __future__ import annotations
 
 import functools
-import importlib
 import os
 import signal
 import socket
@@ -19,11 +18,11 @@ from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from headrace.errors import RunError
+from headrace.plugins import plugin
 
 #: Entry points of this group are classes of drivers, by the kind that a launch names; ours are there too.
 GROUP = "headrace.drivers"
@@ -96,15 +95,12 @@ def driver_of(launch: Mapping[str, Any], run_id: str) -> Driver:
         If the kind is unknown here.
     """
     kind = launch.get("kind")
-    if kind in _OWN:
-        module, _, name = _OWN[str(kind)].partition(":")
-        return getattr(importlib.import_module(module), name)(launch, run_id)  # type: ignore[no-any-return]
-    for point in entry_points(group=GROUP, name=str(kind)):
-        return point.load()(launch, run_id)  # type: ignore[no-any-return]
-    raise RunError(
-        f"run {run_id} is driven by a {kind!r}, and nothing here knows how to ask one; install the package that "
-        f"started it, whose entry point is in the group {GROUP!r}"
-    )
+    if (cls := plugin(GROUP, _OWN, str(kind))) is None:
+        raise RunError(
+            f"run {run_id} is driven by a {kind!r}, and nothing here knows how to ask one; install the package that "
+            f"started it, whose entry point is in the group {GROUP!r}"
+        )
+    return cls(launch, run_id)  # type: ignore[no-any-return]
 
 
 # -- processes ---------------------------------------------------------------------------------------------------

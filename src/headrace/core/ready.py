@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from headrace.core.costs import Costs
 from headrace.core.noderun import NodeRun
@@ -36,6 +36,12 @@ class Work(NamedTuple):
     resources: tuple[tuple[str, float], ...]
     seconds: float
     task_runs: int
+
+    @classmethod
+    def of(cls, told: Sequence[Any]) -> Work:
+        """Return it as it was before it travelled, in a message that knows no names and makes lists of tuples."""
+        resources, seconds, task_runs = told
+        return cls(tuple(map(tuple, resources)), seconds, task_runs)
 
     def threads(self, within: float) -> int:
         """How many threads get it done within so many seconds, but no more than could take part."""

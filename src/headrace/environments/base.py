@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from headrace.execution.base import Executor
 from headrace.execution.flowrun import FlowRun
 from headrace.execution.runner import PreparedRun
 from headrace.execution.waiting import see_through
+from headrace.plugins import plugin
 from headrace.storage.findings import Finding, distinct, finding_of
 from headrace.storage.runs import RunRecord, new_run_id
 from headrace.store import EnvRunner, Storage
@@ -331,9 +331,4 @@ def known_kinds() -> list[str]:
 
 def find_kind(kind: str) -> type[Environment] | None:
     """Return the class of a kind, imported now; None if it is unknown."""
-    if kind in _OWN:
-        module, _, name = _OWN[kind].partition(":")
-        return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
-    for point in entry_points(group=GROUP, name=kind):
-        return point.load()  # type: ignore[no-any-return]
-    return None
+    return plugin(GROUP, _OWN, kind)  # type: ignore[no-any-return]

@@ -247,7 +247,7 @@ class Scaler:
 
     def _look(self) -> None:
         told, there = self._ask(ANSWER, WORKERS)
-        works = [Work(tuple(map(tuple, asked)), *rest) for asked, *rest in told]
+        works = [Work.of(each) for each in told]
         seen = [Seen(*worker) for worker in there]
         with self._lock:
             self.scaling.bound(self.crew.groups(self.adapt, seen))

@@ -103,7 +103,7 @@ class RunsPlugin(SchedulerPlugin):
         if topic == BACKLOG:
             run, backlog = msg
             if run in self.drivers.runs and not self.drivers.runs[run].over:
-                self.demand.note(run, tuple(Work(tuple(map(tuple, asked)), *rest) for asked, *rest in backlog))
+                self.demand.note(run, tuple(map(Work.of, backlog)))
         elif topic in self.drivers.runs:  # else a straggler's, of a run that is forgotten
             self.drivers.report(topic, msg)
             if msg == OVER:

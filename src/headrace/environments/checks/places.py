@@ -24,6 +24,7 @@ DEADLINE = 5.0
 #: The most workers that are asked: those of one cluster are configured alike.
 MOST = 100
 _KEY = ".headrace-check"
+_SHARED = "use a folder that all machines mount{}, or a bucket, such as s3://bucket/flows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ def _told(place: Place, error: BaseException, where: Sequence[str], workers: Seq
             ERROR,
             place.what,
             f"{named} does not share this folder: what another process wrote is not there",
-            "use a folder that all machines mount, under the same path, or a bucket, such as s3://bucket/flows",
+            _SHARED.format(", under the same path"),
         )
     return Finding(
         ERROR,
@@ -193,7 +194,7 @@ def _in_memory(place: Place) -> Finding:
         ERROR,
         place.what,
         "lies in the memory of one process, which the workers do not share",
-        "use a folder that all machines mount, or a bucket, such as s3://bucket/flows",
+        _SHARED.format(""),
     )
 
 

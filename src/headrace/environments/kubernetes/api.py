@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
+from headrace.environments.kubernetes.snapshot import moment_of
 from headrace.errors import KubernetesError, MissingPackage, SetupError
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ class Api:
     def events(self, name: str) -> Sequence[dict[str, Any]]:
         """Return what was told of an object, oldest first; ``name`` may be of any kind."""
         found = self.list("Event", fields=f"involvedObject.name={name}")
-        return sorted(found, key=lambda event: event.get("lastTimestamp") or event["metadata"]["creationTimestamp"])
+        return sorted(found, key=moment_of)
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float = ANSWER) -> T:
         """Await something on the event loop of all such calls.

@@ -21,6 +21,8 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
+from headrace.environments.kubernetes.snapshot import is_ready
+
 logger = logging.getLogger(__name__)
 
 #: A port of a pod, or its name.
@@ -190,7 +192,7 @@ class Forward:
         query = {"labelSelector": self._selector}
         async with self._api.call_api(url="pods", namespace=self._namespace, params=query) as answer:
             for pod in answer.json()["items"]:
-                if _is_ready(pod):
+                if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]:
                     return pod  # type: ignore[no-any-return]
         raise ConnectionError(f"no pod with {self._selector} is ready")
 
@@ -257,13 +259,6 @@ class _Carrier:
 def is_forbidden(error: Exception) -> bool:
     """Whether Kubernetes does not let this user do that, so that trying it again is in vain."""
     return getattr(getattr(error, "response", None), "status_code", None) == 403
-
-
-def _is_ready(pod: Mapping[str, Any]) -> bool:
-    if pod["metadata"].get("deletionTimestamp"):
-        return False
-    conditions = pod["status"].get("conditions") or ()
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
 
 
 def _number(pod: Mapping[str, Any], target: Target) -> int:

@@ -133,6 +133,11 @@ def about(event: Object) -> str:
     return str((event.get("involvedObject") or {}).get("name", ""))
 
 
+def moment_of(event: Object) -> str:
+    """When an event was told the last time, as far as it says; to sort by."""
+    return str(event.get("lastTimestamp") or event["metadata"].get("creationTimestamp") or "")
+
+
 def told_by(event: Object) -> str:
     """What an event tells."""
     return sentence(event.get("message") or "")

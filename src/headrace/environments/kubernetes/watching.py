@@ -9,7 +9,7 @@ from typing import Any
 
 from headrace.environments.kubernetes.api import KINDS, Api
 from headrace.environments.kubernetes.diagnosis import Diagnosis, diagnose
-from headrace.environments.kubernetes.snapshot import Snapshot, about, containers_of, is_well
+from headrace.environments.kubernetes.snapshot import Snapshot, about, containers_of, is_well, moment_of
 from headrace.errors import KubernetesError
 
 #: On all that Dask's operator makes for a cluster, and for a group of its workers.
@@ -76,7 +76,7 @@ class Watch:
         return {
             "replica_sets": self._allowed(api.list, "ReplicaSet", selector),
             "services": [service] if service else [],
-            "events": sorted(events, key=_moment),
+            "events": sorted(events, key=moment_of),
             "logs": {key: log for pod in waiting for key, log in self._logs(pod, thorough).items()},
         }
 
@@ -128,7 +128,3 @@ def _is_balanced(cluster: Mapping[str, Any] | None) -> bool:
 
 def _of(event: Mapping[str, Any], name: str) -> bool:
     return about(event) == name or about(event).startswith(f"{name}-")
-
-
-def _moment(event: Mapping[str, Any]) -> str:
-    return str(event.get("lastTimestamp") or event["metadata"].get("creationTimestamp") or "")
