@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from headrace.environments.kubernetes.diagnosis import CAUSES
 from tests.kube.bench import Bench, ProcessBench, open_bench
 
 
@@ -18,6 +19,15 @@ def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         if isinstance(bench, ProcessBench):
             bench.close()
             print(bench.logs_of_parts())  # shown by pytest when a test failed
+
+
+@pytest.fixture(scope="module")
+def impatient() -> Iterator[None]:
+    """What may pass by itself within half a minute is given up after seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        for cause, seconds in (("operator not running", 8.0), ("quota", 3.0), ("pods refused", 3.0)):
+            patch.setitem(CAUSES, cause, (seconds, CAUSES[cause][1]))
+        yield
 
 
 @pytest.fixture

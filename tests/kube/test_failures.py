@@ -19,6 +19,8 @@ from headrace.environments.kubernetes.spec import KubernetesSpec
 from headrace.errors import KubernetesError, SetupError
 from tests.waiting import until
 
+pytestmark = pytest.mark.usefixtures("impatient")
+
 #: Seconds within which a cluster is known not to come up: 5 to 8 alone, more beside other tests. The deadline is ten
 #: times that.
 SOON = 30.0
@@ -81,7 +83,7 @@ CAUSES = {
 
 
 @pytest.fixture(scope="module")
-def outcomes(kube):
+def outcomes(kube, impatient):
     """By cause: why, and after how many seconds."""
 
     def attempt(cause):

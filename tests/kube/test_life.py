@@ -15,10 +15,14 @@ import pytest
 
 import headrace as hr
 from headrace.environments.kubernetes.cluster import CREATOR, SEEN, KubernetesCluster
+from headrace.environments.kubernetes.diagnosis import CAUSES
 from headrace.environments.kubernetes.spec import KubernetesSpec
 from headrace.errors import RunError, SetupError
 from tests.environments import flows
 from tests.waiting import until
+
+#: A pod that takes all the time to end that it has.
+STAYS = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 
 
 @pytest.fixture
@@ -183,9 +187,23 @@ def test_a_cluster_goes_although_the_operator_does_not_let_it_go(kube, namespace
         kube.start_operator()
 
 
-def test_workers_that_do_not_come_are_told_and_hold_up_nothing(kube, namespace, options, caplog):
+def test_workers_that_do_not_come_are_told_and_hold_up_nothing(kube, namespace, options, caplog, monkeypatch):
+    monkeypatch.setitem(CAUSES, "quota", (3.0, CAUSES["quota"][1]))
     with kube.quota(namespace, pods=2), hr.DaskEnvironment("kubernetes", n_workers=2, **options) as env:
         env.setup()
         assert len(env.client.nthreads()) == 1
         until(lambda: "1 of 2 workers" in caplog.text)
     assert "exceeded quota" in caplog.text
+
+
+def test_pods_that_are_on_their_way_out_make_room(kube, namespace, options):
+    stays = {"name": "main", "image": kube.image, "args": [sys.executable, "-c", STAYS]}
+    spec = {"terminationGracePeriodSeconds": 10, "restartPolicy": "Never", "containers": [stays]}
+    kube.create("pods", namespace, {"metadata": {"name": "former"}, "spec": spec})
+    until(lambda: kube.find("pods", namespace, "former")["status"]["phase"] == "Running", 30)
+    until(lambda: "up" in kube.logs(namespace, "former"))
+    with kube.quota(namespace, pods=2), hr.DaskEnvironment("kubernetes", n_workers=1, **options) as env:
+        kube.delete_pod(namespace, "former")
+        env.setup()
+        refused = [message for reason, message in kube.events(namespace) if reason == "FailedCreate"]
+        assert "exceeded quota" in refused[0]

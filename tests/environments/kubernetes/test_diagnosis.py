@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from headrace.environments.kubernetes.diagnosis import CAUSES, diagnose, is_hopeful
 from headrace.environments.kubernetes.progress import end_of, how_is, progress
 from headrace.environments.kubernetes.snapshot import Snapshot, is_well
+from headrace.environments.kubernetes.watching import READ, Watch
 
 IMAGE = "registry.example/team/etl:1.4"
 NAME = "headrace-1a2b3c4d"
@@ -174,6 +177,81 @@ def test_quota_is_told_by_replica_sets_too_where_events_may_not_be_read():
     condition = {"type": "ReplicaFailure", "status": "True", "message": QUOTA}
     sets = [{"metadata": {"name": REPLICAS}, "status": {"conditions": [condition]}}]
     assert diagnose(seen(SCHEDULER, replica_sets=sets)).cause == "quota"
+
+
+def test_a_refusal_is_over_once_the_pod_is_there():
+    refused = event(f"{NAME}-worker", "FailedCreate", f"Error creating: {QUOTA}")  # as told; events stay for an hour
+    worker = pod(waiting("ContainerCreating"), "worker")
+    assert diagnose(seen(SCHEDULER, worker, events=[refused])).cause == "slow"
+    worker["metadata"]["deletionTimestamp"] = "2026-11-25T09:00:00Z"
+    assert diagnose(seen(SCHEDULER, worker, events=[refused])).cause == "quota"
+
+
+@pytest.mark.parametrize(
+    ("leaving", "told"),
+    [
+        (0, "=64Gi); ask for less"),
+        (1, "=64Gi); 1 pod there is being deleted, so there may be room soon; else ask for less"),
+        (3, "; 3 pods there are being deleted, so"),
+    ],
+)
+def test_a_quota_that_may_have_room_soon(leaving, told):
+    refused = event(REPLICAS, "FailedCreate", f"Error creating: {QUOTA}")
+    assert told in diagnose(seen(SCHEDULER, events=[refused], leaving=leaving)).message
+
+
+class Shown:
+    """An API server that shows what a snapshot holds, and another pod that is being deleted."""
+
+    namespace = "team"
+
+    def __init__(self, snapshot):
+        self.snapshot = snapshot
+
+    def get(self, kind, name):
+        return self.snapshot.cluster if kind == "DaskCluster" else None
+
+    def list(self, kind, selector="", *, fields=""):
+        leaving = {"metadata": {"name": "former", "deletionTimestamp": "2026-11-25T09:00:00Z"}}
+        pods = self.snapshot.pods if selector else [*self.snapshot.pods, leaving]
+        return list({"Pod": pods, "Event": self.snapshot.events}.get(kind, ()))
+
+    def events(self, name):
+        return []
+
+    def logs(self, pod, container, *, previous):
+        return ""
+
+
+@pytest.mark.parametrize(("cause", "least"), [("operator not running", 30), ("quota", 41), ("image", 3)])
+def test_what_may_pass_by_itself_is_waited_for(monkeypatch, cause, least):
+    now = 1000.0
+    monkeypatch.setattr("headrace.environments.kubernetes.watching.time", SimpleNamespace(monotonic=lambda: now))
+    wrong, _ = ROWS[cause]
+    wrong = replace(wrong, events=[{**each, "metadata": {}} for each in wrong.events])
+    api = Shown(wrong)
+    watch = Watch(api, NAME, pods=3)
+
+    def judge():
+        return watch.judge(watch.look())
+
+    assert judge() is None
+    now += least - 1
+    assert judge() is None
+    worker = pod(role="worker", ready=True)
+    worker["metadata"]["name"] = f"{REPLICAS}-x7k2p"
+    api.snapshot = seen(SCHEDULER, worker, pod(role="worker", ready=True))
+    now += 1.5 * READ
+    assert judge() is None  # and what comes later is another trouble
+    api.snapshot = wrong
+    now += 1.5 * READ
+    assert judge() is None
+    now += least - 1
+    assert judge() is None
+    now += CAUSES[cause][0] - least + 1.5
+    assert judge().cause == cause
+    if cause == "quota":
+        assert "1 pod there is being deleted" in judge().message
 
 
 def test_a_worker_that_ends_again_and_again_is_not_well_though_it_runs_for_a_moment():

@@ -7,7 +7,7 @@ may pass by itself (a node that an autoscaler brings, a load balancer) is told, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -179,23 +179,15 @@ def _evicted(snapshot: Snapshot) -> str:
     return ""
 
 
-def _failed_creations(snapshot: Snapshot) -> Iterator[str]:
-    """What the API server said when pods were to be made, newest first."""
-    for event in reversed(snapshot.events):
-        if event.get("reason") == "FailedCreate":
-            yield told_by(event)
-    for each in snapshot.replica_sets:
-        for condition in each.get("status", {}).get("conditions") or ():
-            if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
-                yield condition.get("message", "")
-
-
 def _quota(snapshot: Snapshot) -> str:
-    for said in _failed_creations(snapshot):
+    n = snapshot.leaving
+    pods = "1 pod there is" if n == 1 else f"{n} pods there are"
+    hope = f"{pods} being deleted, so there may be room soon; else " if n else ""
+    for said in snapshot.refusals:
         if "exceeded quota" in said:
             return (
                 f"the quota of namespace {snapshot.namespace!r} leaves no room for its pods "
-                f"({sentence(said[said.index('exceeded quota') :])}); ask for less (n_workers=, cpu=, memory=), "
+                f"({sentence(said[said.index('exceeded quota') :])}); {hope}ask for less (n_workers=, cpu=, memory=), "
                 "remove what is not needed there (`headrace clusters` lists clusters that were left over), or have it "
                 "raised"
             )
@@ -203,7 +195,7 @@ def _quota(snapshot: Snapshot) -> str:
 
 
 def _forbidden(snapshot: Snapshot) -> str:
-    for said in _failed_creations(snapshot):
+    for said in snapshot.refusals:
         if said:
             return f"Kubernetes refuses its pods ({sentence(said)}); change the options that they are made of"
     return ""
@@ -252,18 +244,23 @@ def _slow(snapshot: Snapshot) -> str:
     return ""
 
 
+#: Seconds for an operator that is started anew, its image to be pulled.
+_OPERATOR = 30.0
+#: Seconds for room to be made, or for a webhook that is started anew: pods that are being deleted have 30, and who makes
+#: pods tries again after twice the time, each time, so 20 and 41 seconds after the first.
+_ROOM = 45.0
 #: cause → seconds that it must last, and what finds it. What stands first is more to the point.
 CAUSES: dict[str, tuple[float, Callable[[Snapshot], str]]] = {
     "deleted": (0.0, _gone),
     "refused by the operator": (0.0, _refused),
-    "operator not running": (8.0, _no_operator),
+    "operator not running": (_OPERATOR, _no_operator),
     "image": (3.0, _image),
     "configuration": (5.0, _configuration),
     "command": (2.0, _command),
     "out of memory": (2.0, _memory),
     "crash": (2.0, _crash),
-    "quota": (3.0, _quota),
-    "pods refused": (3.0, _forbidden),
+    "quota": (_ROOM, _quota),
+    "pods refused": (_ROOM, _forbidden),
     "volume": (15.0, _volume),
     "no node to come": (10.0, _stuck),
     "no node": (NEVER, _unschedulable),

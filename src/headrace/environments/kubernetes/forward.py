@@ -21,7 +21,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
 
-from headrace.environments.kubernetes.snapshot import is_ready
+from headrace.environments.kubernetes.snapshot import is_leaving, is_ready
 
 logger = logging.getLogger(__name__)
 
@@ -192,7 +192,7 @@ class Forward:
         query = {"labelSelector": self._selector}
         async with self._api.call_api(url="pods", namespace=self._namespace, params=query) as answer:
             for pod in answer.json()["items"]:
-                if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]:
+                if is_ready(pod) and not is_leaving(pod):
                     return pod  # type: ignore[no-any-return]
         raise ConnectionError(f"no pod with {self._selector} is ready")
 

@@ -11,6 +11,7 @@ from headrace.environments.kubernetes.snapshot import (
     about,
     containers_of,
     ended_by,
+    is_leaving,
     is_ready,
     sentence,
     tail,
@@ -100,5 +101,5 @@ def end_of(pod: Object | None, name: str, events: Iterable[Object], log: str = "
         if ended := container.ended:
             told = [ended_by(ended)]
     if not told:
-        told = ["it was deleted"] if pod is None or "deletionTimestamp" in pod["metadata"] else []
+        told = ["it was deleted"] if pod is None or is_leaving(pod) else []
     return f"its pod was {name}{f': {told[0]}' if told else ''}" + tail(log)

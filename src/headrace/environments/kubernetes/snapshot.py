@@ -31,6 +31,8 @@ class Snapshot:
         What belongs to it; events oldest first.
     logs : mapping of (str, str) to str
         By pod and container: its last lines, of those that have crashed.
+    leaving : int
+        How many pods of the namespace, whoever's, are being deleted; counted while others are refused.
     """
 
     name: str
@@ -42,14 +44,14 @@ class Snapshot:
     services: list[Object] = field(default_factory=list)
     events: list[Object] = field(default_factory=list)
     logs: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    leaving: int = 0
 
     def component(self, name: str) -> list[Object]:
         """The pods that are the scheduler, or workers, and not on their way out."""
         return [
             pod
             for pod in self.pods
-            if pod["metadata"].get("labels", {}).get("dask.org/component") == name
-            and "deletionTimestamp" not in pod["metadata"]
+            if pod["metadata"].get("labels", {}).get("dask.org/component") == name and not is_leaving(pod)
         ]
 
     @property
@@ -59,10 +61,23 @@ class Snapshot:
         return pods[0] if pods else None
 
     @property
+    def refusals(self) -> Iterator[str]:
+        """What the API server said when pods were to be made that are not there yet, newest first."""
+        there = [pod["metadata"]["name"] for pod in self.pods if not is_leaving(pod)]
+        for event in reversed(self.events):  # which outlive what they tell of
+            made = any(name.startswith(f"{about(event)}-") for name in there)
+            if event.get("reason") == "FailedCreate" and not made:
+                yield told_by(event)
+        for each in self.replica_sets:
+            for condition in each.get("status", {}).get("conditions") or ():
+                if condition["type"] == "ReplicaFailure" and condition["status"] == "True":
+                    yield condition.get("message", "")
+
+    @property
     def containers(self) -> Iterator[Container]:
         """All containers of pods that are not well, the scheduler's first."""
         for pod in sorted(self.pods, key=lambda pod: pod not in self.component("scheduler")):
-            if not is_well(pod) and "deletionTimestamp" not in pod["metadata"]:
+            if not is_well(pod) and not is_leaving(pod):
                 yield from containers_of(pod)
 
 
@@ -99,6 +114,11 @@ def is_ready(pod: Object) -> bool:
     """Whether a pod says that it is up."""
     conditions = pod.get("status", {}).get("conditions") or ()
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+
+
+def is_leaving(pod: Object) -> bool:
+    """Whether a pod is being deleted: it has some time to end, and takes up room until then."""
+    return "deletionTimestamp" in pod["metadata"]
 
 
 def is_well(pod: Object) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from headrace.environments.kubernetes.api import KINDS, Api
 from headrace.environments.kubernetes.diagnosis import Diagnosis, diagnose
-from headrace.environments.kubernetes.snapshot import Snapshot, about, containers_of, is_well, moment_of
+from headrace.environments.kubernetes.snapshot import Snapshot, about, containers_of, is_leaving, is_well, moment_of
 from headrace.errors import KubernetesError
 
 #: On all that Dask's operator makes for a cluster, and for a group of its workers.
@@ -57,9 +57,11 @@ class Watch:
             self._name, self._api.namespace, time.monotonic() - self._began, cluster, pods, **self._details
         )
         if thorough or (time.monotonic() - self._read > READ and not self._is_complete(cluster, pods)):
-            self._details = self._read_details(pods, thorough)
-            self._read = time.monotonic()
-            return replace(snapshot, **self._details)
+            details = self._read_details(pods, thorough)
+            if any(replace(snapshot, **details).refusals):
+                details["leaving"] = sum(map(is_leaving, self._allowed(self._api.list, "Pod")))
+            self._details, self._read = details, time.monotonic()
+            return replace(snapshot, **details)
         return snapshot
 
     def _is_complete(self, cluster: Mapping[str, Any] | None, pods: Sequence[Mapping[str, Any]]) -> bool:
