@@ -109,10 +109,12 @@ def _specs(where: str | None, namespace: str | None, options: list[str] | None) 
 def _place(record: RunRecord) -> dict[str, Any]:
     """Where a run had its cluster: as its environment was asked to have it, as it was, or as its launch tells."""
     with suppress(EnvelopeError, NotFound):  # one that is damaged, or was just deleted, hides no others
-        environment = record.environment or {}
+        environment = record.facts.get("environment") or {}
         if environment.get("cluster") != "kubernetes":
             return {}
         found = {**environment.get("options", {}), **environment}
+        if "context" not in found:  # it was not up when the run began
+            found |= record.environment or {}
         if "context" not in found:  # a driver in a pod knows of none; who launched it did
             with suppress(NotFound):
                 found |= record.launch.get("driver") or {}

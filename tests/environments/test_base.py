@@ -5,6 +5,7 @@ import pytest
 import headrace as hr
 from headrace.environments.base import known_kinds
 from headrace.errors import SetupError
+from tests.environments import flows
 
 
 @pytest.mark.parametrize(
@@ -45,6 +46,27 @@ def test_foreign_data_are_refused():
 
 def test_other_packages_bring_environments_by_entry_point():
     assert {"LocalEnvironment", "DaskEnvironment"} <= set(known_kinds())
+
+
+class Camp(hr.LocalEnvironment):
+    """Knows where it is when it is set up."""
+
+    place = ""
+
+    def setup(self, storage=None):
+        self.place = "hill"
+
+    def describe(self):
+        return {**super().describe(), **({"place": self.place} if self.place else {})}
+
+
+def test_a_record_tells_what_is_known_of_the_environment_when_it_is_set_up(tmp_path):
+    storage, camp = hr.Storage(tmp_path), Camp()
+    location = storage.add_flow(flows.doubled)
+    records = [storage.get_run(camp.start(storage, location).wait().run_id) for _ in range(2)]
+    assert [record.facts["environment"].get("place") for record in records] == [None, "hill"]
+    assert [record.environment for record in records] == [camp.describe()] * 2
+    assert ["environment" in record.outcome for record in records] == [True, False]
 
 
 @pytest.mark.parametrize(

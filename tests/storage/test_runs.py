@@ -174,7 +174,15 @@ def test_facts_of_another_kind_are_damage(record, facts):
     assert repr(RunRecord(record._files, "r1")) == "<RunRecord r1: DamagedObject>"
 
 
-@pytest.mark.parametrize("header", [{}, {"outcome": "Success", "has_result": False}, {"outcome": {}}])
+@pytest.mark.parametrize(
+    "header",
+    [
+        {},
+        {"outcome": "Success", "has_result": False},
+        {"outcome": {}},
+        {"outcome": {"state": "Success", "environment": "here"}, "has_result": False},
+    ],
+)
 def test_an_outcome_that_tells_nothing_is_damage(record, header):
     record._files.create("runs/r1/outcome", pack("outcome", header, b""))
     with pytest.raises(DamagedObject, match="does not tell how the run ended"):

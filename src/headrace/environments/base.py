@@ -202,13 +202,17 @@ class Environment(ABC):
         """
         prepared = storage.get_runner(location).prepare(parameters, strings=strings)
 
+        described = self.describe()
+
         def bring_up() -> Executor:
             self.setup(storage)
             self._admit(prepared)
+            if (found := self.describe()) != described:  # a cluster has a name once it is there
+                drive.record.found(found)
             return self.executor()
 
         watching = [*observers, *self.observers()]
-        drive = prepared.begin(executor=bring_up, environment=self.describe(), observers=watching, run_id=run_id)
+        drive = prepared.begin(executor=bring_up, environment=described, observers=watching, run_id=run_id)
         return drive.start()
 
     async def execute_async(

@@ -42,6 +42,9 @@ class Record(Protocol):
     def earlier_costs(self) -> Mapping[str, float]:
         """Return seconds per task run in earlier runs of the flow, by ``core.costs.key_of``, at once; a hint."""
 
+    def found(self, environment: Mapping[str, Any]) -> None:
+        """Have the end tell of the environment what was not known at the beginning."""
+
     def pack(self, result: Any) -> bytes:
         """Return a flow's result as it is kept; raises what it likes if it cannot be."""
 

@@ -73,6 +73,7 @@ class RunRecord:
         self._costs = costs
         self._facts: dict[str, Any] | None = None
         self._launch: dict[str, Any] | None = None
+        self._found: dict[str, Any] = {}
         self._begun = True  # False: when it was last looked for, there was its launch only
         self._end: Envelope | None = None
 
@@ -163,8 +164,8 @@ class RunRecord:
 
     @property
     def environment(self) -> dict[str, Any] | None:
-        """The serialized environment."""
-        return self.facts.get("environment")
+        """The serialized environment; once it has ended, also what was known of it when it was set up."""
+        return (self.outcome or {}).get("environment") or self.facts.get("environment")
 
     @property
     def versions(self) -> dict[str, str]:
@@ -193,7 +194,12 @@ class RunRecord:
             except NotFound:
                 return None
             end = open_envelope(data, self._outcome_key, KIND, self._files.seal)
-            if not isinstance(end.header.get("outcome"), dict) or "has_result" not in end.header:
+            told = end.header.get("outcome")
+            if (
+                not isinstance(told, dict)
+                or not isinstance(told.get("environment", {}), dict)
+                or "has_result" not in end.header
+            ):
                 raise DamagedObject(f"{self._outcome_key} does not tell how the run ended; restore it from a copy")
             self._end = end
         return self._end
@@ -235,6 +241,16 @@ class RunRecord:
         """
         return pickling.dumps(result, "the result") if self._files.pickles else plain_bytes(result)
 
+    def found(self, environment: Mapping[str, Any]) -> None:
+        """Have the outcome tell of the environment what was not known when the run began.
+
+        Parameters
+        ----------
+        environment : mapping
+            JSON data, instead of that with which the run began.
+        """
+        self._found = {"environment": dict(environment)}
+
     def finish(
         self, outcome: Mapping[str, Any], result: bytes | None = None, costs: Mapping[str, float] | None = None
     ) -> None:
@@ -256,7 +272,7 @@ class RunRecord:
         AlreadyExists
             If the run has an outcome already.
         """
-        header = {"outcome": dict(outcome), "has_result": result is not None, "result_format": self._format}
+        header = {"outcome": {**outcome, **self._found}, "has_result": result is not None, "result_format": self._format}
         kept = self._costs.keep(costs) if self._costs is not None and costs else None
         try:
             data = pack(KIND, header, result or b"", seal=self._files.seal, where=self._outcome_key)

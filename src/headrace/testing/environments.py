@@ -187,8 +187,10 @@ class EnvironmentTests:
         self._values_are_there_or_said_to_be_gone(caught.value.run)
         self.still_works(environment, storage)
         other.close()
-        with other:  # set up again
-            self.still_works(other, storage)
+        with other:  # set up again, when the run has begun
+            run = other.start(storage, storage.add_flow(_doubles()), {"n": 3}).wait()
+            assert run.result() == 6
+            assert storage.get_run(run.run_id).environment == other.describe()
         assert self.comes(lambda: left() <= before), f"left behind by close(): {left() - before}"
 
     def _values_are_there_or_said_to_be_gone(self, run: FlowRun) -> None:
