@@ -19,10 +19,22 @@ def env(kube, namespace):
         yield env
 
 
-def test_what_is_left_over_is_removed_and_what_is_used_stays(kube, namespace, env, tmp_path):
+class Late(datetime):
+    """A clock that is ten minutes behind."""
+
+    @classmethod
+    def now(cls, tz=None):
+        return datetime.now(tz) - timedelta(minutes=10)
+
+
+def test_what_is_left_over_is_removed_and_what_is_used_stays(kube, namespace, env, tmp_path, monkeypatch):
     storage = hr.Storage(tmp_path)
-    assert env.execute(storage, storage.add_flow(flows.doubled), {"n": 3}).result() == 6
+    with monkeypatch.context() as laptop:
+        laptop.setattr("headrace.environments.kubernetes.api.datetime", Late)
+        laptop.setattr("headrace.environments.kubernetes.cluster.BEAT", 0.5)
+        assert env.execute(storage, storage.add_flow(flows.doubled), {"n": 3}).result() == 6
     name = env._cluster.name
+    assert SEEN in kube.find("daskclusters", namespace, name)["metadata"]["annotations"]
     left = {"metadata": {"name": "left", "labels": {"headrace.io/cluster": "left"}}}
     left["metadata"]["annotations"] = {SEEN: (datetime.now(UTC) - timedelta(hours=1)).isoformat()}
     template = kube.find("daskclusters", namespace, name)["spec"]

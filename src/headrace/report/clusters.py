@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def print_clusters(
-    console: Console, clusters: Sequence[tuple[str, str, datetime, int, str, datetime | None, str]]
+    console: Console, clusters: Sequence[tuple[str, str, datetime, int, str, datetime, str]]
 ) -> None:
     """Print clusters as a table.
 
@@ -22,7 +22,7 @@ def print_clusters(
     console : rich.console.Console
         Where to print.
     clusters : sequence of (name, namespace, created, workers, creator, seen, orphan)
-        The last two: when somebody who uses it said so, and why it counts as left over.
+        The last two: when somebody who uses it said so last, and why it counts as left over.
     """
     from rich.table import Table
     from rich.text import Text
@@ -31,7 +31,7 @@ def print_clusters(
     for head in ("Cluster", "Namespace", "Age", "Workers", "Made by", "Use"):
         table.add_column(head, no_wrap=head in ("Cluster", "Age"), overflow="fold")
     for name, namespace, created, workers, creator, seen, orphan in clusters:
-        told = f"{orphan} (last seen {age(seen)} ago)" if orphan and seen is not None else orphan
-        use = Text(told or "in use", style="yellow" if orphan else "green")
+        told = f"{orphan} (last seen {age(seen)} ago)" if orphan else "in use"
+        use = Text(told, style="yellow" if orphan else "green")
         table.add_row(Text(name), Text(namespace), age(created), str(workers), Text(creator), use)
     console.print(table)

@@ -18,10 +18,10 @@ def ago(**time):
     return (NOW - timedelta(**time)).isoformat()
 
 
-def cluster(seen, *owners):
+def cluster(seen, *owners, created="2026-11-25T09:00:00Z"):
     notes = {"headrace.io/created-by": "ada@laptop", "headrace.io/seen": seen} if seen else {}
     metadata = {
-        "name": "one", "namespace": "team", "uid": "u1", "creationTimestamp": "2026-11-25T09:00:00Z",
+        "name": "one", "namespace": "team", "uid": "u1", "creationTimestamp": created,
         "annotations": notes, "ownerReferences": list(owners),
     }  # fmt: skip
     return {"metadata": metadata, "spec": {"idleTimeout": 3600}}
@@ -49,7 +49,8 @@ def owned_by(name):
             "its driver, pod driver, has ended",
         ),
         (cluster(ago(seconds=40), owned_by("driver")), [pod("other")], "its driver, pod driver, has ended"),
-        (cluster(None), [], ""),
+        (cluster(None, created=ago(seconds=40)), [], ""),
+        (cluster(None), [], "whoever used it does not any more"),
     ],
 )  # fmt: skip
 def test_an_orphan_is_one_whose_user_is_gone(found, drivers, why):

@@ -12,6 +12,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -92,10 +95,19 @@ class Api:
                 f"Kubernetes needs the package {error.name}; pip install 'headrace[kubernetes]'"
             ) from error
         self.spec = spec
+        self._ahead = timedelta()
         self.kr8s = self._log_in(kr8s.asyncio.api)
         self.namespace: str = spec.namespace or self._own_namespace()
         self.server: str = self.kr8s.auth.server
         self.context: str = spec.context or self.kr8s.auth.active_context
+
+    @property
+    def now(self) -> datetime:
+        """The time, by the clock of the API server, as of its last answer: the only one that all its users share.
+
+        A difference is kept, and not a moment with what has passed since, as a machine that sleeps counts no time.
+        """
+        return datetime.now(UTC) + self._ahead
 
     # -- calls ---------------------------------------------------------------------------------------------------
 
@@ -262,6 +274,8 @@ class Api:
         if method == "PATCH":
             options["headers"] = {"Content-Type": "application/merge-patch+json"}
         async with self.kr8s.call_api(method, version="", base=f"/{base}", url=url, **options) as response:
+            with suppress(KeyError, ValueError):  # each server says the time; who stands between may not
+                self._ahead = parsedate_to_datetime(response.headers["Date"]) - datetime.now(UTC)
             return response
 
     def _log_in(self, open_api: Callable[..., Coroutine[Any, Any, Any]]) -> Any:

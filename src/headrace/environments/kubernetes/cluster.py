@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -117,6 +117,7 @@ class KubernetesCluster:
         self._marks: dict[str, str] = {}  # by which it is known, if it came to be and nobody could say so
         self._is_gone = False
         self._closing = threading.Lock()
+        self._said = time.monotonic() if self.owned else -math.inf  # that it is in use; that it is made says so, too
         self._watch = Watch(self.api, self.name, pods=1 + self._wanted)
         self._over = threading.Event()
         at_exit(self.close)
@@ -202,9 +203,8 @@ class KubernetesCluster:
             self.security = as_security(self.spec.security)
         tls = self.name if self._has_secret else None
         manifest = cluster_manifest(self.spec, self.name, n_workers=self._n_workers, tls_secret=tls, owner=pod)
-        now = _now()
-        self._marks = {CREATOR: _creator(), CREATED: now}
-        manifest["metadata"].setdefault("annotations", {}).update({**self._marks, SEEN: now})
+        self._marks = {CREATOR: _creator(), CREATED: self._now()}
+        manifest["metadata"].setdefault("annotations", {}).update(self._marks)
         self._asked = True
         try:
             self._uid = self.api.create(manifest)["metadata"]["uid"]
@@ -284,6 +284,7 @@ class KubernetesCluster:
                 snapshot = self._watch.look()
                 looked = time.monotonic()
                 telling.say(progress(snapshot, self._wanted))
+                self._say()
                 finding = self._watch.judge(snapshot)
                 if finding is not None and not is_hopeful(snapshot):
                     raise SetupError(
@@ -384,17 +385,23 @@ class KubernetesCluster:
         return end_of(pod, name, allowed(self.api.events, name) or (), log)
 
     def _attend(self) -> None:
-        """Say again and again that the cluster is in use, so that nobody takes it for one that was left over.
-
-        Until all its workers are there, look what keeps them.
-        """
-        complete, said = not self.owned, time.monotonic()
+        """Say again and again that the cluster is in use; until all its workers are there, look what keeps them."""
+        complete = not self.owned
         while not self._over.wait(BEAT if complete else REST):
             with suppress(KubernetesError):  # the next time is soon enough
                 complete = complete or self._is_complete()
-                if time.monotonic() - said >= BEAT:
-                    said = time.monotonic()
-                    self.api.patch("DaskCluster", self.name, {"metadata": {"annotations": {SEEN: _now()}}})
+            self._say()
+
+    def _say(self) -> None:
+        """Say that the cluster is in use, if it is time to, so that nobody takes it for one that was left over."""
+        if time.monotonic() - self._said >= BEAT:
+            self._said = time.monotonic()
+            with suppress(KubernetesError):  # the next time is soon enough
+                self.api.patch("DaskCluster", self.name, {"metadata": {"annotations": {SEEN: self._now()}}})
+
+    def _now(self) -> str:
+        """By the clock of the API server, with which ``orphans`` compares it."""
+        return self.api.now.isoformat(timespec="milliseconds")
 
     def _is_complete(self) -> bool:
         """Whether there is no need to look again after workers that have not come."""
@@ -442,10 +449,6 @@ class KubernetesCluster:
         """The uid of the cluster that was asked for, if it came to be; one of this name may be somebody else's."""
         found = (self.api.get("DaskCluster", self.name) or {}).get("metadata", {})
         return found["uid"] if self._marks.items() <= (found.get("annotations") or {}).items() else None
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _own_name(spec: KubernetesSpec) -> str | None:

@@ -1,14 +1,15 @@
 """Clusters that headrace made, and those of them that nobody uses any more.
 
 Whoever uses a cluster says so on it, each half minute (``cluster.SEEN``); a driver in a pod owns its cluster besides.
-So a cluster is an orphan if that pod has ended, or if nobody has said anything for much longer than that.
+So a cluster is an orphan if that pod has ended, or if nobody has said anything for much longer than that. All times are
+the API server's, as it says in each answer: the clocks of two laptops may differ by more than the silence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from headrace.environments.kubernetes.api import Api, allowed
@@ -42,8 +43,8 @@ class Made:
         Pods of workers that are ready.
     idle_timeout : float
         Seconds without work after which the operator removes it; 0 is never.
-    seen : datetime or None
-        When somebody who uses it said so last.
+    seen : datetime
+        When somebody who uses it said so last, or made it.
     orphan : str
         Why nobody needs it; empty if it is in use.
     """
@@ -55,7 +56,7 @@ class Made:
     creator: str
     workers: int
     idle_timeout: float
-    seen: datetime | None
+    seen: datetime
     orphan: str
 
 
@@ -77,8 +78,7 @@ def made(api: Api, *, everywhere: bool = False) -> list[Made]:
     clusters = api.list("DaskCluster", LABEL, everywhere=everywhere)
     pods = api.list("Pod", CLUSTER_LABEL, everywhere=everywhere)
     drivers = api.list("Pod", everywhere=everywhere) if any(map(_driver, clusters)) else []
-    now = datetime.now(UTC)
-    return sorted((judge(each, pods, drivers, now) for each in clusters), key=lambda each: each.created)
+    return sorted((judge(each, pods, drivers, api.now) for each in clusters), key=lambda each: each.created)
 
 
 def judge(
@@ -93,7 +93,7 @@ def judge(
     pods, drivers : iterable of mapping
         Pods of clusters, and those that may drive them.
     now : datetime
-        The time.
+        The time, by the clock of the API server.
     """
     about = cluster["metadata"]
     name, namespace = about["name"], about["namespace"]
@@ -106,19 +106,20 @@ def judge(
         and labels.items() <= pod["metadata"].get("labels", {}).items()
         and is_ready(pod)
     ]
-    seen = datetime.fromisoformat(notes[SEEN]) if SEEN in notes else None
+    created = datetime.fromisoformat(about["creationTimestamp"])
+    seen = datetime.fromisoformat(notes[SEEN]) if SEEN in notes else created
     orphan = ""
     if (driver := _driver(cluster)) is not None:
         alive = {pod["metadata"]["uid"] for pod in drivers if pod["status"].get("phase") in ("Pending", "Running")}
         if driver["uid"] not in alive:
             orphan = f"its driver, pod {driver['name']}, has ended"
-    if not orphan and seen is not None and now - seen > SILENCE:
+    if not orphan and now - seen > SILENCE:
         orphan = "whoever used it does not any more"
     return Made(
         name,
         namespace,
         about["uid"],
-        datetime.fromisoformat(about["creationTimestamp"]),
+        created,
         notes.get(CREATOR, "?"),
         len(ready),
         cluster["spec"].get("idleTimeout", 0),
@@ -153,7 +154,7 @@ def strays(api: Api, *, everywhere: bool = False) -> list[Stray]:
     secrets = allowed(api.list, "Secret", LABEL, everywhere=everywhere) or []
     clusters = api.list("DaskCluster", LABEL, everywhere=everywhere) if secrets else []
     named = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in clusters}
-    before = datetime.now(UTC) - SILENCE  # a younger one's cluster may come yet
+    before = api.now - SILENCE  # a younger one's cluster may come yet
     return [
         Stray(about["name"], about["namespace"], about["uid"])
         for about in (each["metadata"] for each in secrets)
