@@ -1,3 +1,4 @@
+import asyncio
 import os
 import signal
 import subprocess
@@ -118,6 +119,27 @@ def test_nothing_survives_a_failed_setup():
     env = hr.DaskEnvironment(Stillborn, deadline=0.5, processes=False)
     with pytest.raises(SetupError, match=r"has no worker after 0.5 s"):
         env.setup()
+
+
+class Silent(LocalCluster):
+    """A cluster whose scheduler does not tell in time of all its workers."""
+
+    def __init__(self, **options):
+        super().__init__(**{**options, "dashboard_address": None})
+        answer = self.scheduler.handlers["identity"]
+
+        async def hesitate(n_workers=-1):
+            await asyncio.sleep(60 if n_workers == -1 else 0)
+            return answer(n_workers)
+
+        self.scheduler.handlers["identity"] = hesitate
+
+
+def test_a_scheduler_that_falls_silent_does_not_outlast_the_deadline():
+    began = time.monotonic()
+    with pytest.raises(SetupError, match=r"did not answer within \S+ s; look whether they hang"):
+        hr.DaskEnvironment(Silent, n_workers=1, deadline=2.0, processes=False).setup()
+    assert time.monotonic() - began < 30
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import headrace as hr
+from headrace.drivers import driver_of
 from headrace.environments.kubernetes.manifests import KEPT
 from headrace.errors import DriverLost, RunError, SetupError
 from headrace.loading import Target, load_flow
@@ -127,12 +128,26 @@ def test_drivers_that_do_not_start(
     assert record.state == "Starting"  # the image may come
     record.cancel()
     assert record.state == "Cancelled"
-    record = environment.execute(storage, "etl", {"a": 1}, detach=True)
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    given = {"image": "does-not-exist:1", "namespace": namespace, "kubeconfig": str(kube.kubeconfig)}
+    record = hr.DaskEnvironment("kubernetes", **given).execute(storage, "etl", {"a": 1}, detach=True)
+    assert set(record.launch["driver"]) == {"kind", "namespace", "job", "uid", "context"}
     kube.delete("jobs", namespace, record.launch["driver"]["job"])
     with pytest.raises(DriverLost, match="not there any more"):
         record.wait(60)
     assert record.state == "Starting"  # whoever has deleted it may tell, and it may be another Kubernetes
     until_clean(kube, namespace)
+
+
+@pytest.mark.usefixtures("namespace")
+@pytest.mark.parametrize(
+    ("place", "told"), [({"namespace": "nowhere"}, "no such namespace"), ({"context": "moon"}, "no context 'moon'")]
+)
+def test_another_kubernetes_than_that_of_the_launch(kube: Bench, place: dict[str, str], told: str) -> None:
+    launch = {"kind": "kubernetes", "namespace": "default", "job": "headrace-1", "uid": "1", "context": kube.context}
+    assert driver_of(launch, "1").look().standing == "lost"
+    seen = driver_of({**launch, **place}, "1").look()
+    assert (seen.standing, told in seen.told) == ("unknown", True), seen
 
 
 def test_a_driver_that_was_killed(

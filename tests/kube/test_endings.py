@@ -29,7 +29,7 @@ def broken_off(*args, **options):
 def test_ctrl_c_once_the_secret_is_made_leaves_none(kube, namespace, monkeypatch):
     monkeypatch.setattr("headrace.environments.kubernetes.secret.security_of", broken_off)
     with pytest.raises(KeyboardInterrupt):
-        KubernetesCluster(spec_of(kube, namespace))
+        KubernetesCluster(spec_of(kube, namespace), None, 60)
     assert kube.objects("secrets", namespace, "headrace.io/cluster") == []
 
 
@@ -38,12 +38,12 @@ def test_a_secret_that_was_refused_is_not_looked_for(kube, namespace, caplog):
         kube.forbid("*", "secrets", namespace),
         pytest.raises(SetupError, match="does not let this user create Secret"),
     ):
-        KubernetesCluster(spec_of(kube, namespace))
+        KubernetesCluster(spec_of(kube, namespace), None, 60)
     assert "could not be removed" not in caplog.text
 
 
 def test_ctrl_c_while_a_cluster_is_removed_can_be_made_good(kube, namespace, monkeypatch):
-    cluster = KubernetesCluster(spec_of(kube, namespace, security=False), 1)
+    cluster = KubernetesCluster(spec_of(kube, namespace, security=False), 1, 60)
     with monkeypatch.context() as during:
         during.setattr(module, "remove", broken_off)
         with pytest.raises(KeyboardInterrupt):
@@ -61,10 +61,10 @@ def test_a_cluster_of_the_same_name_stays_whatever_breaks(kube, namespace, manif
     # The API server restarts: whether the first attempt made it is not known.
     kube.break_requests({"method": "POST", "path": "daskclusters", "drop": True, "status": 500})
     with pytest.raises(SetupError, match=r"there is a DaskCluster 'ours' .*already"):
-        KubernetesCluster(spec, 1)
+        KubernetesCluster(spec, 1, 60)
     monkeypatch.setattr("headrace.environments.kubernetes.api.Api.create", broken_off)
     with pytest.raises(KeyboardInterrupt):
-        KubernetesCluster(spec, 1)
+        KubernetesCluster(spec, 1, 60)
     assert kube.find("daskclusters", namespace, "ours")["metadata"]["uid"] == uid
 
 
@@ -79,7 +79,7 @@ def test_one_that_was_made_by_an_attempt_without_an_answer_is_ours(kube, namespa
 
     monkeypatch.setattr("headrace.environments.kubernetes.api.Api.create", unanswered)
     with pytest.raises(KubernetesError, match="cannot be reached"):
-        KubernetesCluster(spec_of(kube, namespace), 1)
+        KubernetesCluster(spec_of(kube, namespace), 1, 60)
     until(lambda: not kube.left_over(namespace))
 
 
@@ -88,7 +88,7 @@ def test_a_cluster_without_workers_is_not_waited_for(kube, namespace, manifest):
     kube.create("daskclusters", namespace, manifest)
     until(lambda: kube.objects("daskworkergroups", namespace))
     with pytest.raises(SetupError, match=r"'ours' .* has no workers; give n_workers="):
-        KubernetesCluster(spec_of(kube, namespace, name="ours", security=False))
+        KubernetesCluster(spec_of(kube, namespace, name="ours", security=False), None, 60)
 
 
 def test_a_cluster_that_was_deleted_is_made_anew_at_once(kube, namespace):

@@ -148,7 +148,7 @@ def test_an_api_server_that_does_not_answer(fails, kube, tmp_path):
 
 def test_a_cluster_without_the_operator_says_how_to_install_it(kube, monkeypatch):
     with kube.missing_crds() as bare, pytest.raises(KubernetesError, match=r"helm install .*dask-kubernetes-operator"):
-        KubernetesCluster(KubernetesSpec.of(image="any", kubeconfig=str(bare.kubeconfig), security=False))
+        KubernetesCluster(KubernetesSpec.of(image="any", kubeconfig=str(bare.kubeconfig), security=False), None, 60)
 
 
 def test_a_user_who_may_look_at_nothing_else_still_gets_a_diagnosis(fails, kube, namespace):
@@ -167,5 +167,5 @@ def test_another_cluster_of_the_manifest_s_name_is_left_alone(kube, namespace):
     manifest = cluster_manifest(KubernetesSpec.of(**options), "taken")
     kube.create("daskclusters", namespace, manifest)
     with pytest.raises(SetupError, match="give name='taken' in place of the manifest"):
-        KubernetesCluster(KubernetesSpec.of(manifest=manifest, namespace=namespace), 1)
+        KubernetesCluster(KubernetesSpec.of(manifest=manifest, namespace=namespace), 1, 60)
     assert kube.find("daskclusters", namespace, "taken")

@@ -173,7 +173,7 @@ def test_ctrl_c_while_it_comes_up_leaves_nothing(kube, namespace, script):
 
 def test_what_is_joined_must_be_there(kube, namespace):
     with pytest.raises(SetupError, match=r"no DaskCluster 'ours' to be joined in namespace .*there are none"):
-        KubernetesCluster(KubernetesSpec.of(name="ours", namespace=namespace, security=False))
+        KubernetesCluster(KubernetesSpec.of(name="ours", namespace=namespace, security=False), None, 60)
 
 
 def test_a_cluster_goes_although_the_operator_does_not_let_it_go(kube, namespace, options, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Self
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("headrace.environments")
 #: Seconds for which a run waits for a scheduler that is out of reach.
 RECONNECT = 60.0
+#: Seconds between two questions whether there is a worker, and those that the scheduler has at least for its answer.
+ASK, LEAST = 0.1, 1.0
 
 
 class DaskEnvironment(Environment):
@@ -215,13 +218,16 @@ class DaskEnvironment(Environment):
             return
         # A cluster that adapts by itself brings its first worker when there is something to do.
         something = self._client.submit(int, pure=False)
+        end = time.monotonic() + self.deadline
         try:
-            self._client.wait_for_workers(1, timeout=self.deadline)
-        except TimeoutError:
-            raise SetupError(
-                f"the cluster {self._kind()!r} has no worker after {self.deadline:g} s; start workers, or give "
-                "deadline= if they need longer"
-            ) from None
+            # Dask's own wait_for_workers has no limit for a scheduler that falls silent.
+            while not Cluster(self._client, max(LEAST, end - time.monotonic())).everyone():
+                if time.monotonic() > end:
+                    raise SetupError(
+                        f"the cluster {self._kind()!r} has no worker after {self.deadline:g} s; start workers, or give "
+                        "deadline= if they need longer"
+                    )
+                time.sleep(ASK)
         finally:
             something.release()
 

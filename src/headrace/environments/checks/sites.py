@@ -130,7 +130,7 @@ class Cluster(Site):
 
     @cached_property
     def _offers(self) -> list[Offer]:
-        return offers_of(self.client.scheduler_info(n_workers=-1))
+        return offers_of(self._synced(partial(self.client.scheduler.identity, n_workers=-1)))
 
     def refresh(self) -> None:
         """Look anew which workers there are."""

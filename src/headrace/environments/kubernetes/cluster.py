@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 from headrace.environments.encryption import as_security
 from headrace.environments.kubernetes import secret
-from headrace.environments.kubernetes.api import IN_POD, Api, allowed
+from headrace.environments.kubernetes.api import ANSWER, IN_POD, Api, allowed
 from headrace.environments.kubernetes.diagnosis import diagnose, is_hopeful
 from headrace.environments.kubernetes.ending import at_exit, not_at_exit, remove
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 #: On the DaskCluster: who made it and when; and when somebody who uses it last said so.
 CREATOR, CREATED, SEEN = "headrace.io/created-by", "headrace.io/created", "headrace.io/seen"
-#: Seconds within which the scheduler must be reached and the first worker be there; a node may have to come first.
-DEADLINE = 300.0
 #: Seconds between two looks at what there is, and between two questions to the scheduler.
 LOOK, ASK = 0.25, 0.1
 #: Seconds between two signs of life, and between two looks after workers that have not come yet.
@@ -76,10 +74,10 @@ class KubernetesCluster:
     ----------
     spec : KubernetesSpec
         What it is; with a ``name``, it is there already and is joined.
-    n_workers : int, optional
-        How many workers its default group has. A cluster that is joined gets no less than that, if it is given.
-    deadline : float, default 300.0
-        Seconds within which it must be up.
+    n_workers : int or None
+        How many workers its default group has, if not as the spec says. A cluster that is joined gets no less than that, if it is given.
+    deadline : float
+        Seconds within which its scheduler must be reached, and its first worker be there.
 
     Attributes
     ----------
@@ -98,7 +96,7 @@ class KubernetesCluster:
         If it does not come up; says why. Nothing is left behind then.
     """
 
-    def __init__(self, spec: KubernetesSpec, n_workers: int | None = None, deadline: float = DEADLINE) -> None:
+    def __init__(self, spec: KubernetesSpec, n_workers: int | None, deadline: float) -> None:
         from distributed.core import Status
 
         self.api = Api(spec)
@@ -258,7 +256,7 @@ class KubernetesCluster:
 
         def is_there(snapshot: Snapshot | None) -> bool:
             with suppress(OSError, TimeoutError):  # the connection comes back by itself, or the deadline ends it
-                return bool(client.nthreads())
+                return bool(client.nthreads(callback_timeout=max(ASK, min(ANSWER, self._left))))
             return False
 
         if self._wanted:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from time import sleep
 from typing import Any
 
@@ -28,6 +28,8 @@ RUN_LABEL = "headrace.io/run"
 GRACE = 60
 #: Most lines of a log that are fetched.
 MOST_LINES = 100_000
+#: By the Job's uid: the kubeconfig with which this process launched it, if not by the usual one.
+_KUBECONFIGS: dict[str, str] = {}
 #: A cluster that is well, for what is known to be wrong with pods: a Job's have no cluster.
 _WELL = {"metadata": {}, "status": {"phase": "Running"}}
 
@@ -64,9 +66,10 @@ def launch(
     manifest = _manifest(spec, run_id, {**variables, "PYTHONUNBUFFERED": "1"})
     _check_reached(runner.storage.url, manifest["spec"]["template"]["spec"])
     made = api.create(manifest)
+    if spec.kubeconfig is not None:
+        _KUBECONFIGS[made["metadata"]["uid"]] = spec.kubeconfig
     where = {"kind": "kubernetes", "namespace": api.namespace, "job": made["metadata"]["name"]}
-    given = {name: value for name in ("context", "kubeconfig") if (value := getattr(spec, name))}
-    return {**where, "uid": made["metadata"]["uid"], **given}
+    return {**where, "uid": made["metadata"]["uid"], **({"context": api.context} if api.context else {})}
 
 
 def _manifest(spec: KubernetesSpec, run_id: str, variables: Mapping[str, str]) -> dict[str, Any]:
@@ -124,12 +127,12 @@ class JobDriver:
 
     @functools.cached_property
     def _api(self) -> Api:
-        kubeconfig = self.launch.get("kubeconfig")  # where the run was launched; here, there may be another one
+        # The launch names no kubeconfig: whoever can write to the storage could name one, and they can name programs.
         return Api(
             KubernetesSpec(
                 namespace=self.launch["namespace"],
                 context=self.launch.get("context"),
-                kubeconfig=kubeconfig if kubeconfig and Path(kubeconfig).exists() else None,
+                kubeconfig=_KUBECONFIGS.get(self.uid),
             )
         )
 
@@ -147,12 +150,7 @@ class JobDriver:
     def _look(self) -> Look:
         job, pods = self._api.get("Job", self.job), self._pods()
         if job is None or job["metadata"]["uid"] != self.uid:
-            if pods:
-                return Look("alive", f"its driver, {self._called}, is being removed")
-            told = f"its driver, {self._called}, is not there any more"
-            return (
-                Look("gone", told) if self._deleted else Look("lost", f"{told}: somebody has deleted it, or it is old")
-            )
+            return self._look_for_deleted(pods)
         events = [
             event
             for name in (self.job, *(pod["metadata"]["name"] for pod in pods))
@@ -169,6 +167,21 @@ class JobDriver:
             return Look("lost", f"its driver, {self._called}, does not start: {finding.message}; cancel() removes it")
         how = how_is(pods[-1], events) if pods else "has no pod yet"
         return Look("alive", f"its driver, {self._called}: {how}")
+
+    def _look_for_deleted(self, pods: Sequence[Mapping[str, Any]]) -> Look:
+        if pods:
+            return Look("alive", f"its driver, {self._called}, is being removed")
+        told = f"its driver, {self._called}, is not there any more"
+        if self._deleted:
+            return Look("gone", told)
+        namespace = self.launch["namespace"]
+        if allowed(lambda: self._api.get("Namespace", namespace) is None):
+            return Look(
+                "unknown",
+                f"its driver is {self._called}, and {self._api.server} has no such namespace: look whether that is the "
+                "Kubernetes where the run was launched (KUBECONFIG)",
+            )
+        return Look("lost", f"{told}: somebody has deleted it, or it is old")
 
     def _pods(self) -> list[Mapping[str, Any]]:
         """Those of this very Job, oldest first."""
