@@ -66,6 +66,17 @@ def test_where_there_is_nothing(kube, namespace, tmp_path):
     assert "none of the last runs in" in call("clusters", str(tmp_path)).err
 
 
+def test_all_namespaces_are_more_than_a_role_allows(kube, namespace, monkeypatch):
+    rules = [
+        {"apiGroups": ["kubernetes.dask.org"], "resources": ["daskclusters"], "verbs": ["list"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+    ]
+    role = {"kind": "Role", "metadata": {"name": "looks", "namespace": namespace}, "rules": rules}
+    monkeypatch.setenv("KUBECONFIG", str(kube.user(namespace, role)))
+    assert "no clusters that headrace made" in call("clusters").err
+    refused(call("clusters", "-A"), "list DaskCluster in all namespaces", "added to the ClusterRole that the user")
+
+
 def test_a_cluster_of_a_driver_in_a_pod_goes_with_it(kube, namespace, env, monkeypatch, tmp_path):
     env.setup()
     [worker] = [pod for pod in kube.objects("pods", namespace) if "worker" in pod["metadata"]["name"]]

@@ -17,6 +17,8 @@ RIGHTS = Path(__file__).parents[2] / "docs" / "kubernetes-rbac.yaml"
 
 
 class TestKubernetes(EnvironmentTests):
+    takes = frozenset({"n_workers", "adapt"})
+
     @pytest.fixture(scope="class")
     def place(self, kube: Bench) -> Iterator[tuple[str, Path]]:
         """A namespace, and the kubeconfig of somebody whose rights are those of the page."""
@@ -30,8 +32,9 @@ class TestKubernetes(EnvironmentTests):
         namespace, kubeconfig = place
 
         def make(**options: Any) -> hr.Environment:
-            given = {"image": kube.image, "namespace": namespace, "kubeconfig": str(kubeconfig), "n_workers": 1}
-            return hr.DaskEnvironment("kubernetes", **{**given, **options})
+            given = {"image": kube.image, "namespace": namespace, "kubeconfig": str(kubeconfig)}
+            size = {} if options.keys() & {"n_workers", "adapt"} else {"n_workers": 1}
+            return hr.DaskEnvironment("kubernetes", **{**given, **size, **options})
 
         return make
 

@@ -259,7 +259,7 @@ class Api:
                     if there is not None and _is_made_of(there.json(), body or {}):  # the first attempt did it
                         return there
                 if status < 500 or time.monotonic() > end:
-                    raise self._refused(error, status, verb, kind, name) from None
+                    raise self._refused(error, status, verb, kind, name, path) from None
             except (httpx.TransportError, APITimeoutError, OSError) as error:
                 if time.monotonic() > end:
                     raise self._away(error) from error
@@ -332,9 +332,11 @@ class Api:
             "tells, too"
         )
 
-    def _refused(self, error: Exception, status: int, verb: str, kind: str, name: str) -> SetupError:
+    def _refused(self, error: Exception, status: int, verb: str, kind: str, name: str, path: str) -> SetupError:
         said = str(error).rstrip(".")
-        what = f"{verb} {kind}{f' {name!r}' if name else ''} in namespace {self.namespace!r}"
+        is_here = f"/namespaces/{quote(self.namespace)}/" in path
+        where = f" in namespace {self.namespace!r}" if is_here else " in all namespaces" * KINDS[kind].namespaced
+        what = f"{verb} {kind}{f' {name!r}' if name else ''}{where}"
         group, plural = KINDS[kind].group, KINDS[kind].plural
         facts = {"status": status, "verb": verb, "kind": kind}
         if status == 403 and "exceeded quota" in said:
@@ -344,10 +346,11 @@ class Api:
                 f"the namespace {self.namespace!r} is being deleted; name another: namespace=", **facts
             )
         if status == 403:
+            role = "role" if is_here else "ClusterRole"
             rule = f'apiGroups: ["{group}"], resources: ["{plural}"], verbs: ["{verb}"]'
             return KubernetesError(
-                f"Kubernetes does not let this user {what} ({said}); have this rule added to the role that the user, "
-                f"or the pod's service account, has there: {rule}",
+                f"Kubernetes does not let this user {what} ({said}); have this rule added to the {role} that the "
+                f"user, or the pod's service account, has{' there' if is_here else ''}: {rule}",
                 **facts,
             )
         if status == 401:
