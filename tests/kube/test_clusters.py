@@ -7,7 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 import headrace as hr
+from headrace.environments.kubernetes.api import Api
 from headrace.environments.kubernetes.cluster import SEEN, _this_pod
+from headrace.environments.kubernetes.spec import KubernetesSpec
 from tests.cli_kit import call, refused
 from tests.environments import flows
 from tests.waiting import until
@@ -64,6 +66,12 @@ def test_where_there_is_nothing(kube, namespace, tmp_path):
     storage = hr.Storage(tmp_path)
     storage.get_runner(storage.add_flow(flows.doubled)).run({"n": 1})
     assert "none of the last runs in" in call("clusters", str(tmp_path)).err
+
+
+def test_the_usual_kubeconfig_is_used_whatever_else_is_open(kube, namespace):
+    role = {"kind": "Role", "metadata": {"name": "none", "namespace": namespace}, "rules": []}
+    other = Api(KubernetesSpec(kubeconfig=str(kube.user(namespace, role))))
+    assert (Api(KubernetesSpec()).context, other.context) == (kube.context, "restricted")
 
 
 def test_all_namespaces_are_more_than_a_role_allows(kube, namespace, monkeypatch):

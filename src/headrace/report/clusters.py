@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def print_clusters(
-    console: Console, clusters: Sequence[tuple[str, str, datetime, int, str, datetime, str]]
-) -> None:
+def print_clusters(console: Console, clusters: Sequence[tuple[str, str, datetime, int, str, datetime, str]]) -> None:
     """Print clusters as a table.
 
     Parameters

@@ -195,11 +195,8 @@ class RunRecord:
                 return None
             end = open_envelope(data, self._outcome_key, KIND, self._files.seal)
             told = end.header.get("outcome")
-            if (
-                not isinstance(told, dict)
-                or not isinstance(told.get("environment", {}), dict)
-                or "has_result" not in end.header
-            ):
+            plain = isinstance(told, dict) and isinstance(told.get("environment", {}), dict)
+            if not plain or "has_result" not in end.header:
                 raise DamagedObject(f"{self._outcome_key} does not tell how the run ended; restore it from a copy")
             self._end = end
         return self._end
@@ -272,7 +269,8 @@ class RunRecord:
         AlreadyExists
             If the run has an outcome already.
         """
-        header = {"outcome": {**outcome, **self._found}, "has_result": result is not None, "result_format": self._format}
+        told = {**outcome, **self._found}
+        header = {"outcome": told, "has_result": result is not None, "result_format": self._format}
         kept = self._costs.keep(costs) if self._costs is not None and costs else None
         try:
             data = pack(KIND, header, result or b"", seal=self._files.seal, where=self._outcome_key)

@@ -280,7 +280,8 @@ class Api:
 
     def _log_in(self, open_api: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
         """Open a session; once more if that failed at once, and not for what the kubeconfig says."""
-        given = {"kubeconfig": self.spec.kubeconfig, "context": self.spec.context, "namespace": self.spec.namespace}
+        # By name also where it is the usual one: asked for nothing in particular, kr8s takes any session that is open.
+        given = {"kubeconfig": _source(self.spec), "context": self.spec.context, "namespace": self.spec.namespace}
         began = time.monotonic()
         while True:
             try:

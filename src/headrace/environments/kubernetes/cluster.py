@@ -75,7 +75,8 @@ class KubernetesCluster:
     spec : KubernetesSpec
         What it is; with a ``name``, it is there already and is joined.
     n_workers : int or None
-        How many workers its default group has, if not as the spec says. A cluster that is joined gets no less than that, if it is given.
+        How many workers its default group has, if not as the spec says. A cluster that is joined gets no less than
+        that, if it is given.
     deadline : float
         Seconds within which its scheduler must be reached, and its first worker be there.
 

@@ -246,8 +246,8 @@ def _slow(snapshot: Snapshot) -> str:
 
 #: Seconds for an operator that is started anew, its image to be pulled.
 _OPERATOR = 30.0
-#: Seconds for room to be made, or for a webhook that is started anew: pods that are being deleted have 30, and who makes
-#: pods tries again after twice the time, each time, so 20 and 41 seconds after the first.
+#: Seconds for room to be made, or for a webhook that is started anew: pods that are being deleted have 30, and
+#: Kubernetes tries to make others after pauses that double: 20 seconds after it began to, 41, and so on.
 _ROOM = 45.0
 #: cause → seconds that it must last, and what finds it. What stands first is more to the point.
 CAUSES: dict[str, tuple[float, Callable[[Snapshot], str]]] = {
