@@ -199,7 +199,7 @@ def test_workers_that_do_not_come_are_told_and_hold_up_nothing(kube, namespace, 
 
 def test_pods_that_are_on_their_way_out_make_room(kube, namespace, options):
     stays = {"name": "main", "image": kube.image, "args": [sys.executable, "-c", STAYS]}
-    spec = {"terminationGracePeriodSeconds": 10, "restartPolicy": "Never", "containers": [stays]}
+    spec = {"terminationGracePeriodSeconds": 8, "restartPolicy": "Never", "containers": [stays]}
     kube.create("pods", namespace, {"metadata": {"name": "former"}, "spec": spec})
     until(lambda: kube.find("pods", namespace, "former")["status"]["phase"] == "Running", 30)
     until(lambda: "up" in kube.logs(namespace, "former"))
