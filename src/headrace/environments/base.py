@@ -201,7 +201,6 @@ class Environment(ABC):
             On its way: ``wait()`` waits for its end, ``cancel()`` asks for it.
         """
         prepared = storage.get_runner(location).prepare(parameters, strings=strings)
-
         described = self.describe()
 
         def bring_up() -> Executor:

@@ -164,7 +164,7 @@ class RunRecord:
 
     @property
     def environment(self) -> dict[str, Any] | None:
-        """The serialized environment; once it has ended, also what was known of it when it was set up."""
+        """The environment as data; once the run has ended, with what was known of it when it was set up."""
         return (self.outcome or {}).get("environment") or self.facts.get("environment")
 
     @property
