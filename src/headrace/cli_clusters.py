@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace import cli_arguments as typed
 from headrace import cli_support as support
 from headrace.errors import EnvelopeError, NotFound
 
@@ -37,9 +38,7 @@ def clusters(
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Look into all namespaces.")] = False,
     reap: Annotated[bool, typer.Option("--reap", help="Remove those that nobody uses any more.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --reap: do not ask.")] = False,
-    storage_option: Annotated[
-        list[str] | None, typer.Option("--storage-option", metavar="KEY=VALUE", help="For the storage.")
-    ] = None,
+    storage_option: typed.StorageOptions = None,
 ) -> None:
     """List the Dask clusters that headrace made on Kubernetes, and remove those that were left over."""
     from headrace.environments.kubernetes import orphans
