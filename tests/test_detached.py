@@ -284,9 +284,9 @@ def test_runs_that_are_not_detached(storage: hr.Storage) -> None:
     ended.cancel()
     record = storage.create_run("mine", {"flow": "etl"})
     assert not record.wait(0.05).done
-    with pytest.raises(RunError, match=r"not started with detach=True.*cancelled"):
+    with pytest.raises(RunError, match=r"not started with detach=True, so it cannot be cancelled from here"):
         record.cancel()
-    with pytest.raises(RunError, match=r"not started with detach=True.*log"):
+    with pytest.raises(RunError, match=r"not started with detach=True, so it has no log"):
         record.logs()
     with pytest.raises(NotFound):
         assert record.launch
@@ -405,6 +405,14 @@ def test_of_a_log_that_lost_its_beginning_only_what_is_new_is_told() -> None:
     assert _new_in("".join(lines[500:]), "".join(lines[:998])) == "".join(lines[998:])
     assert _new_in("another\n", "".join(lines)) == "another\n"
     assert _new_in("first\n", "") == "first\n"
+
+
+def test_an_error_of_ours_that_kept_a_run_from_beginning_is_told_without_a_traceback(storage: hr.Storage) -> None:
+    record = storage.launch_run("r1", {"flow": "etl", "driver": {"kind": "x"}})
+    record.stop_before_begin(hr.State.CRASHED, "headrace.errors.SetupError", "no luck", "Traceback of ours")
+    said = call("show", "store", "--run", "r1")
+    assert "the run failed with headrace.errors.SetupError: no luck" in said.err
+    assert "Traceback" not in said.err
 
 
 def test_commands(storage: hr.Storage, folder: Path) -> None:

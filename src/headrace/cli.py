@@ -132,7 +132,7 @@ def run(
     ] = False,
     storage_option: typed.StorageOptions = None,
 ) -> None:
-    """Run a flow from a storage (s3://bucket/flows#etl, folder#etl) or from code (flow.py#etl, package.module:etl)."""
+    """Run a flow from a storage or from code, in this process or on any Dask cluster."""
     values = support.values_of(parameter, secret)
     store, location, own = support.flow_of(target, storage, storage_option)
     if detach:
@@ -183,10 +183,15 @@ def check(
 def execute() -> None:
     """Run what environment variables say: for jobs and containers.
 
-    HEADRACE_STORAGE (JSON, as storage.serialize() gives it) and HEADRACE_FLOW (a location or a name) must be set.
-    HEADRACE_PARAMETERS (JSON), HEADRACE_ENVIRONMENT (JSON, as environment.serialize() gives it; default: the flow's
-    own, else this process), HEADRACE_STORAGE_OPTIONS (JSON, added to those of the storage: secrets, say) and
-    HEADRACE_RUN_ID may be set.
+    These must be set:
+      HEADRACE_STORAGE          JSON, as storage.serialize() gives it
+      HEADRACE_FLOW             a location or a name
+    and these may be:
+      HEADRACE_PARAMETERS       JSON
+      HEADRACE_ENVIRONMENT      JSON, as environment.serialize() gives it;
+                                default: the flow's own, else this process
+      HEADRACE_STORAGE_OPTIONS  JSON, added to those of the storage: secrets, say
+      HEADRACE_RUN_ID           default: made from the time
     """
     from headrace import parameters
     from headrace import store as names
@@ -253,8 +258,8 @@ def add(
         typer.Option(
             metavar="KIND",
             help="Where its code lies: 'pickle' (in the storage), 'module' (installed where it runs; the storage holds "
-            "its import path), or 'script' (a file at any URL or in a git commit, git+https://host/repo@COMMIT#flow.py:"
-            "etl; the storage holds its name and digest).",
+            "its import path), or 'script' (a file at any URL or in a git commit; the storage holds its name "
+            "and digest).",
         ),
     ] = "pickle",
     storage_option: typed.StorageOptions = None,
@@ -359,9 +364,7 @@ def _show_record(record: RunRecord) -> None:
     shown.print_facts(facts if outcome is not None else {**facts, "state": record.state})
     if outcome is not None:
         print_outcome(support.console(), summaries_of(outcome), state_of(outcome["state"]), outcome["elapsed"])
-        shown.print_errors(
-            [(row["node"] or "the run", row["type"], row["message"], row["traceback"]) for row in outcome["errors"]]
-        )
+        shown.print_errors([shown.error_of(row) for row in outcome["errors"]])
 
 
 # -- versions ----------------------------------------------------------------------------------------------------

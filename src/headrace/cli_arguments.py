@@ -55,7 +55,13 @@ def complete_option(ctx: typer.Context, incomplete: str) -> list[str]:
 # -- arguments and options ---------------------------------------------------------------------------------------
 
 TargetText = Annotated[
-    str, typer.Argument(metavar="URL_OR_FILE#FLOW", show_default=False, autocompletion=complete_target)
+    str,
+    typer.Argument(
+        metavar="URL_OR_FILE#FLOW",
+        show_default=False,
+        autocompletion=complete_target,
+        help="Stored (s3://bucket/flows#etl, folder#etl@3), or code (flow.py#etl, package.module:etl).",
+    ),
 ]
 StoredText = Annotated[
     str,
@@ -113,8 +119,8 @@ Options = Annotated[
         "-o",
         metavar="KEY=VALUE",
         autocompletion=complete_option,
-        help="Of the cluster, e.g. n_workers=4, adapt=[2,10] or image=host/etl:3; may be repeated; the value may be "
-        "JSON.",
+        help="Of the cluster, e.g. n_workers=4 or adapt=[2,10], on Kubernetes also image=host/etl:3; may be repeated; "
+        "the value may be JSON.",
     ),
 ]
 StorageOptions = Annotated[

@@ -26,7 +26,7 @@ def clusters(
     where: Annotated[
         str | None,
         typer.Argument(
-            metavar="[URL_OR_CONTEXT]",
+            metavar="URL_OR_CONTEXT",
             show_default=False,
             help="A context of the kubeconfig, or a storage: then, where its last runs have had clusters. Default: the "
             "current context.",
@@ -45,17 +45,19 @@ def clusters(
     from headrace.environments.kubernetes.api import Api
     from headrace.report.clusters import print_clusters
 
+    looked: dict[str, None] = {}
     found: dict[str, tuple[KubernetesSpec, Made]] = {}
     left: dict[str, tuple[KubernetesSpec, Made | Stray]] = {}
     for spec in _specs(where, namespace, storage_option):
         api = Api(spec)
+        looked[f"{'any namespace' if everywhere else f'namespace {api.namespace!r}'} at {api.server}"] = None
         clusters = orphans.made(api, everywhere=everywhere)
         found |= {each.uid: (spec, each) for each in clusters}
         left |= {each.uid: (spec, each) for each in clusters if each.orphan}
         left |= {each.uid: (spec, each) for each in orphans.strays(api, everywhere=everywhere)}
-    if not found:
-        support.remark("no clusters that headrace made")
-    else:
+    if looked and not found:
+        support.remark(f"no clusters that headrace made in {', '.join(looked)}")
+    elif found:
         print_clusters(
             support.console(),
             [
