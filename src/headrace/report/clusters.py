@@ -27,7 +27,7 @@ def print_clusters(console: Console, clusters: Sequence[tuple[str, str, datetime
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for head in ("Cluster", "Namespace", "Age", "Workers", "Made by", "Use"):
-        table.add_column(head, no_wrap=head in ("Cluster", "Age"), overflow="fold")
+        table.add_column(head, no_wrap=head in ("Cluster", "Namespace", "Age"), overflow="fold")
     for name, namespace, created, workers, creator, seen, orphan in clusters:
         told = f"{orphan} (last seen {age(seen)} ago)" if orphan else "in use"
         use = Text(told, style="yellow" if orphan else "green")
