@@ -125,6 +125,10 @@ class Drivers:
         scheduler.handlers["register-client"] = self._register
         scheduler.stream_handlers[BACK] = self.resume
         scheduler.handlers["headrace_look"] = self.look
+        self._idle_since = scheduler.check_idle
+        scheduler.check_idle = self.idle_since  # type: ignore[method-assign]  # asked by HTTP: by Dask's operator
+        scheduler.handlers["check_idle"] = self.idle_since
+        scheduler.periodic_callbacks["idle-timeout"].callback = self.idle_since
 
     def open(self, name: str, client: str, patience: float, token: str) -> bool:
         """Note who drives a run, and return whether that is known already.
@@ -156,6 +160,16 @@ class Drivers:
             if driver.listening:
                 self._tell(name, driver, driver.number, report)
             driver.reports.append(report)
+
+    def idle_since(self) -> float | None:
+        """Tell those who remove idle clusters since when there is nothing to do; as ``distributed.Scheduler.check_idle``.
+
+        Of a run that waits for a retry, Dask has no task; but who removed its cluster would end it.
+        """
+        if all(driver.over for driver in self.runs.values()):
+            return self._idle_since()
+        self.scheduler.idle_since = None
+        return None
 
     def look(self, name: str, heard: int) -> tuple[int, dict[str, int]] | None:
         """Answer a driver that asks how things are; also the sign of life that it waits for.
