@@ -87,9 +87,46 @@ def test_groups_are_scaled_each_for_itself(kube, namespace, options):
         cluster.let_go(kept[:1], "big")
         until(lambda: workers() == ["big", "default"])
         assert kept[1] in [each["name"] for each in env.client.scheduler_info(n_workers=-1)["workers"].values()]
+        # Of the two that are left, the operator would choose the one that holds less, of whichever group.
+        held = env.client.submit(bytes, 1_000_000, workers=[kept[1]])
+        until(held.done)
         cluster.scale(0, "big")
         until(lambda: workers() == ["default"])
         assert cluster.group_of("somebody-else") is None
+
+
+class Deployments:
+    """An API server that has workers: one is new, and one, though older, does not work yet."""
+
+    def __init__(self):
+        self.done = []
+
+    def list(self, kind, selector):
+        assert (kind, selector) == ("Deployment", "dask.org/workergroup-name=one-big")
+        began = {"new": ("03", 1), "old": ("01", 1), "stuck": ("02", 0)}
+        return [
+            {
+                "metadata": {"name": name, "creationTimestamp": f"2026-11-25T09:00:{second}Z"},
+                "status": {"readyReplicas": ready},
+            }
+            for name, (second, ready) in began.items()
+        ]
+
+    def delete(self, kind, name):
+        self.done.append(name)
+        return True
+
+    def patch(self, kind, name, patch):
+        self.done.append((name, patch["spec"]["worker"]["replicas"]))
+        return {}
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_of_too_many_workers_those_stay_that_have_worked_for_longest(number):
+    cluster = object.__new__(KubernetesCluster)
+    cluster.name, cluster.api = "one", Deployments()
+    cluster.scale(number, "big")
+    assert cluster.api.done == [*["old", "new", "stuck"][number:], ("one-big", number)]
 
 
 def test_a_worker_that_is_killed_is_explained(kube, namespace, options, tmp_path):

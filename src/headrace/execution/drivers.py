@@ -128,7 +128,7 @@ class Drivers:
         self._idle_since = scheduler.check_idle
         scheduler.check_idle = self.idle_since  # type: ignore[method-assign]  # asked by HTTP: by Dask's operator
         scheduler.handlers["check_idle"] = self.idle_since
-        scheduler.periodic_callbacks["idle-timeout"].callback = self.idle_since
+        scheduler.periodic_callbacks["idle-timeout"].callback = self.idle_since  # type: ignore[assignment]
 
     def open(self, name: str, client: str, patience: float, token: str) -> bool:
         """Note who drives a run, and return whether that is known already.
@@ -162,7 +162,7 @@ class Drivers:
             driver.reports.append(report)
 
     def idle_since(self) -> float | None:
-        """Tell those who remove idle clusters since when there is nothing to do; as ``distributed.Scheduler.check_idle``.
+        """Since when there has been nothing to do, for those who end idle clusters; as ``Scheduler.check_idle``.
 
         Of a run that waits for a retry, Dask has no task; but who removed its cluster would end it.
         """
