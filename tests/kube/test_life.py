@@ -15,6 +15,7 @@ import pytest
 
 import headrace as hr
 from headrace.environments.kubernetes.cluster import CREATOR, SEEN, KubernetesCluster
+from headrace.environments.kubernetes.manifests import cluster_manifest
 from headrace.environments.kubernetes.spec import KubernetesSpec
 from headrace.errors import RunError, SetupError
 from tests.environments import flows
@@ -54,7 +55,8 @@ def test_a_whole_life(kube, namespace, options, tmp_path, capsys):
         # The operator writes that now and then, of a cluster that runs.
         kube.request("PATCH", kube.path("daskclusters", namespace, name), {"status": {"phase": "Pending"}})
         joined = hr.DaskEnvironment("kubernetes", name=name, namespace=namespace, security=False)
-        with joined, hr.DaskEnvironment("kubernetes", name=name, namespace=namespace, security=False) as other:
+        # Written down, this one joins, too.
+        with joined, hr.Environment.deserialize(json.loads(json.dumps(joined.serialize()))) as other:
             joined.setup()
             other.setup()
             assert joined.execute(storage, location).result() == run.result()
@@ -129,11 +131,13 @@ def test_of_too_many_workers_those_stay_that_have_worked_for_longest(number):
     assert cluster.api.done == [*["old", "new", "stuck"][number:], ("one-big", number)]
 
 
-def test_a_worker_that_is_killed_is_explained(kube, namespace, options, tmp_path):
-    storage = hr.Storage(tmp_path)
+def test_a_worker_that_is_killed_is_explained_also_in_a_cluster_of_the_users_own(kube, namespace, options, tmp_path):
+    storage = hr.Storage(tmp_path / "flows")
     options["env"] = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
-    with hr.DaskEnvironment("kubernetes", n_workers=1, **options) as env:
+    (tmp_path / "own.yaml").write_text(json.dumps(cluster_manifest(KubernetesSpec.of(**options), "own")))
+    with hr.DaskEnvironment("kubernetes", manifest=str(tmp_path / "own.yaml")) as env:
         env.setup()
+        assert clusters(kube, namespace) == ["own"]
         [worker] = [pod for pod in kube.objects("pods", namespace) if "worker" in pod["metadata"]["name"]]
         name, address = worker["metadata"]["name"], f"tcp://{worker['status']['podIP']}:40000"
         kube.oom_kill(namespace, name)
@@ -143,7 +147,7 @@ def test_a_worker_that_is_killed_is_explained(kube, namespace, options, tmp_path
         assert "distributed" in text
         assert env._cluster.explain("tcp://10.9.8.7:1") == ""
         run = env.execute(storage, storage.add_flow(flows.killing))
-        with pytest.raises(RunError, match=r"(?s)The last one was tcp://\S+; its pod was headrace-\S+-worker-"):
+        with pytest.raises(RunError, match=r"(?s)The last one was tcp://\S+; its pod was own-default-worker-"):
             run.result()
 
 
