@@ -10,8 +10,8 @@ from distributed import Client, LocalCluster
 
 import headrace as hr
 from headrace.execution.demand import BACKLOG
-from headrace.execution.drivers import OVER, topic
 from headrace.execution.scheduler import RunsPlugin, forget_plan, open_run
+from headrace.execution.switchboard import OVER, topic
 from tests.environments.test_dask import until
 
 #: All is quicker than by default: a look each 50 ms, and as many workers as get all done within half a second.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -334,10 +335,49 @@ def test_credentials_that_travel_are_there_for_the_check_and_only_where_nobody_l
     storage = hr.Storage(server.new_url(), server.storage_options, ship_credentials=True)
     with hr.DaskEnvironment("local", n_workers=1, security=True) as env:
         assert env.check(storage) == []
-        assert not env.client.run(lambda: entrusted._KEPT.brought).popitem()[1]
+        until(lambda: not brought(env.client))
     with hr.DaskEnvironment("local", n_workers=1) as env:
         (found,) = env.check(storage)
         assert "encrypted connections only" in found.message
+
+
+def brought(client: Client) -> object:
+    """What a worker has of credentials that travelled."""
+    return client.run(lambda: entrusted._KEPT.brought).popitem()[1]
+
+
+#: As if the process were killed while it checks.
+DYING = """
+import json, os, sys
+from distributed import Client, Security
+from headrace.execution import line, supplies
+from headrace.storage.spec import StorageSpec
+
+line.SILENCE = supplies.SILENCE = 0.5
+address, keys, spec = json.load(sys.stdin)
+client = Client(address, security=Security(require_encryption=True, **keys))
+with supplies.carried(client, StorageSpec("s3://bucket", "there", spec, ship_credentials=True)):
+    os._exit(7)
+"""
+
+
+def test_credentials_do_not_stay_when_who_checks_dies() -> None:
+    with hr.DaskEnvironment("local", n_workers=1, security=True) as env:
+        env.setup()
+        keys = env.client.security.get_tls_config_for_role("client")
+        told = (
+            env.client.scheduler.address,
+            {"tls_ca_file": keys["ca_file"], "tls_client_cert": keys["cert"], "tls_client_key": keys["key"]},
+            {"key": "K", "secret": "S"},
+        )
+        process = subprocess.Popen([sys.executable, "-c", DYING], stdin=subprocess.PIPE, text=True)
+        there = []
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(told))
+        process.stdin.close()
+        until(lambda: there or there.extend(filter(None, [brought(env.client)])))
+        assert process.wait(60) == 7
+        until(lambda: not brought(env.client))
 
 
 def test_parameters_that_are_missing_are_asked_for(team: Crew, storage: hr.Storage) -> None:

@@ -17,8 +17,8 @@ from distributed import Client, LocalCluster
 
 import headrace as hr
 from headrace.execution import line
-from headrace.execution.drivers import TOPIC
 from headrace.execution.scheduler import RunsPlugin
+from headrace.execution.switchboard import OVER, TOPIC, Switchboard
 from headrace.execution.worker import PROCESS
 from tests.proxies import Proxy, proxy_before
 from tests.waiting import until
@@ -58,7 +58,7 @@ def client(proxy):
 
 
 def known(cluster):
-    return cluster.scheduler.plugins[RunsPlugin.name].drivers.runs
+    return cluster.scheduler.plugins[RunsPlugin.name].switchboard.runs
 
 
 @hr.task
@@ -301,6 +301,31 @@ def test_no_handler_stays_when_the_last_event_is_never_told(client, monkeypatch)
     del run
     gc.collect()
     until(lambda: topic not in client._event_handlers)
+
+
+def test_dask_does_not_complain_of_a_last_event_that_nobody_hears(client, cluster, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("distributed.client"), "handlers", [caplog.handler])
+    told, tell = threading.Event(), Switchboard._tell
+
+    def late(self, name, driver, number, what):
+        """Tell the last event a while after the run was forgotten."""
+        if what == OVER:
+            self.scheduler.loop.call_later(0.3, lambda: (tell(self, name, driver, number, what), told.set()))
+        else:
+            tell(self, name, driver, number, what)
+
+    monkeypatch.setattr(Switchboard, "_tell", late)
+    run = hr.DaskEnvironment(client).execute(*in_memory(arrays, "late"))
+    topic = f"{TOPIC}{run.run_id}"
+    del run
+    gc.collect()
+    assert told.wait(30)
+    heard = []
+    client.subscribe_topic("later", heard.append)
+    client.log_event("later", "than all that was told before")
+    until(lambda: heard)
+    assert topic not in client._event_handlers
+    assert "No event handler" not in caplog.text
 
 
 def test_a_process_that_ends_says_good_bye(cluster, tmp_path):

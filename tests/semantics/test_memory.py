@@ -17,8 +17,8 @@ from headrace import pickling
 from headrace.core.graph import draw
 from headrace.core.planning import make_plan
 from headrace.execution.dask import DaskExecutor
-from headrace.execution.drivers import TOPIC
 from headrace.execution.scheduler import RunsPlugin
+from headrace.execution.switchboard import TOPIC
 from headrace.execution.worker import PROCESS
 from tests.environments.test_dask import until
 
@@ -92,7 +92,7 @@ def on_scheduler(dask_scheduler):
 
 
 def runs_of(dask_scheduler):
-    return dask_scheduler.plugins[RunsPlugin.name].drivers.runs if RunsPlugin.name in dask_scheduler.plugins else {}
+    return dask_scheduler.plugins[RunsPlugin.name].switchboard.runs if RunsPlugin.name in dask_scheduler.plugins else {}
 
 
 def waits_for_reports(dask_scheduler):

@@ -194,7 +194,7 @@ class Scaler:
             patience=parse_timedelta(told("interval")) * told("wait-count"),
         )
         self._busy = False
-        self._prepared: Any = None  # the scheduler that has our plugin
+        self._prepared: Any = None  # the connection to a scheduler that has our plugin
         self._lock = threading.Lock()
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._complained = ""
@@ -264,11 +264,11 @@ class Scaler:
                 self.crew.raise_to(group, number)
 
     def _ask(self, seconds: float, what: str, **about: Any) -> Any:
-        """Have the scheduler's answer, by its plugin of ours, which a new scheduler does not have yet."""
-        scheduler = self.client.sync(self.client.scheduler.identity, n_workers=0, callback_timeout=ANSWER)["id"]
-        if scheduler != self._prepared:
-            self.client.register_plugin(RunsPlugin())
-            self._prepared = scheduler
+        """Have the scheduler's answer, by its plugin of ours, which one that we connect to anew may not have yet."""
+        connection = self.client.scheduler_comm
+        if connection is not self._prepared:
+            self.client.sync(self.client.register_plugin, RunsPlugin(), callback_timeout=ANSWER)
+            self._prepared = connection
         return self.client.sync(getattr(self.client.scheduler, what), callback_timeout=seconds, **about)
 
     def _let_go(self, units: list[list[str]], going: Mapping[str, tuple[Any, str]]) -> None:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
-import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from distributed import Client, WorkerPlugin
+from distributed import WorkerPlugin
 
 from headrace import entrusted
 from headrace.errors import SetupError
@@ -49,30 +46,6 @@ class CredentialsPlugin(WorkerPlugin):
 def name_for(topic: str) -> str:
     """Return the name of the plugin that brings the credentials for a run."""
     return f"{topic}-credentials"
-
-
-@contextmanager
-def carried(client: Client, whatever: object) -> Iterator[None]:
-    """While the workers have the credentials that something refers to, apart from any run.
-
-    Parameters
-    ----------
-    client : distributed.Client
-        Of the cluster.
-    whatever : object
-        What is about to be sent: a storage, say.
-    """
-    parcel = entrusted.needed_by(pickle.dumps(whatever))
-    if not parcel:
-        yield
-        return
-    check_encrypted([*client.run_on_scheduler(listens_at), *client.nthreads()])
-    plugin = CredentialsPlugin(f"headrace-check-{secrets.token_hex(8)}", parcel)
-    client.register_plugin(plugin)
-    try:
-        yield
-    finally:
-        client.unregister_worker_plugin(plugin.name)
 
 
 def check_encrypted(addresses: Iterable[str]) -> None:

@@ -33,7 +33,6 @@ from headrace.core.task import Task
 from headrace.errors import ClusterLost, TaskCrashed, ValueReleased
 from headrace.execution.base import Executor, Wanted
 from headrace.execution.demand import BACKLOG, MARK
-from headrace.execution.drivers import PART
 from headrace.execution.dynamic import Packer
 from headrace.execution.failure import capture
 from headrace.execution.line import RETRY, SILENCE, Line
@@ -42,6 +41,7 @@ from headrace.execution.scattered import Scattered
 from headrace.execution.scheduler import LEFT, Opened
 from headrace.execution.stopping import stop_batches
 from headrace.execution.supplies import Supplies
+from headrace.execution.switchboard import PART
 from headrace.execution.worker import cut, pick, pick_kept, run_batch
 
 #: Seconds between two looks at the futures and at the number of threads; both change only when something is lost
@@ -89,7 +89,6 @@ class DaskExecutor(Executor):
         self._futures: dict[int, Future[Any]] = {}
         self._live: set[int] = set()
         self._looked = self._peopled = 0.0
-        self._nthreads: dict[str, int] = {}
         self._told = 0
         self._comparing = False
         self._backlog: Backlog = ()
@@ -117,7 +116,7 @@ class DaskExecutor(Executor):
         self._told = self._threads
         if outline.constants:
             self._scattered = Scattered(line, outline.constants, opened.address.startswith("inproc://"), self.code)
-            self._scattered.look(len(self._nthreads))
+            self._scattered.look(len(self._line.nthreads))
         return self._told
 
     def check(self, tasks: Iterable[Task[..., Any]]) -> None:  # noqa: D102 - inherited
@@ -131,10 +130,10 @@ class DaskExecutor(Executor):
 
     @property
     def _threads(self) -> int:
-        return max(1, sum(self._nthreads.values()))
+        return max(1, sum(self._line.nthreads.values()))
 
     def workers(self) -> tuple[int, int]:  # noqa: D102 - inherited
-        return len(self._nthreads), max(len(self._nthreads), self.wanted())
+        return len(self._line.nthreads), max(len(self._line.nthreads), self.wanted())
 
     def _hear(self, report: bytes) -> None:
         self._events.put(pickle.loads(report))
@@ -161,7 +160,7 @@ class DaskExecutor(Executor):
                 line.check()
                 time.sleep(RETRY)
             else:
-                self._nthreads, self._peopled, self._backlog = opened.nthreads, time.monotonic(), ()
+                self._peopled, self._backlog = time.monotonic(), ()
                 return opened
 
     def _take_up(self) -> None:
@@ -279,7 +278,7 @@ class DaskExecutor(Executor):
 
     def _seats(self, gang: tuple[int, ...]) -> dict[int, str]:
         """At which worker each batch of a gang shall run: one thread each, neighbours in one process."""
-        threads = [address for address, number in self._nthreads.items() for _ in range(number)] or [""]
+        threads = [address for address, number in self._line.nthreads.items() for _ in range(number)] or [""]
         return {batch: threads[seat % len(threads)] for seat, batch in enumerate(gang)}
 
     def _placement(self, order: Dispatch) -> Placement:
@@ -332,7 +331,7 @@ class DaskExecutor(Executor):
         if (threads := self._threads) != self._told:
             self._told = threads
             events.append(Resized(threads))
-        if self._scattered is not None and self._scattered.look(len(self._nthreads)) and self._kept_back:
+        if self._scattered is not None and self._scattered.look(len(self._line.nthreads)) and self._kept_back:
             events += self._send_kept_back()
         given_up = [(batch, status) for batch, each in self._futures.items() if (status := each.status) in GIVEN_UP]
         if self._line.cut:  # all of them are given up, then
@@ -372,11 +371,9 @@ class DaskExecutor(Executor):
     async def _compare(self, backlog: Backlog) -> None:
         """Tell the scheduler what waits, and ask for its threads, without making the driver wait for the answer."""
         try:
-            nthreads = await self._line.look()
-            if nthreads is None:
+            if not await self._line.look():
                 return  # it is another scheduler
-            self._nthreads = dict(nthreads)
-            self._peopled = time.monotonic() if nthreads else self._peopled
+            self._peopled = time.monotonic() if self._line.nthreads else self._peopled
             if backlog != self._backlog:
                 assert self.client.scheduler is not None
                 told = (self._line.topic, tuple(map(tuple, backlog)))

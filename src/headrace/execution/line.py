@@ -2,7 +2,7 @@
 
 How to think about it. While the connection is the one on which the scheduler last told all, the line is up. Else it is
 cut: nothing is sent, and nothing that Dask's client says of its futures counts, because it gives all of them up with
-the connection. Dask's client connects anew by itself. Then the run is taken up (``execution.drivers`` has the other
+the connection. Dask's client connects anew by itself. Then the run is taken up (``execution.switchboard`` has the other
 end): the scheduler says what it still has, and tells what was missed. If it is another scheduler, or has forgotten the
 run, it is brought all that it brought the first time, and has nothing.
 
@@ -18,7 +18,7 @@ import itertools
 import threading
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -26,8 +26,8 @@ from distributed import Client
 from distributed.comm.core import CommClosedError
 
 from headrace.errors import ClusterLost
-from headrace.execution.drivers import ANSWER, BACK, OVER, topic
 from headrace.execution.scheduler import Opened, forget_plan, open_run
+from headrace.execution.switchboard import ANSWER, BACK, OVER, topic
 
 T = TypeVar("T")
 
@@ -65,6 +65,8 @@ class Line:
         self.introduced = False
         self.mending = threading.RLock()
         self._hear = hear
+        self.nthreads: dict[str, int] = {}  # by address of a worker
+        self._seen = -1  # how often the workers had changed when that was told
         self._comm: Any = None  # on which all was told
         self._cut_since: float | None = None
         self._behind: tuple[int, float] | None = None  # what was heard when more was there, and since when
@@ -133,6 +135,7 @@ class Line:
         opened = Opened(*self.ask(self.client.run_on_scheduler, open_run, *told))
         self.client._event_handlers[self.topic] = self._on_event
         self.introduced = True
+        self.nthreads, self._seen = opened.nthreads, -1
         if not opened.known:
             self.heard = 0
             self._comm = comm
@@ -231,13 +234,13 @@ class Line:
         finally:
             task.cancel()
 
-    async def look(self) -> Mapping[str, int] | None:
+    async def look(self) -> bool:
         """Confirm what was heard, and ask how many threads each worker has: also the sign of life.
 
         Returns
         -------
-        mapping of str to int, or None
-            None if the scheduler does not know the run, which is to be taken up then.
+        bool
+            Whether the scheduler knows the run, which is to be taken up else.
 
         Raises
         ------
@@ -248,7 +251,7 @@ class Line:
         comm = self.client.scheduler_comm
         try:
             told = await asyncio.wait_for(
-                self.client.scheduler.headrace_look(name=self.topic, heard=self.heard), SILENCE
+                self.client.scheduler.headrace_look(name=self.topic, heard=self.heard, seen=self._seen), SILENCE
             )
         except TimeoutError:
             self._break(comm)
@@ -256,14 +259,16 @@ class Line:
         if told is None:
             if self._comm is comm:
                 self._comm = None
-            return None
-        number, nthreads = told
+            return False
+        number, seen, nthreads = told
+        if nthreads is not None:
+            self._seen, self.nthreads = seen, dict(nthreads)
         now = time.monotonic()
         if number <= self.heard or self._behind is None or self._behind[0] != self.heard:
             self._behind = self.heard, now
         elif now - self._behind[1] > SILENCE and self._comm is comm:
             self._break(comm)  # it answers there, and is silent here
-        return dict(nthreads)
+        return True
 
     def _break(self, comm: Any) -> None:
         """Break a connection that is dead, so that Dask's client makes another."""
@@ -311,5 +316,7 @@ class Line:
         self.later(self._forget)
 
     async def _forget(self) -> None:
-        await self.client.run_on_scheduler(forget_plan, self.topic)
-        self._deafen()  # the last event is not told, if this overtook it
+        comm = self.client.scheduler_comm
+        known = await self.client.run_on_scheduler(forget_plan, self.topic)
+        if not known or self.client.scheduler_comm is not comm:
+            self._deafen()  # else the last event is on its way, and Dask would complain of one that nobody hears

@@ -14,8 +14,8 @@ from distributed import Future
 from headrace.code.bundle import Bundle
 from headrace.code.space import active
 from headrace.execution.constants import Constant, copy
-from headrace.execution.drivers import CONSTANT, PART
 from headrace.execution.line import Line
+from headrace.execution.switchboard import CONSTANT, PART
 
 #: Seconds in which a worker must be found to scatter to; meanwhile the driver does nothing else.
 WORKERLESS = 1.0

@@ -8,7 +8,7 @@ values. The run machine knows better (``core.ledger``). So for batches, and for 
   then, or the cluster is made smaller, and no task is at fault;
 * values count as data that cannot be made again, so a loss is told and nothing is executed for it.
 
-**It passes reports on itself** (``execution.drivers``), and keeps what a driver needs whose connection broke. The
+**It passes reports on itself** (``execution.switchboard``), and keeps what a driver needs whose connection broke. The
 scheduler would keep the last events of each topic for people to look at, a hundred megabytes of them for a long run,
 and a topic for ever. A report is of use to its run's driver only, and once.
 
@@ -26,7 +26,7 @@ from distributed import Scheduler, SchedulerPlugin
 from headrace.core.ready import Work
 from headrace.execution.confided import name_for
 from headrace.execution.demand import BACKLOG, MARK, Demand
-from headrace.execution.drivers import OVER, TOPIC, Drivers
+from headrace.execution.switchboard import OVER, TOPIC, Switchboard
 
 #: What is noted of a worker that leaves of its own accord.
 LEFT = "headrace-left"
@@ -64,14 +64,14 @@ class RunsPlugin(SchedulerPlugin):
     def __init__(self) -> None:
         self.scheduler: Scheduler | None = None
         self.demand: Demand | None = None
-        self.drivers: Drivers | None = None
+        self.switchboard: Switchboard | None = None
         self.claims: OrderedDict[str, set[str]] = OrderedDict()  # by code: the runs that need it; the latest at the end
 
     async def start(self, scheduler: Scheduler) -> None:
         """Remember the scheduler."""
         self.scheduler = scheduler
         self.demand = Demand(scheduler)
-        self.drivers = Drivers(scheduler, lambda run: forget_plan(run, scheduler))
+        self.switchboard = Switchboard(scheduler, lambda run: forget_plan(run, scheduler))
         self.claiming = asyncio.Lock()
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, stimulus_id: str, **kwargs: Any) -> None:
@@ -98,30 +98,39 @@ class RunsPlugin(SchedulerPlugin):
         if topic != BACKLOG and not _is_run(topic):
             return
         assert self.demand is not None
-        assert self.drivers is not None
+        assert self.switchboard is not None
         del self.scheduler._broker._topics[topic]
         if topic == BACKLOG:
             run, backlog = msg
-            if run in self.drivers.runs and not self.drivers.runs[run].over:
+            if run in self.switchboard.runs and not self.switchboard.runs[run].over:
                 self.demand.note(run, tuple(map(Work.of, backlog)))
-        elif topic in self.drivers.runs:  # else a straggler's, of a run that is forgotten
-            self.drivers.report(topic, msg)
+        elif topic in self.switchboard.runs:  # else a straggler's, of a run that is forgotten
+            self.switchboard.report(topic, msg)
             if msg == OVER:
                 self.demand.forget(topic)
 
+    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
+        """Note that the drivers know of other workers than there are."""
+        assert self.switchboard is not None
+        self.switchboard.changes += 1
+
+    def remove_worker(self, scheduler: Scheduler, worker: str, **kwargs: Any) -> None:
+        """Note that the drivers know of other workers than there are."""
+        self.add_worker(scheduler, worker)
+
     def add_client(self, scheduler: Scheduler, client: str) -> None:
         """Give back what was held for a driver that was cut off."""
-        assert self.drivers is not None
-        self.drivers.welcome(client)
+        assert self.switchboard is not None
+        self.switchboard.welcome(client)
 
     def remove_client(self, scheduler: Scheduler, client: str) -> None:
         """Forget the runs of a driver that has said good-bye; what the others leave undone, nobody needs just now."""
         assert self.demand is not None
-        assert self.drivers is not None
-        for run in self.drivers.of(client):
+        assert self.switchboard is not None
+        for run in self.switchboard.of(client):
             self.demand.forget(run)
-            if not self.drivers.runs[run].held and not scheduler._ongoing_background_tasks.closed:
-                scheduler._ongoing_background_tasks.call_soon(forget_plan, run, scheduler)
+            if not self.switchboard.runs[run].held and not scheduler._ongoing_background_tasks.closed:
+                scheduler._ongoing_background_tasks.call_soon(_forget, run, scheduler)
 
     def unclaimed(self, run: str) -> list[str]:
         """Note that a run is gone; return the code that is to be forgotten, all but the last that nobody needs now."""
@@ -156,11 +165,11 @@ async def open_run(name: str, client: str, patience: float, token: str, dask_sch
     """
     if RunsPlugin.name not in dask_scheduler.plugins:
         await dask_scheduler.register_scheduler_plugin(RunsPlugin(), idempotent=True)
-    known = dask_scheduler.plugins[RunsPlugin.name].drivers.open(name, client, patience, token)
+    known = dask_scheduler.plugins[RunsPlugin.name].switchboard.open(name, client, patience, token)
     return Opened(dask_scheduler.id, dask_scheduler.address, dask_scheduler.get_ncores(), known)
 
 
-async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
+async def forget_plan(name: str, dask_scheduler: Any = None) -> bool:
     """Forget a run: take its plan from the scheduler and its workers. Runs on the scheduler.
 
     A worker that dies meanwhile has no plan any more, so it is no reason to leave the others with theirs.
@@ -171,10 +180,16 @@ async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
         Of the plugin that brought the plan, and of the run's topic.
     dask_scheduler : distributed.Scheduler
         Filled in by Dask.
+
+    Returns
+    -------
+    bool
+        Whether it was known; its driver is told that it is over, then.
     """
     runs = dask_scheduler.plugins.get(RunsPlugin.name)
+    known = False
     if runs is not None:
-        runs.drivers.forget(name)
+        known = runs.switchboard.forget(name)
         runs.demand.forget(name)  # told when it was cut off already, perhaps, on a connection that was not
     for plugin in (name, name_for(name)):
         await _remove(dask_scheduler, plugin)
@@ -182,6 +197,11 @@ async def forget_plan(name: str, dask_scheduler: Any = None) -> None:
         async with runs.claiming:
             for code in runs.unclaimed(name):
                 await _remove(dask_scheduler, code)
+    return known
+
+
+async def _forget(name: str, scheduler: Scheduler) -> None:
+    await forget_plan(name, scheduler)
 
 
 async def _remove(scheduler: Any, name: str) -> None:

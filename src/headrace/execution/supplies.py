@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pickle
+import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 from distributed import Client, WorkerPlugin
@@ -107,3 +111,29 @@ class Supplies:
                 time.sleep(RETRY)
             else:
                 return
+
+
+@contextmanager
+def carried(client: Client, whatever: object) -> Iterator[None]:
+    """While the workers have the credentials that something refers to, apart from any run.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Of the cluster.
+    whatever : object
+        What is about to be sent: a storage, say.
+    """
+    parcel = needed_by(pickle.dumps(whatever))
+    if not parcel:
+        yield
+        return
+    check_encrypted([*client.run_on_scheduler(listens_at), *client.nthreads()])
+    # For the scheduler it is a run: if this process dies, they are forgotten.
+    line = Line(client, f"check-{secrets.token_hex(8)}", lambda report: None, SILENCE)
+    line.open()
+    try:
+        line.ask(client.register_plugin, CredentialsPlugin(line.topic, parcel))
+        yield
+    finally:
+        line.forget()

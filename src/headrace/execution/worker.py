@@ -27,7 +27,6 @@ from headrace.execution.asynchronous import execution_of
 from headrace.execution.batch import Execution
 from headrace.execution.constants import Constant
 from headrace.execution.context import at_post
-from headrace.execution.drivers import topic
 from headrace.execution.dynamic import joined
 from headrace.execution.gang import GangExecution
 from headrace.execution.inside import executing
@@ -37,6 +36,7 @@ from headrace.execution.logs import LOGS, Logged, LogSettings, Outlet
 from headrace.execution.mail import OFFICE, Outbox, serve
 from headrace.execution.shelf import Shelf
 from headrace.execution.stopping import RUNNING, place_of_this_thread
+from headrace.execution.switchboard import topic
 from headrace.execution.transfer import BatchValues, refusal, why_not
 from headrace.execution.values import Part, Values, add_values
 from headrace.execution.watchdog import watched

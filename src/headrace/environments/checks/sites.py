@@ -144,7 +144,7 @@ class Cluster(Site):
         return [offer.address for offer in takers(policy, self._offers)] or self.everyone()
 
     def carrying(self, spec: StorageSpec) -> AbstractContextManager[None]:  # noqa: D102 - inherited
-        from headrace.execution.confided import carried  # here, because it brings Dask along
+        from headrace.execution.supplies import carried  # here, because it brings Dask along
 
         return carried(self.client, spec)
 

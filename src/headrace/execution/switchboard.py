@@ -1,4 +1,4 @@
-"""The drivers of runs, as a scheduler knows them: what each was told, and what is held for one that is cut off.
+"""The other end of the lines: what the driver of each run was told, and what is held for one that is cut off.
 
 How to think about it. A driver's connection may break and come back: a forward is started again, a laptop wakes up.
 Dask lets go of what a client wants at the moment its connection closes. So from that moment on it is held in the name
@@ -57,8 +57,8 @@ def topic(run_id: str) -> str:
 
 
 @dataclass(slots=True)
-class Driver:
-    """Who drives a run.
+class Subscriber:
+    """The driver of a run, as the scheduler knows it.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class Driver:
             self.confirmed += 1
 
 
-class Drivers:
+class Switchboard:
     """The drivers of all runs on one scheduler.
 
     Parameters
@@ -115,9 +115,10 @@ class Drivers:
         Takes the topic of a run whose driver is gone for good.
     """
 
-    def __init__(self, scheduler: Scheduler, forget: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(self, scheduler: Scheduler, forget: Callable[[str], Awaitable[Any]]) -> None:
         self.scheduler = scheduler
-        self.runs: dict[str, Driver] = {}  # by topic
+        self.runs: dict[str, Subscriber] = {}  # by topic
+        self.changes = 0  # of the workers
         self._forget = forget
         # Dask calls these by whichever name they have here. Those clients that say good-bye are removed by the first.
         self._remove, self._add = scheduler.remove_client, scheduler.add_client
@@ -140,7 +141,7 @@ class Drivers:
         """
         driver = self.runs.get(name)
         if driver is None:
-            self.runs[name] = Driver(client, patience, token)
+            self.runs[name] = Subscriber(client, patience, token)
         elif driver.token != token:
             run_id = name.removeprefix(TOPIC)
             raise RunError(
@@ -171,7 +172,7 @@ class Drivers:
         self.scheduler.idle_since = None
         return None
 
-    def look(self, name: str, heard: int) -> tuple[int, dict[str, int]] | None:
+    def look(self, name: str, heard: int, seen: int) -> tuple[int, int, dict[str, int] | None] | None:
         """Answer a driver that asks how things are; also the sign of life that it waits for.
 
         Parameters
@@ -180,27 +181,39 @@ class Drivers:
             The topic of its run.
         heard : int
             How many reports it has heard.
+        seen : int
+            How often the workers had changed when it was told of them; -1 if it was not.
 
         Returns
         -------
-        (int, dict of str to int) or None
-            How many it should have, and by worker, its threads; None if the run is unknown here.
+        (int, int, dict of str to int or None) or None
+            How many reports it should have, how often the workers have changed, and unless it knows, by worker, its
+            threads; None if the run is unknown here.
         """
         driver = self.runs.get(name)
         if driver is None:
             return None
         driver.confirm(heard)
-        return driver.number, {address: worker.nthreads for address, worker in self.scheduler.workers.items()}
+        return driver.number, self.changes, None if seen == self.changes else self.scheduler.get_ncores()
 
-    def forget(self, name: str) -> None:
-        """Let go of a run, and of what its driver should have let go of while it was gone."""
+    def forget(self, name: str) -> bool:
+        """Let go of a run, and of what its driver should have let go of while it was gone.
+
+        Returns
+        -------
+        bool
+            Whether it was known; its driver is told that it is over, then.
+        """
         driver = self.runs.pop(name, None)
         if driver is None:
-            return
+            return False
+        if not driver.over:
+            self._tell(name, driver, ANSWER, OVER)
         if driver.held:
             self._release(name)
         if driver.absences and driver.client in self.scheduler.clients:
             self._let_go(driver.client, self._keys(driver.client, name))
+        return True
 
     # -- gone and back -------------------------------------------------------------------------------------------
 
@@ -220,7 +233,7 @@ class Drivers:
         """Return the topics of a client's runs."""
         return [name for name, driver in self.runs.items() if driver.client == client]
 
-    async def _expire(self, name: str, driver: Driver, absence: int) -> None:
+    async def _expire(self, name: str, driver: Subscriber, absence: int) -> None:
         if self.runs.get(name) is driver and driver.held and driver.absences == absence:
             await self._forget(name)
 
@@ -280,7 +293,7 @@ class Drivers:
 
     # -- Dask's names for it -------------------------------------------------------------------------------------
 
-    def _tell(self, name: str, driver: Driver, number: int, what: Any) -> None:
+    def _tell(self, name: str, driver: Subscriber, number: int, what: Any) -> None:
         comm = self.scheduler.client_comms.get(driver.client)
         if comm is not None:
             with suppress(CommClosedError):  # Dask finds that out, too, and all that was not confirmed is told again
