@@ -49,6 +49,9 @@ def environment(kube: Bench, namespace: str, s3: Server) -> Iterator[hr.DaskEnvi
         "kubernetes",
         image=kube.image,
         namespace=namespace,
+        kubeconfig=str(kube.kubeconfig),
+        context=kube.context,
+        reach="forward",
         n_workers=2,
         driver={"service_account": "driver"},
         env={"HEADRACE_STORAGE_OPTIONS": {"secret": "bucket", "key": "options"}},
@@ -90,6 +93,10 @@ def test_from_a_bucket_to_its_result(
     name = job["metadata"]["name"]
     assert job["metadata"]["labels"]["headrace.io/run"] == record.run_id
     assert job["spec"]["ttlSecondsAfterFinished"] == KEPT
+    given = {each["name"]: each.get("value") for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    options = json.loads(given["HEADRACE_ENVIRONMENT"])["options"]
+    assert not {"kubeconfig", "context"} & set(options)  # those are of this machine
+    assert options["reach"] == "dns"
     assert "etl Success" in record.logs()
     until(lambda: kube.find("jobs", namespace, name)["status"].get("succeeded"), 60)
     until(lambda: [pod["metadata"]["labels"].get("job-name") for pod in kube.objects("pods", namespace)] == [name], 60)
