@@ -34,7 +34,7 @@ def storage(s3: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[hr
         yield storage.build()
 
 
-#: what the pod that drives a run may do: no more than the documentation says
+#: what the pod that drives a run may do, and who starts and cancels it: no more than the documentation says
 _, ROLE, _ = yaml.safe_load_all((CHECKOUT / "docs/kubernetes-rbac.yaml").read_text())
 
 
@@ -49,8 +49,8 @@ def environment(kube: Bench, namespace: str, s3: Server) -> Iterator[hr.DaskEnvi
         "kubernetes",
         image=kube.image,
         namespace=namespace,
-        kubeconfig=str(kube.kubeconfig),
-        context=kube.context,
+        kubeconfig=str(kube.user(namespace, ROLE)),
+        context="restricted",
         reach="forward",
         n_workers=2,
         driver={"service_account": "driver"},
