@@ -40,14 +40,15 @@ ALLOWED = {
         "errors", "_version", "core", "parameters", "report", "storage", "store", "execution", "environments",
         "flows", "loading",
     },
+    "cli_arguments": {"environments", "loading", "cli_support"},
     "cli_runs": {
         "errors", "core", "parameters", "report", "storage", "execution", "environments", "store", "cli_support",
     },
-    "cli_clusters": {"errors", "report", "storage", "environments", "cli_support"},
+    "cli_clusters": {"errors", "report", "storage", "environments", "cli_support", "cli_arguments"},
     "cli_storages": {"errors", "report", "storage", "store", "loading", "cli_support"},
     "cli": {
         "errors", "_version", "drivers", "core", "storage", "store", "environments", "flows", "loading", "cli_support",
-        "cli_runs", "cli_clusters", "cli_storages", "report", "parameters",
+        "cli_arguments", "cli_runs", "cli_clusters", "cli_storages", "report", "parameters",
     },
     "__main__": {"cli"},
     "testing": {"errors", "core", "storage", "store", "execution", "environments", "flows"},

@@ -15,6 +15,9 @@ from fsspec.registry import _registry
 from headrace import Storage, cli_support
 from tests.cli_kit import FLOWS, call, facts, loading_undone, process, refused
 
+#: Where no scheduler is.
+AWAY = "tcp://127.0.0.1:1"
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -51,6 +54,16 @@ def test_help_imports_neither_dask_nor_a_cloud_library(folder: Path) -> None:
 def test_shells_complete_commands(folder: Path) -> None:
     said = process(cwd=folder, _HEADRACE_COMPLETE="complete_bash", COMP_WORDS="headrace sh", COMP_CWORD="1")
     assert said.out.split() == ["show"]
+    for line, found in (
+        ("run x --on kube", {"kubernetes"}),
+        ("run x --on kubernetes -o image", {"image=", "image_pull_policy=", "image_pull_secrets="}),
+        ("check x -o n_w", {"n_workers="}),
+    ):
+        words = f"headrace {line}"
+        said = process(
+            cwd=folder, _HEADRACE_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(words.count(" "))
+        )
+        assert set(said.out.split()) == found, line
 
 
 @pytest.mark.parametrize(
@@ -61,9 +74,16 @@ def test_shells_complete_commands(folder: Path) -> None:
         (["run", "some_flows.py#etl", "--onn", "local"], ["--onn", "--on"]),
         (["run", "some_flows.py#etl", "-p", "a"], ["KEY=VALUE", "'a'"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-p", "a=2"], ["a is given twice"]),
-        (["run", "some_flows.py#etl", "-p", "a=1", "--workers", "0"], ["--workers"]),
-        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "inline", "-n", "2"], ["--workers", "this process"]),
-        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "tcp://127.0.0.1:1", "-n", "2"], ["--workers"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "-o", "n_workers"], ["--option", "KEY=VALUE", "'n_workers'"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "-o", "cluster=kubernetes"], ["--on WHERE"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "-o", "n_workers=0"], ["n_workers", "from 1 on, got 0"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "-o", "deadline=soon"], ["deadline", "seconds, got 'soon'"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "-o", "n_worker=1"], ["'local'", "did you mean 'n_workers'"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "inline", "-o", "n_workers=2"], ["no option 'n_workers'"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--on", AWAY, "-o", "n_workers=2"], ["n_workers", "who brought up"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--on", AWAY, "-o", "nam=x"], [AWAY, "did you mean 'name'"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "kubernetes", "-o", "imge=x"], ["did you mean 'image'"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "kubernetes"], ["give image="]),
         (["run", "some_flows.py#etl", "-p", "a=1", "--on", "lcoal"], ["'lcoal'", "did you mean 'local'", "'inline'"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "--on", "no_such.Cluster"], ["no_such.Cluster", "pip install"]),
         (["run", "some_flows.py#etl", "--storage-option", "x=1"], ["--storage URL"]),
@@ -134,7 +154,7 @@ def test_a_large_result_is_not_brought_here(folder: Path) -> None:
     Path("large.py").write_text(
         "import headrace as hr\n@hr.task\ndef t(): return b'x' * 10**6\n@hr.flow\ndef large(): return t()\n"
     )
-    said = process("run", "large.py", "--workers", "1", cwd=folder)
+    said = process("run", "large.py", "-o", "n_workers=1", cwd=folder)
     assert said.code == 0, said
     assert "larger than 64 kB" in said.out
     said = call("run", "large.py")
@@ -221,10 +241,35 @@ def test_a_flow_runs_on_the_environment_that_it_carries() -> None:
     assert kinds == ["DaskEnvironment", "LocalEnvironment", "DaskEnvironment"]
 
 
+def test_options_go_to_whatever_place_is_meant(folder: Path) -> None:
+    Path("clusters.py").write_text(
+        "from distributed import LocalCluster\n"
+        "def small(threads, label, n_workers):\n"
+        "    assert (threads, label, n_workers) == (2, 'a b', 1)\n"
+        "    return LocalCluster(n_workers=1, threads_per_worker=threads, processes=False, dashboard_address=None)\n"
+    )
+    with open("some_flows.py", "a") as file:
+        file.write("\nbroken.environment = hr.DaskEnvironment('local', adapt=(1, 2), processes=False)\n")
+    etl = ["run", "some_flows.py#etl", "-p", "a=1", "--storage", "store"]
+    small = [*etl, "--on", "clusters.small", "-o", "threads=2", "-o", "n_workers=1"]
+    assert call(*etl, "-o", "n_workers=1", "-o", "processes=false").code == 0  # a cluster, and so a local one
+    assert call(*small, "-o", "label=a b").code == 0
+    refused(call(*small, "-o", "lable=a b"), "the cluster class small", "did you mean 'label'")
+    own = ["run", "some_flows.py#broken", "--storage", "store"]  # over those of the flow's own environment
+    assert call(*own, "-o", "adapt=[1, 3]").code == 1
+    refused(call(*own, "-o", "n_workers=1"), "either n_workers= or adapt=")
+    places = [record.environment for record in sorted(Storage("store").runs(), key=lambda run: run.start)]
+    assert [(each["cluster"], each.get("n_workers"), each.get("adapt")) for each in places] == [
+        ("local", 1, None),
+        ("clusters.small", 1, None),
+        ("local", None, [1, 3]),
+    ]
+
+
 def test_a_refused_port_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cli_support.DEADLINE < 15
     monkeypatch.setattr(cli_support, "DEADLINE", 1.0)  # Dask tries again until then
-    refused(call("run", "some_flows.py#etl", "-p", "a=1", "--on", "tcp://127.0.0.1:1"), "tcp://127.0.0.1:1", "address")
+    refused(call("run", "some_flows.py#etl", "-p", "a=1", "--on", AWAY), AWAY, "address")
 
 
 def test_run_on_a_running_cluster_whose_workers_lack_the_file(folder: Path) -> None:

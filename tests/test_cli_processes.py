@@ -79,7 +79,7 @@ def test_s3_from_add_to_execute(folder: Path, s3: Any) -> None:
     assert (record.state, record.result()) == ("Success", 42)
     assert "-".join(["test", "secret", "key"]) not in json.dumps(storage.get_env_runner("etl").variables())
     (folder / "some_flows.py").unlink()
-    said = process("run", f"{url}#etl", "-p", "a=1", "--on", "local", "-n", "1", cwd=folder, **options)
+    said = process("run", f"{url}#etl", "-p", "a=1", "--on", "local", "-o", "n_workers=1", cwd=folder, **options)
     assert said.code == 0, said
     assert facts(said.out)["result"] == "3"
     said = process("ls", url, "--runs", cwd=folder, **options)
@@ -93,10 +93,10 @@ def test_s3_from_add_to_execute(folder: Path, s3: Any) -> None:
 
 
 def test_exit_codes_of_processes(folder: Path) -> None:
-    said = process("run", "some_flows.py#etl", "-p", "a=40", "--on", "local", "-n", "2", cwd=folder)
+    said = process("run", "some_flows.py#etl", "-p", "a=40", "--on", "local", "-o", "n_workers=2", cwd=folder)
     assert said.code == 0, said
     assert facts(said.out)["result"] == "42"
-    said = process("run", "some_flows.py#broken", "--on", "local", "-n", "1", cwd=folder)
+    said = process("run", "some_flows.py#broken", "--on", "local", "-o", "n_workers=1", cwd=folder)
     assert said.code == 1, said
     assert "return a / b" in said.err
     refused(process("run", "some_flows.py#etl", cwd=folder), "missing")
@@ -116,7 +116,7 @@ def test_an_interrupted_run_is_recorded_and_leaves_nothing(
 ) -> None:
     os.mkfifo("fifo")
     command = ["run", "some_flows.py#endless", "-p", f"path={folder / 'fifo'}", "--storage", "store", "--on", on]
-    workers = ["-n", "2"] if on == "local" else []
+    workers = ["-o", "n_workers=2"] if on == "local" else []
     running = subprocess.Popen(
         [sys.executable, "-m", "headrace", *command, *workers],
         stdout=subprocess.PIPE,
@@ -150,7 +150,7 @@ def _session(pid: int) -> int | None:
 
 @pytest.mark.slow
 def test_the_demo_writes_its_report(folder: Path) -> None:
-    said = process("demo", "--quick", "--folder", "out", "--workers", "2", cwd=folder)
+    said = process("demo", "--quick", "--folder", "out", "-o", "n_workers=2", cwd=folder)
     assert said.code == 0, said
     assert "cross_validate [map] 14/14" in said.err
     told = json.loads(Path("out/report.json").read_text())

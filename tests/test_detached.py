@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -283,9 +284,9 @@ def test_runs_that_are_not_detached(storage: hr.Storage) -> None:
     ended.cancel()
     record = storage.create_run("mine", {"flow": "etl"})
     assert not record.wait(0.05).done
-    with pytest.raises(RunError, match=r"not started with detach=True.*cancelled"):
+    with pytest.raises(RunError, match=r"not started with detach=True, so it cannot be cancelled from here"):
         record.cancel()
-    with pytest.raises(RunError, match=r"not started with detach=True.*log"):
+    with pytest.raises(RunError, match=r"not started with detach=True, so it has no log"):
         record.logs()
     with pytest.raises(NotFound):
         assert record.launch
@@ -323,6 +324,36 @@ def test_a_file_that_is_no_log_of_the_run_is_not_read(storage: hr.Storage, folde
     with pytest.raises(DriverLost, match="left no log"):
         record.wait(60)
     assert "my key" not in str(record.outcome)
+
+
+def test_old_logs_go_when_another_run_is_started_but_nothing_else_does(storage: hr.Storage, folder: Path) -> None:
+    running = begun(detached(storage, "met", path="fifo"))
+    held = Path(running.launch["driver"]["log"])
+    old = [folder / f"headrace-driver-{name}.log" for name in ("r1-abcd_123", "20261125T231858.459532-fa-abcdefgh")]
+    kept = [folder / name for name in ("headrace-notes-abcdefgh.log", "headrace-driver-r1-abcdefgh.log.gz")]
+    link, folder_of_this_name = (folder / f"headrace-driver-{name}-abcdefgh.log" for name in ("link", "folder"))
+    folder_of_this_name.mkdir()
+    for each in (*old, *kept):
+        each.write_text("once")
+    link.symlink_to(kept[0])
+    new = folder / "headrace-driver-new-abcdefgh.log"
+    new.write_text("just now")
+    for each in (held, *old, *kept, folder_of_this_name):
+        os.utime(each, (0, time.time() - drivers.KEPT - 1))
+    os.utime(link, (0, 0), follow_symlinks=False)
+    detached(storage, "etl", a=1).wait(60)
+    assert not any(each.exists() for each in old)
+    assert all(each.exists() for each in (held, new, link, folder_of_this_name, *kept))
+    Path("fifo").write_text("done")
+    assert running.wait(60).result() == "done"
+    until(
+        lambda: not psutil.pid_exists(running.launch["driver"]["pid"]) or drivers._STARTED[running.run_id].poll() == 0
+    )
+    os.utime(held, (0, 0))
+    detached(storage, "etl", a=1).wait(60)
+    assert not held.exists()
+    with pytest.raises(RunError, match="temporary files do not last"):
+        running.logs()
 
 
 def test_a_kind_of_driver_that_is_not_known_here(storage: hr.Storage) -> None:
@@ -374,6 +405,14 @@ def test_of_a_log_that_lost_its_beginning_only_what_is_new_is_told() -> None:
     assert _new_in("".join(lines[500:]), "".join(lines[:998])) == "".join(lines[998:])
     assert _new_in("another\n", "".join(lines)) == "another\n"
     assert _new_in("first\n", "") == "first\n"
+
+
+def test_an_error_of_ours_that_kept_a_run_from_beginning_is_told_without_a_traceback(storage: hr.Storage) -> None:
+    record = storage.launch_run("r1", {"flow": "etl", "driver": {"kind": "x"}})
+    record.stop_before_begin(hr.State.CRASHED, "headrace.errors.SetupError", "no luck", "Traceback of ours")
+    said = call("show", "store", "--run", "r1")
+    assert "the run failed with headrace.errors.SetupError: no luck" in said.err
+    assert "Traceback" not in said.err
 
 
 def test_commands(storage: hr.Storage, folder: Path) -> None:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace import cli_arguments as typed
 from headrace import cli_clusters
 from headrace import cli_runs as shown
 from headrace import cli_storages as storages
@@ -36,70 +37,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-TargetText = Annotated[
-    str, typer.Argument(metavar="URL_OR_FILE#FLOW", show_default=False, autocompletion=storages.complete_target)
-]
-StoredText = Annotated[
-    str,
-    typer.Argument(
-        metavar="URL#FLOW[@VERSION]",
-        show_default=False,
-        autocompletion=storages.complete_target,
-        help="VERSION: a number (etl@3), a label (etl@prod), or the beginning of a digest (etl@ab12cd).",
-    ),
-]
-UrlOrFlow = Annotated[
-    str,
-    typer.Argument(
-        metavar="URL[#FLOW]",
-        show_default=False,
-        autocompletion=storages.complete_target,
-        help="A folder, or any fsspec URL: s3://bucket/flows",
-    ),
-]
-Expect = Annotated[
-    str | None,
-    typer.Option(metavar="VERSION", help="Fail unless the label points at this version now; 'none': at none."),
-]
-Url = Annotated[
-    str, typer.Argument(metavar="URL", show_default=False, help="A folder, or any fsspec URL: s3://bucket/flows")
-]
-RunId = Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False, help="As headrace ls URL --runs lists it.")]
-Workers = Annotated[
-    int | None, typer.Option("--workers", "-n", min=1, help="How many workers. Default: one for each core.")
-]
-Parameters = Annotated[
-    list[str] | None,
-    typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the flow; may be repeated."),
-]
-Secrets = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--secret",
-        metavar="KEY=NAME",
-        help="A parameter whose value is the secret of this name, which is looked up where the tasks run; may be "
-        "repeated.",
-    ),
-]
-On = Annotated[
-    str | None,
-    typer.Option(
-        metavar="WHERE",
-        help="'inline' (in this process), 'local' (a Dask cluster on this machine), the address of a scheduler "
-        "(tcp://host:8786), or the import path of a Dask cluster class. Default: the flow's own environment; "
-        "without one, 'local' if --workers is given, else 'inline'.",
-    ),
-]
-StorageOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--storage-option",
-        metavar="KEY=VALUE",
-        help="For the storage, e.g. endpoint_url=http://host:9000; may be repeated; the value may be JSON. Others are "
-        "read from HEADRACE_STORAGE_OPTIONS, a JSON object.",
-    ),
-]
 
 
 def main() -> None:
@@ -139,7 +76,7 @@ def everywhere(
 @app.command()
 def demo(
     folder: Annotated[str, typer.Option(help="Where the report goes: a folder, or any fsspec URL.")] = "demo-output",
-    workers: Workers = None,
+    option: typed.Options = None,
     quick: Annotated[bool, typer.Option("--quick", help="Try 14 models instead of 72.")] = False,
 ) -> None:
     """Find the best of 72 models that read handwritten digits, on all cores of this machine."""
@@ -151,7 +88,7 @@ def demo(
     values: dict[str, Any] = {"folder": folder, **({"candidates": 14, "folds": 3} if quick else {})}
     store = support.private_storage()
     location = store.add_flow(flow)
-    with support.up(support.environment_of("local", workers)) as environment:
+    with support.up(support.environment_of("local", option)) as environment:
         run = shown.run_shown(environment, store, location, values)
         code = shown.exit_code(run)
         if code == 0:
@@ -180,11 +117,11 @@ def _demo_file() -> str:
 
 @app.command()
 def run(
-    target: TargetText,
-    parameter: Parameters = None,
-    secret: Secrets = None,
-    on: On = None,
-    workers: Workers = None,
+    target: typed.TargetText,
+    parameter: typed.Parameters = None,
+    secret: typed.Secrets = None,
+    on: typed.On = None,
+    option: typed.Options = None,
     storage: Annotated[
         str | None,
         typer.Option(metavar="URL", help="For a flow from code: store it there first, and keep the run's record."),
@@ -193,15 +130,15 @@ def run(
         bool,
         typer.Option("--detach", help="Have a process of its own run it (on Kubernetes, a Job), and return at once."),
     ] = False,
-    storage_option: StorageOptions = None,
+    storage_option: typed.StorageOptions = None,
 ) -> None:
-    """Run a flow from a storage (s3://bucket/flows#etl, folder#etl) or from code (flow.py#etl, package.module:etl)."""
+    """Run a flow from a storage or from code, in this process or on any Dask cluster."""
     values = support.values_of(parameter, secret)
     store, location, own = support.flow_of(target, storage, storage_option)
     if detach:
-        shown.detach(support.environment_of(on, workers, own), store, location, values)
+        shown.detach(support.environment_of(on, option, own), store, location, values)
         return
-    with support.up(support.environment_of(on, workers, own)) as environment:
+    with support.up(support.environment_of(on, option, own)) as environment:
         try:
             done = shown.run_shown(environment, store, location, values, strings=True)
         except KeyboardInterrupt as error:
@@ -216,12 +153,12 @@ def run(
 
 @app.command()
 def check(
-    target: TargetText,
-    parameter: Parameters = None,
-    secret: Secrets = None,
-    on: On = None,
-    workers: Workers = None,
-    storage_option: StorageOptions = None,
+    target: typed.TargetText,
+    parameter: typed.Parameters = None,
+    secret: typed.Secrets = None,
+    on: typed.On = None,
+    option: typed.Options = None,
+    storage_option: typed.StorageOptions = None,
 ) -> None:
     """Look for what would stop or spoil a run where its tasks run; executes none. Without #FLOW: a storage alone.
 
@@ -236,7 +173,7 @@ def check(
         store, location, own = support.flow_of(target, None, storage_option)
     else:
         store = support.storage_of(found.place, storage_option, must_exist=True)
-    with support.up(support.environment_of(on, workers, own)) as environment:
+    with support.up(support.environment_of(on, option, own)) as environment:
         findings = environment.check(store, location, values, strings=True)
         storages.print_findings(findings, str(environment))
     raise typer.Exit(int(any(finding.level == "error" for finding in findings)))
@@ -246,10 +183,15 @@ def check(
 def execute() -> None:
     """Run what environment variables say: for jobs and containers.
 
-    HEADRACE_STORAGE (JSON, as storage.serialize() gives it) and HEADRACE_FLOW (a location or a name) must be set.
-    HEADRACE_PARAMETERS (JSON), HEADRACE_ENVIRONMENT (JSON, as environment.serialize() gives it; default: the flow's
-    own, else this process), HEADRACE_STORAGE_OPTIONS (JSON, added to those of the storage: secrets, say) and
-    HEADRACE_RUN_ID may be set.
+    These must be set:
+      HEADRACE_STORAGE          JSON, as storage.serialize() gives it
+      HEADRACE_FLOW             a location or a name
+    and these may be:
+      HEADRACE_PARAMETERS       JSON
+      HEADRACE_ENVIRONMENT      JSON, as environment.serialize() gives it;
+                                default: the flow's own, else this process
+      HEADRACE_STORAGE_OPTIONS  JSON, added to those of the storage: secrets, say
+      HEADRACE_RUN_ID           default: made from the time
     """
     from headrace import parameters
     from headrace import store as names
@@ -276,7 +218,7 @@ def execute() -> None:
 
 
 @app.command()
-def wait(url: Url, run_id: RunId, storage_option: StorageOptions = None) -> None:
+def wait(url: typed.Url, run_id: typed.RunId, storage_option: typed.StorageOptions = None) -> None:
     """Follow a detached run to its end: what its driver says, and how it ended. Ctrl-C ends only the following."""
     from headrace.core.state import State
 
@@ -287,7 +229,7 @@ def wait(url: Url, run_id: RunId, storage_option: StorageOptions = None) -> None
 
 
 @app.command()
-def cancel(url: Url, run_id: RunId, storage_option: StorageOptions = None) -> None:
+def cancel(url: typed.Url, run_id: typed.RunId, storage_option: typed.StorageOptions = None) -> None:
     """Have a detached run end: it is cancelled, and what it has set up is cleaned up."""
     record = support.storage_of(url, storage_option, must_exist=True).get_run(run_id)
     with support.err_console().status("waiting for its clean-ups …", spinner="dots"):
@@ -305,7 +247,7 @@ app.command()(cli_clusters.clusters)
 @app.command()
 def add(
     target: Annotated[str, typer.Argument(metavar="MODULE_OR_FILE:FLOW", show_default=False)],
-    url: Url,
+    url: typed.Url,
     replace: Annotated[bool, typer.Option("--replace", help="Take the name over from a flow of other code.")] = False,
     example: Annotated[
         list[str] | None,
@@ -316,11 +258,11 @@ def add(
         typer.Option(
             metavar="KIND",
             help="Where its code lies: 'pickle' (in the storage), 'module' (installed where it runs; the storage holds "
-            "its import path), or 'script' (a file at any URL or in a git commit, git+https://host/repo@COMMIT#flow.py:"
-            "etl; the storage holds its name and digest).",
+            "its import path), or 'script' (a file at any URL or in a git commit; the storage holds its name "
+            "and digest).",
         ),
     ] = "pickle",
-    storage_option: StorageOptions = None,
+    storage_option: typed.StorageOptions = None,
 ) -> None:
     """Store a flow at a URL, once it is known to load in a fresh interpreter."""
     from headrace import parameters
@@ -349,10 +291,10 @@ def add(
 
 @app.command()
 def ls(
-    url: UrlOrFlow,
+    url: typed.UrlOrFlow,
     runs: Annotated[bool, typer.Option("--runs", help="List runs instead, newest first.")] = False,
     limit: Annotated[int, typer.Option(min=1, help="How many runs to list.")] = 20,
-    storage_option: StorageOptions = None,
+    storage_option: typed.StorageOptions = None,
 ) -> None:
     """List the flows in a storage (URL), the versions of one of them (URL#FLOW), or runs."""
     from headrace.loading import split
@@ -369,11 +311,11 @@ def ls(
 
 @app.command()
 def sign(
-    url: Url,
+    url: typed.Url,
     unsigned: Annotated[
         bool, typer.Option("--unsigned", help="Sign also what has no signature: you vouch for who could write there.")
     ] = False,
-    storage_option: StorageOptions = None,
+    storage_option: typed.StorageOptions = None,
 ) -> None:
     """Sign what lies in a storage with the first key in HEADRACE_SIGNING_KEY."""
     done = support.storage_of(url, storage_option, must_exist=True).sign_again(unsigned=unsigned)
@@ -386,11 +328,11 @@ def sign(
 
 @app.command()
 def show(
-    target: TargetText,
+    target: typed.TargetText,
     run_id: Annotated[
         str | None, typer.Option("--run", metavar="RUN_ID", help="Show how this run in the storage ended instead.")
     ] = None,
-    storage_option: StorageOptions = None,
+    storage_option: typed.StorageOptions = None,
 ) -> None:
     """Show a flow: parameters, tasks, and its graph as a tree. Runs no code of a stored flow."""
     from headrace.loading import load_flow, parse_target
@@ -422,9 +364,7 @@ def _show_record(record: RunRecord) -> None:
     shown.print_facts(facts if outcome is not None else {**facts, "state": record.state})
     if outcome is not None:
         print_outcome(support.console(), summaries_of(outcome), state_of(outcome["state"]), outcome["elapsed"])
-        shown.print_errors(
-            [(row["node"] or "the run", row["type"], row["message"], row["traceback"]) for row in outcome["errors"]]
-        )
+        shown.print_errors([shown.error_of(row) for row in outcome["errors"]])
 
 
 # -- versions ----------------------------------------------------------------------------------------------------
@@ -432,10 +372,10 @@ def _show_record(record: RunRecord) -> None:
 
 @app.command()
 def tag(
-    target: StoredText,
+    target: typed.StoredText,
     label: Annotated[str, typer.Argument(metavar="LABEL", show_default=False, help="E.g. prod.")],
-    expect: Expect = None,
-    storage_option: StorageOptions = None,
+    expect: typed.Expect = None,
+    storage_option: typed.StorageOptions = None,
 ) -> None:
     """Let a label point at a version of a flow: headrace tag s3://bucket/flows#etl@3 prod. Without @, at the newest."""
     found = storages.target_in(target)
@@ -444,10 +384,10 @@ def tag(
 
 @app.command()
 def untag(
-    target: StoredText,
+    target: typed.StoredText,
     label: Annotated[str, typer.Argument(metavar="LABEL", show_default=False)],
-    expect: Expect = None,
-    storage_option: StorageOptions = None,
+    expect: typed.Expect = None,
+    storage_option: typed.StorageOptions = None,
 ) -> None:
     """Take a label of a flow away."""
     found = storages.target_in(target)
@@ -456,12 +396,12 @@ def untag(
 
 @app.command()
 def rm(
-    target: StoredText,
+    target: typed.StoredText,
     runs: Annotated[bool, typer.Option("--runs", help="Remove the records of its runs, too.")] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Also if a label points at it, or a run of it has not ended.")
     ] = False,
-    storage_option: StorageOptions = None,
+    storage_option: typed.StorageOptions = None,
 ) -> None:
     """Remove a version of a flow (URL#FLOW@3), or a flow with all its versions (URL#FLOW)."""
     found = storages.target_in(target)
@@ -471,10 +411,10 @@ def rm(
 
 @app.command()
 def cp(
-    source: UrlOrFlow,
-    url: Url,
+    source: typed.UrlOrFlow,
+    url: typed.Url,
     runs: Annotated[bool, typer.Option("--runs", help="Copy their runs that have ended, too.")] = False,
-    storage_option: StorageOptions = None,
+    storage_option: typed.StorageOptions = None,
     to_option: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="As --storage-option, for the storage that is copied to."),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from headrace import cli_arguments as typed
 from headrace import cli_support as support
 from headrace.errors import EnvelopeError, NotFound
 
@@ -25,7 +26,7 @@ def clusters(
     where: Annotated[
         str | None,
         typer.Argument(
-            metavar="[URL_OR_CONTEXT]",
+            metavar="URL_OR_CONTEXT",
             show_default=False,
             help="A context of the kubeconfig, or a storage: then, where its last runs have had clusters. Default: the "
             "current context.",
@@ -37,26 +38,26 @@ def clusters(
     everywhere: Annotated[bool, typer.Option("--all-namespaces", "-A", help="Look into all namespaces.")] = False,
     reap: Annotated[bool, typer.Option("--reap", help="Remove those that nobody uses any more.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --reap: do not ask.")] = False,
-    storage_option: Annotated[
-        list[str] | None, typer.Option("--storage-option", metavar="KEY=VALUE", help="For the storage.")
-    ] = None,
+    storage_option: typed.StorageOptions = None,
 ) -> None:
     """List the Dask clusters that headrace made on Kubernetes, and remove those that were left over."""
     from headrace.environments.kubernetes import orphans
     from headrace.environments.kubernetes.api import Api
     from headrace.report.clusters import print_clusters
 
+    looked: dict[str, None] = {}
     found: dict[str, tuple[KubernetesSpec, Made]] = {}
     left: dict[str, tuple[KubernetesSpec, Made | Stray]] = {}
     for spec in _specs(where, namespace, storage_option):
         api = Api(spec)
+        looked[f"{'any namespace' if everywhere else f'namespace {api.namespace!r}'} at {api.server}"] = None
         clusters = orphans.made(api, everywhere=everywhere)
         found |= {each.uid: (spec, each) for each in clusters}
         left |= {each.uid: (spec, each) for each in clusters if each.orphan}
         left |= {each.uid: (spec, each) for each in orphans.strays(api, everywhere=everywhere)}
-    if not found:
-        support.remark("no clusters that headrace made")
-    else:
+    if looked and not found:
+        support.remark(f"no clusters that headrace made in {', '.join(looked)}")
+    elif found:
         print_clusters(
             support.console(),
             [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from headrace import cli_support as support
@@ -63,7 +63,9 @@ def run_shown(
 
     # Told before a cluster is brought up in vain.
     parameters.validate(store.load(location), values, strings=strings)
-    with support.err_console().status(f"bringing up {environment!r} …", spinner="dots"):
+    tells_itself = environment.describe().get("cluster") == "kubernetes"  # and a terminal has one live line
+    told = support.err_console().status(f"bringing up {environment!r} …", spinner="dots")
+    with nullcontext() if tells_itself else told:
         environment.setup(store)
     with ConsoleObserver() as observer:
         try:
@@ -88,6 +90,12 @@ def exit_code(run: FlowRun) -> int:
     from headrace.core.state import State
 
     return 0 if run.state is State.SUCCESS else 1
+
+
+def error_of(row: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    """Return what is to be shown of an error in an outcome: of one of ours that is no task's, only what it says."""
+    says_all = row["node"] is None and row["type"].startswith("headrace.errors.")
+    return row["node"] or "the run", row["type"], row["message"], "" if says_all else row["traceback"]
 
 
 def print_errors(errors: Sequence[tuple[str, str, str, str]]) -> None:

@@ -1,4 +1,4 @@
-"""What the commands do that look at a storage, and tidy it up: ``ls``, ``check``, ``tag`` …; completion of names."""
+"""What the commands do that look at a storage, and tidy it up, such as ``ls`` and ``tag``."""
 
 from __future__ import annotations
 
@@ -208,30 +208,3 @@ def _versions(numbers: Sequence[int]) -> str:
             parts.append([number])
     told = ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)
     return f"version{'' if len(numbers) == 1 else 's'} {told}"
-
-
-# -- completion --------------------------------------------------------------------------------------------------
-
-
-def complete_target(incomplete: str) -> list[str]:
-    """Return how ``URL#…`` may go on: names of flows, and behind ``@`` numbers and labels. Never an error.
-
-    Parameters
-    ----------
-    incomplete : str
-        As typed so far. Without ``#``, the shell completes files.
-    """
-    from headrace.loading import split
-
-    place, text = split(incomplete)
-    if place == incomplete or place.endswith(".py"):
-        return []
-    try:
-        store = support.storage_of(place, None, must_exist=True)
-        name, at, _ = text.partition("@")
-        if not at:
-            return [word for each in store if (word := f"{place}#{each}").startswith(incomplete)]
-        which = [label for version in store.versions(name) for label in (*version.labels, str(version.number))]
-        return [word for each in which if (word := f"{place}#{name}@{each}").startswith(incomplete)]
-    except Exception:  # noqa: BLE001 - a shell that completes has no place for what went wrong; the command tells it
-        return []

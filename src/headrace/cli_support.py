@@ -132,6 +132,23 @@ def pairs(texts: Sequence[str] | None, option: str) -> dict[str, str]:
     return found
 
 
+def json_pairs(texts: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """Take ``KEY=VALUE`` texts apart; values are JSON if they can be, and else texts.
+
+    Parameters
+    ----------
+    texts : sequence of str or None
+        As typed.
+    option : str
+        For messages.
+    """
+    found: dict[str, Any] = dict(pairs(texts, option))
+    for key, text in found.items():
+        with contextlib.suppress(ValueError):
+            found[key] = json.loads(text)
+    return found
+
+
 def values_of(texts: Sequence[str] | None, secrets: Sequence[str] | None) -> dict[str, Any]:
     """Return parameter values as typed: texts of ``-p``, and secrets of ``--secret``, by name.
 
@@ -171,13 +188,6 @@ def variable(name: str) -> Any:
     return found
 
 
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
 def quoted(text: str) -> str:
     """Return a text as a shell takes it; ``#`` inside a word needs no quotes."""
     return text if shlex.quote(text.replace("#", "_")) == text.replace("#", "_") else shlex.quote(text)
@@ -200,7 +210,7 @@ def storage_of(url: str, options: Sequence[str] | None, *, must_exist: bool = Fa
     """
     from headrace.store import STORAGE_OPTIONS_VARIABLE, Storage
 
-    given = {key: _value(value) for key, value in pairs(options, "--storage-option").items()}
+    given = json_pairs(options, "--storage-option")
     store = Storage(url, {**(variable(STORAGE_OPTIONS_VARIABLE) or {}), **given})
     folder = store.url.removeprefix("file://")
     if must_exist and folder != store.url and not Path(folder).is_dir():
@@ -332,34 +342,34 @@ def own_environment(manifest: Mapping[str, Any]) -> Environment | None:
     return None if data is None else Environment.deserialize(data)
 
 
-def environment_of(on: str | None, workers: int | None, own: Environment | None = None) -> Environment:
-    """Return the environment that ``--on`` and ``--workers`` mean.
+def environment_of(on: str | None, options: Sequence[str] | None, own: Environment | None = None) -> Environment:
+    """Return the environment that ``--on`` and ``--option`` mean.
 
     Parameters
     ----------
     on : str or None
         As typed.
-    workers : int or None
-        As typed. Without ``--on``, they are those of a cluster on this machine.
+    options : sequence of str or None
+        Texts of ``--option``. Without ``--on``, they hold over those of the flow's own environment.
     own : Environment, optional
         The flow's.
     """
     from headrace.environments.addresses import is_address
+    from headrace.environments.base import Environment
     from headrace.environments.clusters import KINDS
     from headrace.environments.dask import DaskEnvironment
-    from headrace.environments.local import LocalEnvironment
 
-    if on is None and workers is None:
-        return own or LocalEnvironment()
-    on = on or "local"
-    if workers is not None and (on == "inline" or is_address(on)):
-        what = "this process" if on == "inline" else f"the cluster at {on}"
-        raise typer.BadParameter(f"--workers has no meaning for {what}; leave it out, or say --on local")
+    given = json_pairs(options, "--option")
+    if "cluster" in given:
+        raise typer.BadParameter("--option cluster is what --on says; give --on WHERE")
+    if on is None and own is not None:
+        return Environment.deserialize({**own.serialize(), **given}) if given else own
+    on = on or ("local" if given else "inline")
     if on == "inline":
-        return LocalEnvironment()
+        return Environment.deserialize({"type": "LocalEnvironment", **given})
     if is_address(on):
-        return DaskEnvironment(on, deadline=DEADLINE)
-    if on not in KINDS and "." not in on and ":" not in on:
+        given = {"deadline": DEADLINE, **given}
+    elif on not in KINDS and "." not in on and ":" not in on:
         known = ["inline", *KINDS]
         close = difflib.get_close_matches(on, known, n=1)
         raise SetupError(
@@ -367,7 +377,7 @@ def environment_of(on: str | None, workers: int | None, own: Environment | None 
             f"{', '.join(map(repr, known))}, an address like tcp://host:8786, or the import path of a Dask cluster "
             "class like dask_jobqueue.SLURMCluster"
         )
-    return DaskEnvironment(on, n_workers=workers)
+    return DaskEnvironment(on, **given)
 
 
 @contextmanager

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -30,6 +32,8 @@ _OWN = {
     "process": "headrace.drivers:ProcessDriver",
     "kubernetes": "headrace.environments.kubernetes.jobs:JobDriver",
 }
+#: Seconds for which the log of a process is kept after its last line.
+KEPT = 7 * 24 * 3600.0
 #: The variable by which a driver knows its run, and by which a process is known to be one.
 RUN_ID_VARIABLE = "HEADRACE_RUN_ID"
 
@@ -143,7 +147,11 @@ def start_process(variables: Mapping[str, str], run_id: str) -> dict[str, Any]:
     for started, process in [*_STARTED.items()]:
         if process.poll() is not None:
             _STARTED.pop(started, None)
+    import fcntl
+
+    _remove_old_logs()
     handle, log = tempfile.mkstemp(prefix=_log_prefix(run_id), suffix=".log")
+    fcntl.flock(handle, fcntl.LOCK_EX)  # whoever inherits it holds the lock, so for as long as one can write to it
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", "headrace", "execute"],
@@ -164,7 +172,34 @@ def start_process(variables: Mapping[str, str], run_id: str) -> dict[str, Any]:
 
 
 def _log_prefix(run_id: str) -> str:
-    return f"headrace-{run_id}-"
+    return f"headrace-driver-{run_id}-"
+
+
+#: The name of any log: its prefix, and what ``mkstemp`` adds.
+_LOG = re.compile(rf"{_log_prefix('.+')}[a-z0-9_]{{8}}\.log")
+
+
+def _remove_old_logs() -> None:
+    """Remove logs of this user's that were written to long ago, and that no driver holds any more."""
+    with suppress(OSError), os.scandir(tempfile.gettempdir()) as found:
+        for each in found:
+            if _LOG.fullmatch(each.name):
+                with suppress(OSError):  # another has removed it, or it is held
+                    _remove_old(each.path)
+
+
+def _remove_old(log: str) -> None:
+    import fcntl
+
+    handle = os.open(log, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        seen = os.fstat(handle)
+        is_ours = stat.S_ISREG(seen.st_mode) and seen.st_uid == os.getuid()
+        if is_ours and seen.st_mtime < time.time() - KEPT:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            os.unlink(log)
+    finally:
+        os.close(handle)
 
 
 class ProcessDriver:

@@ -39,7 +39,7 @@ def test_an_unknown_kind_names_the_known_ones():
 
 
 def test_foreign_data_are_refused():
-    with pytest.raises(SetupError, match="not the data of a LocalEnvironment"):
+    with pytest.raises(SetupError, match="LocalEnvironment has no option 'n_workers'; there are on_start, on_exit"):
         hr.Environment.deserialize({"type": "LocalEnvironment", "n_workers": 3})
 
 

@@ -188,7 +188,7 @@ def test_files_that_are_missing_or_no_certificates(paths, tmp_path):
     fails("tls://127.0.0.1:1", r"tls_client_key='/nowhere' of security= is not there", security=missing)
     (tmp_path / "cert.pem").write_text("nonsense")
     fails("tls://127.0.0.1:1", r"cannot be used .*cert\.pem'.*must be in the PEM format", security=paths)
-    fails("tls://127.0.0.1:1", r"no 'tls_ca'; did you mean 'tls_ca_file'", security={"tls_ca": "ca.pem"})
+    fails("tls://127.0.0.1:1", r"no option 'tls_ca'; did you mean 'tls_ca_file'", security={"tls_ca": "ca.pem"})
     fails("local", r"security= must be True, or .* got a str", security="yes")
 
 

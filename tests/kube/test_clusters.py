@@ -55,7 +55,10 @@ def test_what_is_left_over_is_removed_and_what_is_used_stays(kube, namespace, en
 
 
 def test_where_there_is_nothing(kube, namespace, tmp_path):
-    assert "no clusters that headrace made" in call("clusters", "--namespace", namespace).err
+    assert (
+        f"no clusters that headrace made in namespace '{namespace}' at"
+        in call("clusters", "--namespace", namespace).err
+    )
     refused(call("clusters", "moon"), "has no context 'moon'")
     storage = hr.Storage(tmp_path)
     storage.get_runner(storage.add_flow(flows.doubled)).run({"n": 1})

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from weakref import WeakSet
 
 from headrace.environments.encryption import as_security, context_of
+from headrace.environments.options import check_names, names_of
 from headrace.errors import SetupError
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def connected(address: str, *, timeout: float, **options: Any) -> Any:
     """
     from distributed import Client
 
+    # Dask's client takes any others, for a cluster that it would make, and ignores them.
+    check_names(options, names_of(Client), f"DaskEnvironment({address!r})")
     if options.get("security") is True:
         raise SetupError(
             f"security=True makes new certificates, but {address} is a scheduler that is there already; name those "

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, overload
 from headrace.core.summary import Observer
 from headrace.drivers import driver_of
 from headrace.environments.checks.sites import Here, Site
+from headrace.environments.options import check_names, names_of, takes_any
 from headrace.errors import RunError, SetupError
 from headrace.execution.base import Executor
 from headrace.execution.flowrun import FlowRun
@@ -318,6 +319,8 @@ class Environment(ABC):
     @classmethod
     def _from_data(cls, data: dict[str, Any]) -> Self:
         """Make one from its own data; override when they are not the constructor's arguments."""
+        if not takes_any(cls):
+            check_names(data, names_of(cls), cls.__name__)
         try:
             return cls(**data)
         except TypeError as error:

@@ -17,6 +17,7 @@ from multiprocessing import resource_tracker
 from typing import Any
 
 from headrace.environments.encryption import made
+from headrace.environments.options import check_names, names_of
 from headrace.errors import MissingPackage, SetupError
 from headrace.store import EnvRunner
 
@@ -35,6 +36,8 @@ def local_cluster(options: dict[str, Any], deadline: float) -> Any:
             "this process is being started as a worker of a local cluster, and ran the script's main part again, which "
             'would start another cluster; put that part below `if __name__ == "__main__":`'
         )
+    if "worker_class" not in options:  # whose options it knows itself
+        check_names(options, option_names("local"), "DaskEnvironment('local')")
     defaults: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
     if options.get("processes", True):
         # Python tasks hold the GIL: a process for each core keeps all of them busy.
@@ -89,6 +92,20 @@ KINDS: dict[str, Maker] = {"local": local_cluster, "kubernetes": kubernetes_clus
 #: Seconds within which a cluster must be up, with its first worker: by kind, and of all others. On Kubernetes, a node
 #: may have to come first.
 DEADLINES, DEADLINE = {"kubernetes": 300.0}, 60.0
+
+
+def option_names(kind: str) -> list[str]:
+    """Return the names of the options of a kind of cluster, as far as they are known, beside those that all have."""
+    if kind == "kubernetes":
+        from headrace.environments.kubernetes.spec import KubernetesSpec
+
+        return names_of(KubernetesSpec)
+    if kind == "local":
+        from distributed import LocalCluster, Nanny, Worker
+        from distributed.core import Server
+
+        return names_of(LocalCluster, Nanny, Worker, Server)  # its class hands on what it does not know
+    return []
 
 
 @contextmanager

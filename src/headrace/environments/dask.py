@@ -90,10 +90,16 @@ class DaskEnvironment(Environment):
     ) -> None:
         if n_workers is not None and adapt is not None:
             raise SetupError("give either n_workers= or adapt=(least, largest), not both")
-        if adapt is not None and isinstance(cluster, str) and is_address(cluster):
-            raise SetupError("adapt= needs a cluster that can be scaled from here; who brought up this one scales it")
+        if (n_workers or adapt) and isinstance(cluster, str) and is_address(cluster):
+            raise SetupError(
+                f"{'adapt' if adapt else 'n_workers'}= needs a cluster that can be scaled from here; who brought up "
+                "this one scales it"
+            )
         if n_workers is not None and (not isinstance(n_workers, int) or n_workers < 1):
             raise SetupError(f"n_workers must be a whole number from 1 on, got {n_workers!r}")
+        for name, seconds in (("deadline", deadline), ("reconnect", reconnect)):
+            if seconds is not None and (not isinstance(seconds, (int, float)) or seconds < 0):
+                raise SetupError(f"{name} must be a number of seconds, got {seconds!r}")
         if offers is not None and not all(
             isinstance(name, str) and isinstance(amount, (int, float)) and amount > 0 for name, amount in offers.items()
         ):
@@ -390,8 +396,7 @@ class DaskEnvironment(Environment):
 
     @classmethod
     def _from_data(cls, data: dict[str, Any]) -> Self:
-        options = data.pop("options", {})
-        return super()._from_data({**data, **options})
+        return super()._from_data({**data.pop("options", {}), **data})
 
 
 def _is_json(value: Any) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from headrace.environments.certificates import make_certificates, security_of
+from headrace.environments.options import check_names, names_of, takes_any
 from headrace.errors import SetupError
 
 if TYPE_CHECKING:
@@ -47,11 +46,7 @@ def as_security(given: Any) -> Security | None:
     if given is True:
         return security_of(make_certificates())
     if isinstance(given, Mapping):
-        for name in given:
-            if name not in _PLAIN:
-                close = get_close_matches(str(name), _PLAIN, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(_PLAIN)}"
-                raise SetupError(f"security= has no {name!r}; {hint}")
+        check_names(given, _PLAIN, "security=")
         given = Security(**{"require_encryption": True, **given})
     if not isinstance(given, Security):
         raise SetupError(f"security= must be True, or {_EXAMPLE}; got a {type(given).__name__}")
@@ -134,11 +129,12 @@ def made(cls: Callable[..., Any], options: Mapping[str, Any]) -> Any:
     """
     options = dict(options)
     security = as_security(options.pop("security", None))
+    name = getattr(cls, "__qualname__", repr(cls))
+    if not takes_any(cls):
+        check_names(options, names_of(cls), f"the cluster class {name}")
     if security is None:
         return cls(**options)
-    name = getattr(cls, "__qualname__", repr(cls))
-    kinds = inspect.signature(cls).parameters
-    if "security" not in kinds and not any(each.kind is each.VAR_KEYWORD for each in kinds.values()):
+    if not takes_any(cls) and "security" not in names_of(cls):
         raise SetupError(
             f"the cluster class {name} takes no security=; if its scheduler and workers read Dask's configuration, "
             "name the certificates there (distributed.comm.tls), and leave security= out"

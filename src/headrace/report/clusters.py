@@ -29,7 +29,7 @@ def print_clusters(
 
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
     for head in ("Cluster", "Namespace", "Age", "Workers", "Made by", "Use"):
-        table.add_column(head, no_wrap=head in ("Cluster", "Age"), overflow="fold")
+        table.add_column(head, no_wrap=head in ("Cluster", "Namespace", "Age"), overflow="fold")
     for name, namespace, created, workers, creator, seen, orphan in clusters:
         told = f"{orphan} (last seen {age(seen)} ago)" if orphan and seen is not None else orphan
         use = Text(told or "in use", style="yellow" if orphan else "green")

@@ -371,7 +371,7 @@ class RunRecord:
         """
         if self.done:
             return
-        driver = self._needed_driver("cancelled; whoever started it can cancel it, with Ctrl-C for instance")
+        driver = self._needed_driver("cannot be cancelled from here; whoever started it can, with Ctrl-C for instance")
         seen = driver.look()
         if seen.standing == "gone":
             if not self.done:
@@ -399,7 +399,7 @@ class RunRecord:
         RunError
             If it was not detached, or its log cannot be read from here; says where it can.
         """
-        return self._needed_driver("read the log of; it was driven, and told, by who started it").log(lines)
+        return self._needed_driver("has no log; whoever started it was told how it went").log(lines)
 
     def stop_before_begin(self, state: State, kind: str, message: str, traceback: str = "") -> None:
         """Write down, as the driver, what keeps a launched run from beginning; nothing, if it has begun."""
@@ -416,7 +416,7 @@ class RunRecord:
     def _needed_driver(self, what: str) -> Driver:
         driver = self._driver()
         if driver is None:
-            raise RunError(f"run {self.run_id} was not started with detach=True, so it cannot be {what}")
+            raise RunError(f"run {self.run_id} was not started with detach=True, so it {what}")
         return driver
 
     def _lost(self, told: str, *, for_good: bool) -> RunError:

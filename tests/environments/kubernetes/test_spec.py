@@ -32,7 +32,7 @@ def test_references_to_secrets_are_no_secrets():
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({}, "needs image="),
+        ({}, "needs an image; give image="),
         ({"imgae": "x"}, "did you mean 'image'"),
         ({"image": "x", "memory": "4GB"}, "'4GB' is no amount"),
         ({"image": "x", "gpus": "many"}, "gpus .* valid integer"),

@@ -7,12 +7,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from headrace.core.scaling import bounds_of
 from headrace.environments.kubernetes.merging import merge, merge_lists
+from headrace.environments.options import check_names
 from headrace.errors import SetupError
 
 #: The group of workers that each cluster has; the operator names it so.
@@ -138,7 +138,7 @@ class KubernetesSpec:
         SetupError
             If an option is unknown, or is not what it can be; says what to write.
         """
-        _known(options, _OPTIONS, "DaskEnvironment('kubernetes')")
+        check_names(options, _OPTIONS, "DaskEnvironment('kubernetes')")
         options = {name: value for name, value in options.items() if value is not None}
         if options.get("manifest"):
             options["manifest"] = _manifest(options["manifest"])
@@ -166,8 +166,8 @@ class KubernetesSpec:
                 )
         if not (self.image or self.manifest or self.name):
             raise SetupError(
-                "a cluster on Kubernetes needs image=: one that holds Python, Dask and headrace in the versions of "
-                "this process; or manifest= with a whole DaskCluster, or name= of a cluster that is there"
+                "a cluster on Kubernetes needs an image; give image=, one that holds Python, Dask and headrace in the "
+                "versions of this process, or manifest= with a whole DaskCluster, or name= of a cluster that is there"
             )
         if self.manifest and self.security is True:
             raise SetupError(
@@ -366,15 +366,6 @@ def variable(name: str, value: Any) -> Variable:
     )
 
 
-def _known(given: Iterable[str], known: Iterable[str], where: str) -> None:
-    names = list(known)
-    for name in given:
-        if name not in names:
-            close = get_close_matches(name, names, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
-            raise SetupError(f"{where} has no option {name!r}; {hint}")
-
-
 def _mapping(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise SetupError(f"{where} must be a dict of options, got {value!r}")
@@ -384,7 +375,7 @@ def _mapping(value: Any, where: str) -> dict[str, Any]:
 def _overlay(options: Any, where: str, known: Iterable[str]) -> dict[str, Any]:
     """Options of some pods, checked by themselves; None stays, as it takes away what holds for the whole cluster."""
     given = _mapping(options, where)
-    _known(given, known, where)
+    check_names(given, known, where)
     given |= _plain_pod_options(given, f"{where} ")
     said = {name: _without_none(value) for name, value in given.items() if value is not None}
     if (n_workers := said.pop("n_workers", 0)) and (not isinstance(n_workers, int) or n_workers < 0):
