@@ -11,7 +11,7 @@ from distributed import Client, LocalCluster
 import headrace as hr
 from headrace.execution.demand import BACKLOG
 from headrace.execution.scheduler import RunsPlugin, forget_plan, open_run
-from headrace.execution.switchboard import topic
+from headrace.execution.switchboard import OVER, topic
 from tests.environments.test_dask import until
 
 #: All is quicker than by default: a look each 50 ms, and as many workers as get all done within half a second.
@@ -112,6 +112,21 @@ def test_what_a_driver_told_goes_with_it():
         assert [wanted("30s"), wanted("1s")] == [4, 7]
         driver.close()
         assert until(lambda: wanted("1s") <= 1)
+
+
+@pytest.mark.parametrize("end", ["over", "forgotten"])
+def test_a_cluster_is_not_idle_while_a_run_goes_on_of_which_it_has_no_task(end):
+    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster, Client(cluster) as driver:
+        scheduler = cluster.scheduler
+        driver.run_on_scheduler(open_run, topic("run"), driver.id, 60.0, "token")
+        by_itself = scheduler.periodic_callbacks["idle-timeout"].callback
+        for ask in (scheduler.check_idle, scheduler.handlers["check_idle"], by_itself) * 3:
+            assert ask() is None
+        if end == "over":
+            driver.log_event(topic("run"), OVER)
+        else:
+            driver.run_on_scheduler(forget_plan, topic("run"))
+        assert until(scheduler.check_idle)
 
 
 def test_a_run_that_is_forgotten_wants_nothing_even_if_it_told_so_when_it_was_cut_off():

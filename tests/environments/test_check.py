@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -27,6 +28,8 @@ from tests.proxies import Proxy, proxy_before
 from tests.servers import Server
 from tests.waiting import until
 
+#: Seconds within which a check finds all: less than 10 alone, more beside other tests.
+SOON = 30.0
 #: What a process believes of itself: executed when its interpreter starts.
 LIES = {
     "python": "import platform; platform.python_version = lambda: '3.12.9'",
@@ -100,10 +103,13 @@ class Crew:
         self._stack.callback(process.kill)
 
     def check(self, *what: object, **options: object) -> list[hr.Finding]:
-        """Check, as a user does."""
+        """Check, as a user does, who waits for it."""
         with warnings.catch_warnings(), hr.DaskEnvironment(self.address) as env:
             warnings.simplefilter("ignore", PreflightWarning)
-            return env.check(*what, **options)
+            began = time.monotonic()
+            found = env.check(*what, **options)
+        assert time.monotonic() - began < SOON
+        return found
 
 
 @contextmanager

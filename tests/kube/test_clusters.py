@@ -30,13 +30,20 @@ class Late(datetime):
 
 
 def test_what_is_left_over_is_removed_and_what_is_used_stays(kube, namespace, env, tmp_path, monkeypatch):
+    for wait in ("BEAT", "REST"):
+        monkeypatch.setattr(f"headrace.environments.kubernetes.cluster.{wait}", 0.2)
     storage = hr.Storage(tmp_path)
     with monkeypatch.context() as laptop:
         laptop.setattr("headrace.environments.kubernetes.api.datetime", Late)
-        laptop.setattr("headrace.environments.kubernetes.cluster.BEAT", 0.5)
         assert env.execute(storage, storage.add_flow(flows.doubled), {"n": 3}).result() == 6
     name = env._cluster.name
     assert SEEN in kube.find("daskclusters", namespace, name)["metadata"]["annotations"]
+
+    def seen():
+        return kube.find("daskclusters", namespace, name)["metadata"]["annotations"][SEEN]
+
+    before = seen()
+    until(lambda: seen() > before)  # whoever uses it says so again and again
     left = {"metadata": {"name": "left", "labels": {"headrace.io/cluster": "left"}}}
     left["metadata"]["annotations"] = {SEEN: (datetime.now(UTC) - timedelta(hours=1)).isoformat()}
     template = kube.find("daskclusters", namespace, name)["spec"]

@@ -35,7 +35,7 @@ def storage(s3: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[hr
         yield storage.build()
 
 
-#: what the pod that drives a run may do: no more than the documentation says
+#: what the pod that drives a run may do, and who starts and cancels it: no more than the documentation says
 _, ROLE, _ = yaml.safe_load_all((CHECKOUT / "docs/kubernetes-rbac.yaml").read_text())
 
 
@@ -50,6 +50,9 @@ def environment(kube: Bench, namespace: str, s3: Server) -> Iterator[hr.DaskEnvi
         "kubernetes",
         image=kube.image,
         namespace=namespace,
+        kubeconfig=str(kube.user(namespace, ROLE)),
+        context="restricted",
+        reach="forward",
         n_workers=2,
         driver={"service_account": "driver"},
         env={"HEADRACE_STORAGE_OPTIONS": {"secret": "bucket", "key": "options"}},
@@ -91,6 +94,10 @@ def test_from_a_bucket_to_its_result(
     name = job["metadata"]["name"]
     assert job["metadata"]["labels"]["headrace.io/run"] == record.run_id
     assert job["spec"]["ttlSecondsAfterFinished"] == KEPT
+    given = {each["name"]: each.get("value") for each in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    options = json.loads(given["HEADRACE_ENVIRONMENT"])["options"]
+    assert not {"kubeconfig", "context"} & set(options)  # those are of this machine
+    assert options["reach"] == "dns"
     assert "etl Success" in record.logs()
     until(lambda: kube.find("jobs", namespace, name)["status"].get("succeeded"), 60)
     until(lambda: [pod["metadata"]["labels"].get("job-name") for pod in kube.objects("pods", namespace)] == [name], 60)

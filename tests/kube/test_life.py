@@ -16,6 +16,7 @@ import pytest
 import headrace as hr
 from headrace.environments.kubernetes.cluster import CREATOR, SEEN, KubernetesCluster
 from headrace.environments.kubernetes.diagnosis import CAUSES
+from headrace.environments.kubernetes.manifests import cluster_manifest
 from headrace.environments.kubernetes.spec import KubernetesSpec
 from headrace.errors import RunError, SetupError
 from tests.environments import flows
@@ -58,7 +59,8 @@ def test_a_whole_life(kube, namespace, options, tmp_path, capsys):
         # The operator writes that now and then, of a cluster that runs.
         kube.request("PATCH", kube.path("daskclusters", namespace, name), {"status": {"phase": "Pending"}})
         joined = hr.DaskEnvironment("kubernetes", name=name, namespace=namespace, security=False)
-        with joined, hr.DaskEnvironment("kubernetes", name=name, namespace=namespace, security=False) as other:
+        # Written down, this one joins, too.
+        with joined, hr.Environment.deserialize(json.loads(json.dumps(joined.serialize()))) as other:
             joined.setup()
             assert kube.find("daskclusters", namespace, name)["metadata"]["annotations"][SEEN]
             other.setup()
@@ -92,16 +94,55 @@ def test_groups_are_scaled_each_for_itself(kube, namespace, options):
         cluster.let_go(kept[:1], "big")
         until(lambda: workers() == ["big", "default"])
         assert kept[1] in [each["name"] for each in env.client.scheduler_info(n_workers=-1)["workers"].values()]
+        # Of the two that are left, the operator would choose the one that holds less, of whichever group.
+        held = env.client.submit(bytes, 1_000_000, workers=[kept[1]])
+        until(held.done)
         cluster.scale(0, "big")
         until(lambda: workers() == ["default"])
         assert cluster.group_of("somebody-else") is None
 
 
-def test_a_worker_that_is_killed_is_explained(kube, namespace, options, tmp_path):
-    storage = hr.Storage(tmp_path)
+class Deployments:
+    """An API server that has workers: one is new, and one, though older, does not work yet."""
+
+    def __init__(self):
+        self.done = []
+
+    def list(self, kind, selector):
+        assert (kind, selector) == ("Deployment", "dask.org/workergroup-name=one-big")
+        began = {"new": ("03", 1), "old": ("01", 1), "stuck": ("02", 0)}
+        return [
+            {
+                "metadata": {"name": name, "creationTimestamp": f"2026-11-25T09:00:{second}Z"},
+                "status": {"readyReplicas": ready},
+            }
+            for name, (second, ready) in began.items()
+        ]
+
+    def delete(self, kind, name):
+        self.done.append(name)
+        return True
+
+    def patch(self, kind, name, patch):
+        self.done.append((name, patch["spec"]["worker"]["replicas"]))
+        return {}
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3])
+def test_of_too_many_workers_those_stay_that_have_worked_for_longest(number):
+    cluster = object.__new__(KubernetesCluster)
+    cluster.name, cluster.api = "one", Deployments()
+    cluster.scale(number, "big")
+    assert cluster.api.done == [*["old", "new", "stuck"][number:], ("one-big", number)]
+
+
+def test_a_worker_that_is_killed_is_explained_also_in_a_cluster_of_the_users_own(kube, namespace, options, tmp_path):
+    storage = hr.Storage(tmp_path / "flows")
     options["env"] = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
-    with hr.DaskEnvironment("kubernetes", n_workers=1, **options) as env:
+    (tmp_path / "own.yaml").write_text(json.dumps(cluster_manifest(KubernetesSpec.of(**options), "own")))
+    with hr.DaskEnvironment("kubernetes", manifest=str(tmp_path / "own.yaml")) as env:
         env.setup()
+        assert clusters(kube, namespace) == ["own"]
         [worker] = [pod for pod in kube.objects("pods", namespace) if "worker" in pod["metadata"]["name"]]
         name, address = worker["metadata"]["name"], f"tcp://{worker['status']['podIP']}:40000"
         kube.oom_kill(namespace, name)
@@ -111,7 +152,7 @@ def test_a_worker_that_is_killed_is_explained(kube, namespace, options, tmp_path
         assert "distributed" in text
         assert env._cluster.explain("tcp://10.9.8.7:1") == ""
         run = env.execute(storage, storage.add_flow(flows.killing))
-        with pytest.raises(RunError, match=r"(?s)The last one was tcp://\S+; its pod was headrace-\S+-worker-"):
+        with pytest.raises(RunError, match=r"(?s)The last one was tcp://\S+; its pod was own-default-worker-"):
             run.result()
 
 

@@ -126,6 +126,10 @@ class Switchboard:
         scheduler.handlers["register-client"] = self._register
         scheduler.stream_handlers[BACK] = self.resume
         scheduler.handlers["headrace_look"] = self.look
+        self._idle_since = scheduler.check_idle
+        scheduler.check_idle = self.idle_since  # type: ignore[method-assign]  # asked by HTTP: by Dask's operator
+        scheduler.handlers["check_idle"] = self.idle_since
+        scheduler.periodic_callbacks["idle-timeout"].callback = self.idle_since  # type: ignore[assignment]
 
     def open(self, name: str, client: str, patience: float, token: str) -> bool:
         """Note who drives a run, and return whether that is known already.
@@ -157,6 +161,16 @@ class Switchboard:
             if driver.listening:
                 self._tell(name, driver, driver.number, report)
             driver.reports.append(report)
+
+    def idle_since(self) -> float | None:
+        """Since when there has been nothing to do, for those who end idle clusters; as ``Scheduler.check_idle``.
+
+        Of a run that waits for a retry, Dask has no task; but who removed its cluster would end it.
+        """
+        if all(driver.over for driver in self.runs.values()):
+            return self._idle_since()
+        self.scheduler.idle_since = None
+        return None
 
     def look(self, name: str, heard: int, seen: int) -> tuple[int, int, dict[str, int] | None] | None:
         """Answer a driver that asks how things are; also the sign of life that it waits for.

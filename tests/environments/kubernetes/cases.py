@@ -96,7 +96,8 @@ def manifests() -> dict[str, list[dict]]:
     least, groups, everything = (KubernetesSpec.of(**each) for each in ({"image": IMAGE}, GROUPS, EVERYTHING))
     bare = KubernetesSpec.of(image=IMAGE, dashboard=False, security=False)
     tls = "etl-tls"
-    driver = KubernetesSpec.of(**EVERYTHING, driver={"service_account": "driver", "cpu": "250m"})
+    patch = {"priorityClassName": "high", "containers": [{"stdin": True}]}
+    driver = KubernetesSpec.of(**EVERYTHING, driver={"service_account": "driver", "cpu": "250m"}, driver_spec=patch)
     return {
         "least": [cluster_manifest(least, "etl", n_workers=3, tls_secret=tls), *group_manifests(least, "etl")],
         "open": [cluster_manifest(bare, "etl")],

@@ -270,6 +270,29 @@ def test_a_worker_that_is_on_its_way_is_waited_for_unless_the_scheduler_is_in_tr
     assert not is_hopeful(seen(worker, events=[event(f"{NAME}-scheduler-5d6f", "FailedCreate", QUOTA)]))
 
 
+class Started:
+    """An API server whose container has been started again since its pod was looked at."""
+
+    namespace = "team"
+
+    def list(self, kind, selector="", *, fields=""):
+        return [pod(terminated(1))] if kind == "Pod" else []
+
+    def get(self, kind, name):
+        return CLUSTER
+
+    def events(self, name):
+        return []
+
+    def logs(self, pod, container, *, previous):
+        return "no such model" if previous else ""
+
+
+def test_the_last_words_of_a_container_are_found_though_it_was_started_again_meanwhile():
+    snapshot = Watch(Started(), NAME, pods=2).look()
+    assert snapshot.logs == {(f"{NAME}-scheduler-1", "scheduler"): "no such model"}
+
+
 def test_the_line_while_waiting_counts_pods_by_how_they_are():
     pulling = event(f"{NAME}-worker-3", "Pulling", f'Pulling image "{IMAGE}"')
     snapshot = seen(

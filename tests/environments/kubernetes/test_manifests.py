@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests, tls_secret_manifest
-from headrace.environments.kubernetes.spec import KubernetesSpec
+from headrace.environments.kubernetes.spec import IDLE_TIMEOUT, KubernetesSpec
 from headrace.errors import SetupError
 from tests.environments.kubernetes.cases import CERTIFICATES, GOLDEN, GROUPS, IMAGE, OWN, manifests, text
 
@@ -143,6 +143,12 @@ def test_a_manifest_from_a_file_with_groups(tmp_path):
     assert built["spec"] == {**group["spec"], "cluster": "etl"}
     assert built["metadata"]["labels"]["headrace.io/cluster"] == "etl"
     assert cluster_manifest(spec, "etl")["spec"] == OWN["manifest"]["spec"]
+
+
+def test_a_cluster_of_the_users_own_goes_when_it_is_idle_too():
+    scheduler, worker = (OWN["manifest"]["spec"][each] for each in ("scheduler", "worker"))
+    own = {**OWN["manifest"], "spec": {"scheduler": scheduler, "worker": worker}}
+    assert cluster_manifest(KubernetesSpec.of(manifest=own), "etl")["spec"]["idleTimeout"] == IDLE_TIMEOUT
 
 
 def test_names_that_kubernetes_would_not_take():

@@ -38,8 +38,8 @@ AGAIN = 0.5
 IN_POD = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _STARTING = threading.Lock()
 OPERATOR = (
-    "helm install --repo https://helm.dask.org --create-namespace -n dask-operator --generate-name "
-    "dask-kubernetes-operator"
+    "helm install dask-operator dask-kubernetes-operator --repo https://helm.dask.org --namespace dask-operator "
+    "--create-namespace"
 )
 
 

@@ -116,9 +116,11 @@ class Watch:
         found = {}
         for container in containers_of(pod):
             if container.ended or (thorough and "running" in container.state):
+                place = container.pod, container.name
                 before = bool(container.last) and "terminated" not in container.state
-                log = self._allowed(self._api.logs, container.pod, container.name, previous=before) or ""
-                found[container.pod, container.name] = log
+                # One that was started again since the pod was looked at has written nothing yet.
+                logs = (self._allowed(self._api.logs, *place, previous=each) for each in (before, not before))
+                found[place] = next(filter(None, logs), "")
         return found
 
 
