@@ -129,7 +129,8 @@ class Switchboard:
         self._idle_since = scheduler.check_idle
         scheduler.check_idle = self.idle_since  # type: ignore[method-assign]  # asked by HTTP: by Dask's operator
         scheduler.handlers["check_idle"] = self.idle_since
-        scheduler.periodic_callbacks["idle-timeout"].callback = self.idle_since  # type: ignore[assignment]
+        if (timer := scheduler.periodic_callbacks.get("idle-timeout")) is not None:
+            timer.callback = self.idle_since  # type: ignore[assignment]
 
     def open(self, name: str, client: str, patience: float, token: str) -> bool:
         """Note who drives a run, and return whether that is known already.
