@@ -42,7 +42,6 @@ class Supplies:
         self.line = line
         self.plan = plan
         self.code = code
-        self.begun = False  # so there is something to be forgotten
         self.complete = False
 
     def bring(self, opened: Opened) -> None:
@@ -61,7 +60,7 @@ class Supplies:
             If a part of it could not be brought to all workers.
         """
         line, client = self.line, self.line.client
-        self.begun, self.complete = True, False
+        self.complete = False
         if _BROUGHT.get(client, ("", set()))[0] != opened.scheduler:
             _BROUGHT[client] = opened.scheduler, set()
         try:
