@@ -76,7 +76,7 @@ def test_shells_complete_commands(folder: Path) -> None:
         (["run", "some_flows.py#etl", "-p", "a=1", "-p", "a=2"], ["a is given twice"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-o", "n_workers"], ["--option", "KEY=VALUE", "'n_workers'"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-o", "cluster=kubernetes"], ["--on WHERE"]),
-        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "inline", "-o", "type=x"], ["type is no option", "one by one"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "inline", "-o", "type=x"], ["type is no option", "one by"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-o", "deadline=NaN"], ["deadline", "seconds, got nan"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-o", "offers=5"], ["offers must be amounts", "got 5"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-o", "n_workers=0"], ["n_workers", "from 1 on, got 0"]),
