@@ -130,8 +130,8 @@ def carried(client: Client, whatever: object) -> Iterator[None]:
     check_encrypted([*client.run_on_scheduler(listens_at), *client.nthreads()])
     # For the scheduler it is a run: if this process dies, they are forgotten.
     line = Line(client, f"check-{secrets.token_hex(8)}", lambda report: None, SILENCE)
-    line.open()
     try:
+        line.open()
         line.ask(client.register_plugin, CredentialsPlugin(line.topic, parcel))
         yield
     finally:

@@ -137,7 +137,7 @@ def test_a_manifest_from_a_file_with_groups(tmp_path):
     }
     (tmp_path / "cluster.yaml").write_text(text([group, OWN["manifest"]]))
     spec = KubernetesSpec.of(manifest=tmp_path / "cluster.yaml")
-    assert KubernetesSpec.from_json(spec.to_json()) == spec
+    assert KubernetesSpec.of(**spec.to_json()) == spec
     assert spec.security is False
     assert {name: spec.size(name) for name in spec.groups} == {"default": 8, "theirs": 3}
     [built] = group_manifests(spec, "etl")

@@ -267,7 +267,7 @@ class KubernetesSpec:
     # -- as data -------------------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data: what differs from the defaults.
+        """Return plain JSON data, of which ``of`` makes an equal one: what differs from the defaults.
 
         Raises
         ------
@@ -285,17 +285,6 @@ class KubernetesSpec:
             kept["security"] = self.security
         data: dict[str, Any] = json.loads(json.dumps(kept))
         return data
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Make one of what ``to_json`` returned.
-
-        Parameters
-        ----------
-        data : mapping
-            JSON data.
-        """
-        return cls.of(**data)
 
 
 #: options of pods: they may differ from group to group, and between scheduler, workers and driver.
