@@ -16,6 +16,7 @@ import headrace as hr
 from headrace.environments.clusters import KINDS
 from headrace.errors import MissingPackage, SetupError
 from tests.environments import flows
+from tests.proxies import proxy_before
 
 HERE = Path(__file__).parent
 
@@ -139,6 +140,21 @@ def test_nobody_answers_at_an_address():
     with pytest.raises(SetupError, match=r"no Dask scheduler answers at tcp://127.0.0.1:1 .*check the address"):
         hr.DaskEnvironment("tcp://127.0.0.1:1", deadline=1.0).setup()
     assert time.monotonic() - began < 15
+
+
+def test_a_tunnel_that_is_there_before_its_scheduler():
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None, protocol="tcp") as cluster,
+        proxy_before(cluster.scheduler_address) as tunnel,
+        hr.DaskEnvironment(f"tcp://{tunnel.address}") as env,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        tunnel.down = True
+        setup = pool.submit(env.setup)
+        assert until(lambda: tunnel.broken > 2 or setup.done())
+        tunnel.down = False
+        setup.result()
+        assert env.client.submit(abs, -1).result() == 1
 
 
 @pytest.mark.parametrize(
