@@ -66,6 +66,7 @@ PLACES = {"inline": "hr.LocalEnvironment()", "local": 'hr.DaskEnvironment("local
 CLEANS = 'note("cleaned up")'
 HANGS = 'note("cleaning up"); time.sleep(60)'
 RUN = "endless.run(environment=environment)"
+PATIENT = f"from headrace.core import ending; ending.GRACE = 100.0; {RUN}"
 START = "endless.start(environment=environment).wait()"
 ASYNC = "import asyncio; asyncio.run(endless.run_async(environment=environment))"
 
@@ -104,14 +105,12 @@ def until_told(line: str, process: subprocess.Popen[str], folder: Path) -> None:
         time.sleep(0.02)
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[float, str]:
-    """Wait for the end; return how long that took and what was said, with nothing left of the session."""
-    began = time.monotonic()
-    _, err = process.communicate(timeout=30)
-    took = time.monotonic() - began
-    _, alive = psutil.wait_procs([one for one in psutil.process_iter() if _session(one.pid) == process.pid], timeout=10)
+def ended(process: subprocess.Popen[str]) -> str:
+    """Wait for the end, sooner than anything ends by itself; return what was said, with nothing left of the session."""
+    _, err = process.communicate(timeout=40)
+    _, alive = psutil.wait_procs([one for one in psutil.process_iter() if _session(one.pid) == process.pid], timeout=30)
     assert not alive
-    return took, err
+    return err
 
 
 def _session(pid: int) -> int | None:
@@ -125,8 +124,7 @@ def _session(pid: int) -> int | None:
 def test_ctrl_c_in_this_process(body: str, folder: Path) -> None:
     process = started(folder, "inline", body)
     process.send_signal(signal.SIGINT)
-    took, err = ended(process)
-    assert took < 3
+    err = ended(process)
     assert lines(folder) == ["made", "working", "cleaned up", "raised with Cancelled"]
     assert process.returncode == -signal.SIGINT  # as Python ends after an uncaught KeyboardInterrupt
     assert err.strip().endswith("KeyboardInterrupt")
@@ -140,8 +138,7 @@ def test_ctrl_c_in_this_process(body: str, folder: Path) -> None:
 def test_ctrl_c_with_a_cluster(body: str, folder: Path) -> None:
     process = started(folder, "local", body)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to the workers, too
-    took, _ = ended(process)
-    assert took < 6
+    ended(process)
     assert lines(folder) == ["made", "working", "cleaned up", "raised with Cancelled"]
     assert process.returncode == -signal.SIGINT
 
@@ -150,8 +147,7 @@ def test_ctrl_c_with_a_cluster(body: str, folder: Path) -> None:
 def test_sigterm(place: str, folder: Path) -> None:
     process = started(folder, place)
     process.send_signal(signal.SIGTERM)
-    took, err = ended(process)
-    assert took < 6
+    err = ended(process)
     assert lines(folder) == ["made", "working", "cleaned up"]
     assert process.returncode == 143
     assert "Traceback" not in err
@@ -161,8 +157,7 @@ def test_sigterm(place: str, folder: Path) -> None:
 def test_ctrl_c_while_waiting_for_a_run_in_another_thread(place: str, run: str, folder: Path) -> None:
     process = started(folder, place, "computes", run)
     process.send_signal(signal.SIGINT)
-    took, _ = ended(process)
-    assert took < 6
+    ended(process)
     seen = "None" if run == ASYNC else "Cancelled"
     assert lines(folder) == ["made", "working", "cleaned up", f"raised with {seen}"]
     assert process.returncode == -signal.SIGINT
@@ -170,22 +165,23 @@ def test_ctrl_c_while_waiting_for_a_run_in_another_thread(place: str, run: str, 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_second_ctrl_c_ends_at_once(place: str, folder: Path) -> None:
-    process = started(folder, place, "computes", cleanup=HANGS)
+    process = started(folder, place, "computes", PATIENT, HANGS)
     process.send_signal(signal.SIGINT)
     until_told("cleaning up", process, folder)
     process.send_signal(signal.SIGINT)
     ended(process)
     assert lines(folder) == ["made", "working", "cleaning up", "raised with Cancelled"]
     [record] = Storage("store").runs()
-    assert record.outcome["elapsed"] < 4  # the cluster takes longer to go down with a worker that hangs
+    assert record.outcome["elapsed"] < 40
     assert [error["type"] for error in record.outcome["errors"]] == ["headrace.errors.NotCleanedUp"]
 
 
 def test_a_cleanup_that_hangs_is_cut_off(folder: Path) -> None:
     process = started(folder, "inline", cleanup=HANGS)
     process.send_signal(signal.SIGINT)
-    took, _ = ended(process)
-    assert 4 < took < 7
+    began = time.monotonic()
+    ended(process)
+    assert time.monotonic() - began > 4
     [record] = Storage("store").runs()
     assert record.state == "Cancelled"
     assert "clean-up leave was not done" in record.outcome["errors"][0]["message"]
