@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 
@@ -16,6 +18,7 @@ import pytest
 
 import headrace as hr
 from headrace import Storage
+from tests.waiting import until
 
 SCRIPT = """
     import asyncio, os, signal, sys, threading, time
@@ -46,7 +49,13 @@ SCRIPT = """
         with place() as path:
             work(path)
 
+    def tell_when_heeded():
+        while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            time.sleep(0.01)
+        open(PATH + "-heeded", "w").close()
+
     if __name__ == "__main__":
+        threading.Thread(target=tell_when_heeded, daemon=True).start()
         try:
             with {environment} as environment:
                 endless.storage = hr.Storage("store")
@@ -70,11 +79,18 @@ PATIENT = f"from headrace.core import ending; ending.GRACE = 100.0; {RUN}"
 START = "endless.start(environment=environment).wait()"
 ASYNC = "import asyncio; asyncio.run(endless.run_async(environment=environment))"
 
+_STARTED: list[subprocess.Popen[str]] = []
+
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    while _STARTED:
+        process = _STARTED.pop()
+        with process, suppress(ProcessLookupError):
+            if process.poll() is None:  # its test has failed
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def lines(folder: Path) -> list[str]:
@@ -85,7 +101,7 @@ def lines(folder: Path) -> list[str]:
 def started(
     folder: Path, place: str, body: str = "sleeps", run: str = RUN, cleanup: str = CLEANS
 ) -> subprocess.Popen[str]:
-    """Start a script in a session of its own, and return when its task is at work."""
+    """Start a script in a session of its own, and return when its task is at work, and somebody waits for the run."""
     script = folder / "script.py"
     define = "async def" if "await" in BODIES[body] else "def"
     words = {"define": define, "path": str(folder / "told"), "body": BODIES[body], "environment": PLACES[place]}
@@ -93,16 +109,15 @@ def started(
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    _STARTED.append(process)
     until_told("working", process, folder)
+    until((folder / "told-heeded").exists)
     return process
 
 
 def until_told(line: str, process: subprocess.Popen[str], folder: Path) -> None:
-    end = time.monotonic() + 60
-    while line not in lines(folder):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: line in lines(folder) or process.poll() is not None, 60)
+    assert line in lines(folder), process.communicate()
 
 
 def ended(process: subprocess.Popen[str]) -> str:
