@@ -59,6 +59,8 @@ class Proxy:
         The first lines of the requests that came.
     down : bool
         Whether new connections are broken at once.
+    broken : int
+        How many were.
     """
 
     upstream: str
@@ -67,6 +69,7 @@ class Proxy:
     asked: list[str] = field(default_factory=list)
     address: str = ""
     down: bool = False
+    broken: int = 0
     _frozen: set[asyncio.StreamWriter] = field(default_factory=set)
     _loop: Any = None
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
@@ -87,6 +90,7 @@ class Proxy:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.down:
             writer.transport.abort()
+            self.broken += 1
             return
         self._open.add(writer)
         try:

@@ -137,7 +137,7 @@ def test_an_interrupted_run_is_recorded_and_leaves_nothing(
     told = dict(line.split(maxsplit=1) for line in out.splitlines())
     assert told == {"run": record.run_id, "record": f"{Storage('store').url}/runs/{record.run_id}"}
     left = [one for one in psutil.process_iter() if _session(one.pid) == running.pid]
-    _, alive = psutil.wait_procs(left, timeout=10)  # the last of them end when they see that their parent has
+    _, alive = psutil.wait_procs(left, timeout=30)  # the last of them end when they see that their parent has
     assert not alive
 
 

@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
 
@@ -16,6 +18,7 @@ import pytest
 
 import headrace as hr
 from headrace import Storage
+from tests.waiting import until
 
 SCRIPT = """
     import asyncio, os, signal, sys, threading, time
@@ -46,7 +49,13 @@ SCRIPT = """
         with place() as path:
             work(path)
 
+    def tell_when_heeded():
+        while signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            time.sleep(0.01)
+        open(PATH + "-heeded", "w").close()
+
     if __name__ == "__main__":
+        threading.Thread(target=tell_when_heeded, daemon=True).start()
         try:
             with {environment} as environment:
                 endless.storage = hr.Storage("store")
@@ -66,14 +75,22 @@ PLACES = {"inline": "hr.LocalEnvironment()", "local": 'hr.DaskEnvironment("local
 CLEANS = 'note("cleaned up")'
 HANGS = 'note("cleaning up"); time.sleep(60)'
 RUN = "endless.run(environment=environment)"
+PATIENT = f"from headrace.core import ending; ending.GRACE = 100.0; {RUN}"
 START = "endless.start(environment=environment).wait()"
 ASYNC = "import asyncio; asyncio.run(endless.run_async(environment=environment))"
 
+_STARTED: list[subprocess.Popen[str]] = []
+
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    while _STARTED:
+        process = _STARTED.pop()
+        with process, suppress(ProcessLookupError):
+            if process.poll() is None:  # its test has failed
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def lines(folder: Path) -> list[str]:
@@ -84,7 +101,7 @@ def lines(folder: Path) -> list[str]:
 def started(
     folder: Path, place: str, body: str = "sleeps", run: str = RUN, cleanup: str = CLEANS
 ) -> subprocess.Popen[str]:
-    """Start a script in a session of its own, and return when its task is at work."""
+    """Start a script in a session of its own, and return when its task is at work, and somebody waits for the run."""
     script = folder / "script.py"
     define = "async def" if "await" in BODIES[body] else "def"
     words = {"define": define, "path": str(folder / "told"), "body": BODIES[body], "environment": PLACES[place]}
@@ -92,26 +109,23 @@ def started(
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
+    _STARTED.append(process)
     until_told("working", process, folder)
+    until((folder / "told-heeded").exists)
     return process
 
 
 def until_told(line: str, process: subprocess.Popen[str], folder: Path) -> None:
-    end = time.monotonic() + 60
-    while line not in lines(folder):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    until(lambda: line in lines(folder) or process.poll() is not None, 60)
+    assert line in lines(folder), process.communicate()
 
 
-def ended(process: subprocess.Popen[str]) -> tuple[float, str]:
-    """Wait for the end; return how long that took and what was said, with nothing left of the session."""
-    began = time.monotonic()
-    _, err = process.communicate(timeout=30)
-    took = time.monotonic() - began
-    _, alive = psutil.wait_procs([one for one in psutil.process_iter() if _session(one.pid) == process.pid], timeout=10)
+def ended(process: subprocess.Popen[str]) -> str:
+    """Wait for the end, sooner than anything ends by itself; return what was said, with nothing left of the session."""
+    _, err = process.communicate(timeout=40)
+    _, alive = psutil.wait_procs([one for one in psutil.process_iter() if _session(one.pid) == process.pid], timeout=30)
     assert not alive
-    return took, err
+    return err
 
 
 def _session(pid: int) -> int | None:
@@ -125,8 +139,7 @@ def _session(pid: int) -> int | None:
 def test_ctrl_c_in_this_process(body: str, folder: Path) -> None:
     process = started(folder, "inline", body)
     process.send_signal(signal.SIGINT)
-    took, err = ended(process)
-    assert took < 3
+    err = ended(process)
     assert lines(folder) == ["made", "working", "cleaned up", "raised with Cancelled"]
     assert process.returncode == -signal.SIGINT  # as Python ends after an uncaught KeyboardInterrupt
     assert err.strip().endswith("KeyboardInterrupt")
@@ -140,8 +153,7 @@ def test_ctrl_c_in_this_process(body: str, folder: Path) -> None:
 def test_ctrl_c_with_a_cluster(body: str, folder: Path) -> None:
     process = started(folder, "local", body)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it, to the workers, too
-    took, _ = ended(process)
-    assert took < 6
+    ended(process)
     assert lines(folder) == ["made", "working", "cleaned up", "raised with Cancelled"]
     assert process.returncode == -signal.SIGINT
 
@@ -150,8 +162,7 @@ def test_ctrl_c_with_a_cluster(body: str, folder: Path) -> None:
 def test_sigterm(place: str, folder: Path) -> None:
     process = started(folder, place)
     process.send_signal(signal.SIGTERM)
-    took, err = ended(process)
-    assert took < 6
+    err = ended(process)
     assert lines(folder) == ["made", "working", "cleaned up"]
     assert process.returncode == 143
     assert "Traceback" not in err
@@ -161,8 +172,7 @@ def test_sigterm(place: str, folder: Path) -> None:
 def test_ctrl_c_while_waiting_for_a_run_in_another_thread(place: str, run: str, folder: Path) -> None:
     process = started(folder, place, "computes", run)
     process.send_signal(signal.SIGINT)
-    took, _ = ended(process)
-    assert took < 6
+    ended(process)
     seen = "None" if run == ASYNC else "Cancelled"
     assert lines(folder) == ["made", "working", "cleaned up", f"raised with {seen}"]
     assert process.returncode == -signal.SIGINT
@@ -170,22 +180,23 @@ def test_ctrl_c_while_waiting_for_a_run_in_another_thread(place: str, run: str, 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_second_ctrl_c_ends_at_once(place: str, folder: Path) -> None:
-    process = started(folder, place, "computes", cleanup=HANGS)
+    process = started(folder, place, "computes", PATIENT, HANGS)
     process.send_signal(signal.SIGINT)
     until_told("cleaning up", process, folder)
     process.send_signal(signal.SIGINT)
     ended(process)
     assert lines(folder) == ["made", "working", "cleaning up", "raised with Cancelled"]
     [record] = Storage("store").runs()
-    assert record.outcome["elapsed"] < 4  # the cluster takes longer to go down with a worker that hangs
+    assert record.outcome["elapsed"] < 40
     assert [error["type"] for error in record.outcome["errors"]] == ["headrace.errors.NotCleanedUp"]
 
 
 def test_a_cleanup_that_hangs_is_cut_off(folder: Path) -> None:
     process = started(folder, "inline", cleanup=HANGS)
     process.send_signal(signal.SIGINT)
-    took, _ = ended(process)
-    assert 4 < took < 7
+    began = time.monotonic()
+    ended(process)
+    assert time.monotonic() - began > 4
     [record] = Storage("store").runs()
     assert record.state == "Cancelled"
     assert "clean-up leave was not done" in record.outcome["errors"][0]["message"]

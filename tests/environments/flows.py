@@ -1,6 +1,7 @@
 """Flows that the tests of environments run; a module of its own, so that workers find it by name."""
 
 import os
+import threading
 import time
 
 import headrace as hr
@@ -45,9 +46,10 @@ def killing(n: int = 8):
 
 
 @hr.task
-def nap(seconds: float) -> float:
+def nap(seconds: float) -> int:
+    """Return which thread it was."""
     time.sleep(seconds)
-    return seconds
+    return threading.get_ident()
 
 
 @hr.flow

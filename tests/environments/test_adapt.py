@@ -14,7 +14,7 @@ import headrace as hr
 from headrace.execution.demand import BACKLOG
 from headrace.execution.scheduler import RunsPlugin, forget_plan, open_run
 from headrace.execution.switchboard import OVER, topic
-from tests.environments.test_dask import until
+from tests.waiting import until
 
 #: All is quicker than by default: a look each 50 ms, and as many workers as get all done within half a second.
 QUICK = {
@@ -85,7 +85,7 @@ def test_a_cluster_that_adapts_scales_up_and_down(least, tmp_path):
             assert heads.most == 4
             del run
             gc.collect()
-            assert until(lambda: len(cluster.scheduler.workers) == least)
+            until(lambda: len(cluster.scheduler.workers) == least)
 
 
 def test_a_little_work_wants_no_more_workers():
@@ -113,7 +113,7 @@ def test_what_a_driver_told_goes_with_it():
         driver.log_event(BACKLOG, told)
         assert [wanted("30s"), wanted("1s")] == [4, 7]
         driver.close()
-        assert until(lambda: wanted("1s") <= 1)
+        until(lambda: wanted("1s") <= 1)
 
 
 @pytest.mark.parametrize("end", ["over", "forgotten"])
@@ -128,7 +128,7 @@ def test_a_cluster_is_not_idle_while_a_run_goes_on_of_which_it_has_no_task(end):
             driver.log_event(topic("run"), OVER)
         else:
             driver.run_on_scheduler(forget_plan, topic("run"))
-        assert until(scheduler.check_idle)
+        until(scheduler.check_idle)
 
 
 #: Holds the values of a run that is over; then has one that waits for its next attempt, until it is killed.
@@ -197,7 +197,7 @@ def test_a_run_that_is_forgotten_wants_nothing_even_if_it_told_so_when_it_was_cu
         driver.run_on_scheduler(open_run, topic("run"), driver.id, 60.0, "token")
         demand = cluster.scheduler.plugins[RunsPlugin.name].demand
         driver.log_event(BACKLOG, (topic("run"), [((), 100.0, 7)]))
-        assert until(demand.works)
+        until(demand.works)
         driver.run_on_scheduler(forget_plan, topic("run"))
         assert not demand.works()
 
@@ -218,7 +218,7 @@ def part(i, folder):
 def until_one_is_left(folder, parts):
     """Takes long enough for the idle workers to be let go."""
     flag = Path(folder, "one is left")
-    assert until(flag.exists)
+    until(flag.exists)
     return sum(parts)
 
 

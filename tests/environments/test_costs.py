@@ -1,7 +1,7 @@
 """What a run learns of its tasks' costs, and the next one makes of it, on real clusters."""
 
 import threading
-import time
+from collections import Counter
 
 import pytest
 
@@ -66,7 +66,7 @@ def test_the_second_run_begins_with_single_task_batches(threads, storage, monkey
     sizes, handed_back = spy.look()
     assert sizes[:2] == [6, 6]
     assert handed_back > 0
-    assert 0.15 <= told(storage)[NAP] < 0.3
+    assert 0.15 <= told(storage)[NAP] < 0.6  # and not the time of a batch
 
     threads.execute(hr.Storage(storage.url), storage.build().resolve(location), {"seconds": 0.15})
     assert spy.look() == ([1] * 12, 0)
@@ -77,13 +77,11 @@ def test_a_flow_that_became_a_hundred_times_slower_keeps_all_threads_busy(thread
     threads.execute(storage, location, {"seconds": 0.002, "n": 16})
     assert told(storage)[NAP] < 0.02
     spy.look()
-    began = time.monotonic()
-    threads.execute(storage, location, {"seconds": 0.2, "n": 16})
-    elapsed = time.monotonic() - began
+    run = threads.execute(storage, location, {"seconds": 0.2, "n": 16})
     sizes, handed_back = spy.look()
     assert sizes[0] > 1  # the lie was believed
     assert handed_back > 0
-    assert elapsed < 0.75 * 16 * 0.2  # half of it is the ideal, all of it one thread's pace
+    assert min(Counter(run.result()).values()) > 4  # of two threads; half of them is the ideal
     assert told(storage)[NAP] >= 0.2
 
 
@@ -126,7 +124,7 @@ def test_a_silent_store_holds_up_neither_start_nor_end(storage, monkeypatch):
     monkeypatch.setattr(costs_module, "INSTANT", 0.01)
     run = hr.LocalEnvironment().execute(storage, storage.add_flow(flows.napping), {"n": 3})
     answer.set()
-    assert run.result() == [0.0] * 3
+    assert run.state is hr.State.SUCCESS
 
 
 def test_what_cannot_be_written_changes_nothing(storage, monkeypatch):

@@ -17,16 +17,10 @@ import headrace as hr
 from headrace.environments.clusters import KINDS
 from headrace.errors import MissingPackage, SetupError
 from tests.environments import flows
+from tests.proxies import proxy_before
+from tests.waiting import until
 
 HERE = Path(__file__).parent
-
-
-def until(condition, seconds=20.0):
-    """Wait for a condition, and return whether it came."""
-    pause, end = threading.Event(), time.monotonic() + seconds  # the event is never set
-    while not (found := condition()) and time.monotonic() < end:
-        pause.wait(0.01)
-    return found
 
 
 def children(process=None):
@@ -57,8 +51,8 @@ def nothing_left():
     """Check that a test leaves no child process and no listening port."""
     before = {child.pid for child in children()}, ports([psutil.Process()])
     yield
-    assert until(lambda: {child.pid for child in children()} <= before[0])
-    assert until(lambda: ports([psutil.Process()]) <= before[1])
+    until(lambda: {child.pid for child in children()} <= before[0])
+    until(lambda: ports([psutil.Process()]) <= before[1])
 
 
 @pytest.fixture
@@ -163,6 +157,21 @@ def test_nobody_answers_at_an_address():
     assert time.monotonic() - began < 15
 
 
+def test_a_tunnel_that_is_there_before_its_scheduler():
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address=None, protocol="tcp") as cluster,
+        proxy_before(cluster.scheduler_address) as tunnel,
+        hr.DaskEnvironment(f"tcp://{tunnel.address}") as env,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        tunnel.down = True
+        setup = pool.submit(env.setup)
+        until(lambda: tunnel.broken > 2 or setup.done())
+        tunnel.down = False
+        setup.result()
+        assert env.client.submit(abs, -1).result() == 1
+
+
 @pytest.mark.parametrize(
     ("kind", "error", "said"),
     [
@@ -218,7 +227,7 @@ def test_nothing_survives_ctrl_c(tmp_path):
         [sys.executable, script, tmp_path], stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        assert until((tmp_path / "started").exists, 60)
+        until((tmp_path / "started").exists, 60)
         family = children(psutil.Process(process.pid))
         assert family
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group, workers included
@@ -226,7 +235,7 @@ def test_nothing_survives_ctrl_c(tmp_path):
     finally:
         process.kill()
     assert "KeyboardInterrupt" in said
-    assert until(lambda: not [child for child in family if child.is_running()])
+    until(lambda: not [child for child in family if child.is_running()])
     [record] = hr.Storage(tmp_path / "storage").runs()
     assert record.state == "Cancelled"
 

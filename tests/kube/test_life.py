@@ -192,13 +192,14 @@ def script(kube, options, tmp_path):
 
 def test_a_script_that_ends_without_closing_leaves_nothing(kube, namespace, script):
     process = script("env.setup(); print(env.client.submit(sum, [1, 2]).result())")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=100)
     assert (process.returncode, out) == (0, "3\n"), err
     assert "Traceback" not in err
     assert clusters(kube, namespace) == []
     until(lambda: not kube.left_over(namespace))
 
 
+@pytest.mark.timeout(180)  # when anything goes wrong as it asks or deletes, the operator tries again a minute later
 def test_a_cluster_whose_driver_was_killed_goes_when_it_has_been_idle(kube, namespace, options, script):
     del options["security"]  # with TLS, the operator has one question only that it may ask
     options["idle_timeout"] = 3
@@ -207,14 +208,14 @@ def test_a_cluster_whose_driver_was_killed_goes_when_it_has_been_idle(kube, name
     process.kill()
     process.communicate()
     assert clusters(kube, namespace)
-    until(lambda: not clusters(kube, namespace), 60)
+    until(lambda: not clusters(kube, namespace), 100)
 
 
 def test_ctrl_c_while_it_comes_up_leaves_nothing(kube, namespace, script):
     process = script("env.setup()")
     until(lambda: clusters(kube, namespace))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=100)
     assert process.returncode != 0
     assert "KeyboardInterrupt" in err
     assert clusters(kube, namespace) == []

@@ -120,17 +120,16 @@ def test_reports_that_were_on_their_way_are_told_again(proxy, client, monkeypatc
     """All goes on while the driver hears nothing, and does not know it."""
     monkeypatch.setattr(line, "SILENCE", 1.0)
     trouble = Trouble(proxy.freeze)
-    began = time.monotonic()
     run = naps.run(environment=hr.DaskEnvironment(client), observers=[trouble])
     assert not trouble.left
     assert run.result() == sum(range(60))
     assert set(RAN.values()) == {1}
-    assert time.monotonic() - began < 10
 
 
 @hr.task
 def wait_long(i):
-    GO.wait(30)
+    RAN["wait_long"] += 1
+    GO.wait(60)
     return i
 
 
@@ -141,12 +140,19 @@ def waiting():
 
 def test_a_scheduler_that_stays_away_is_an_error_and_what_it_held_goes(proxy, client, cluster, monkeypatch):
     monkeypatch.setattr(line, "SILENCE", 0.2)
-    threading.Timer(0.5, lambda: (setattr(proxy, "down", True), proxy.cut())).start()
-    began = time.monotonic()
+    lost = []
+
+    def lose():
+        until(lambda: RAN["wait_long"])
+        lost.append(time.monotonic())
+        proxy.down = True
+        proxy.cut()
+
+    threading.Thread(target=lose).start()
     with pytest.raises(hr.errors.ClusterLost, match=r"out of reach for 1 s.*\n?.*reconnect=SECONDS"):
         waiting.run(environment=hr.DaskEnvironment(client, reconnect=1.0))
-    assert 1 < time.monotonic() - began < 8
-    until(lambda: not known(cluster), 10)
+    assert 1 < time.monotonic() - lost[0] < 30
+    until(lambda: not known(cluster))
     assert not [name for name in cluster.scheduler.clients if name.startswith(TOPIC)]
     assert not [key for key in cluster.scheduler.tasks if "-hr-" in str(key)]
     until(lambda: not PROCESS.plans)
@@ -163,7 +169,7 @@ def test_who_interrupts_a_run_that_is_cut_off_need_not_wait(proxy, client):
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         naps.run(environment=hr.DaskEnvironment(client), observers=[trouble])
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30  # and not the 60 s for which it would wait by itself
     proxy.down = False
     until(lambda: client.status == "running")
 

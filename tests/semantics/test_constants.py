@@ -4,6 +4,7 @@ import os
 import pickle
 import signal
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import headrace as hr
 from headrace.core.events import Dispatch
 from headrace.execution.dask import DaskExecutor
 from headrace.execution.worker import PlanPlugin
-from tests.environments.test_dask import until
+from tests.waiting import until
 
 MIB = 1 << 20
 RUNS = 300
@@ -97,7 +98,7 @@ def test_a_large_constant_goes_to_the_cluster_once(two, sent, flow):
     assert max(sent["plans"]) < MIB // 8
     assert sum(sent["orders"]) < MIB // 8
     assert 40 * MIB < sent["written"][0] < 42 * MIB  # to the scheduler, and on to one worker
-    assert until(lambda: not any(two.client.run(constants_on).values()))
+    until(lambda: not any(two.client.run(constants_on).values()))
 
 
 class Kills(hr.Observer):
@@ -136,7 +137,7 @@ def test_a_constant_whose_holders_die_is_brought_again(sent):
         assert run.result() == list(range(RUNS // 6))
         assert kills.killed
         assert sum(sent["scattered"]) >= 2
-        assert until(lambda: not any(env.client.run(constants_on).values()))
+        until(lambda: not any(env.client.run(constants_on).values()))
 
 
 def test_a_cluster_that_has_no_worker_yet_gets_it_when_it_has():
@@ -146,29 +147,30 @@ def test_a_cluster_that_has_no_worker_yet_gets_it_when_it_has():
 
 
 @pytest.mark.slow
-def test_a_worker_that_joins_gets_it_from_others():
+def test_a_worker_that_joins_gets_it_from_others(tmp_path):
     with hr.DaskEnvironment("local", n_workers=1, threads_per_worker=1) as env:
         env.setup(None)
 
-        class Grows(Kills):
+        class Grows(hr.Observer):
             def on_progress(self, summaries, elapsed):
-                if not self.killed:
-                    self.killed = 1
+                if list(tmp_path.iterdir()):
                     env._cluster.scale(2)
 
-        run = meet.run(environment=env, observers=[Grows(env.client)], array=an_array(2))
+        run = meet.run(environment=env, observers=[Grows()], array=an_array(2), folder=str(tmp_path))
         assert len(set(run.result())) == 2
 
 
 @hr.task
-def who(array, number):
-    time.sleep(0.1)
+def who(array, number, folder):
+    """Wait until it runs in two processes."""
+    Path(folder, str(os.getpid())).touch()
+    until(lambda: len(os.listdir(folder)) == 2, 60)
     return os.getpid()
 
 
 @hr.flow
-def meet(array: object):
-    return who.map(hr.unmapped(array), list(range(40)))
+def meet(array: object, folder: str):
+    return who.map(hr.unmapped(array), list(range(40)), hr.unmapped(folder))
 
 
 # -- on every executor -------------------------------------------------------------------------------------------

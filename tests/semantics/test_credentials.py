@@ -221,6 +221,10 @@ class Cluster:
                 "--name", str(number), "--local-directory", str(folder / f"worker-{number}"),
             )  # fmt: skip
 
+    def come_up(self) -> None:
+        """Wait until both workers are there: what connects through a recorder before that is broken."""
+        until(lambda: self.said().count(b"Registered to:") == 2, 100)
+
     def _recorder(self, port: int) -> Recorder:
         found = Recorder()
         found.pass_on_to(port)
@@ -266,8 +270,11 @@ def cluster(tmp_path, s3):
         VARIABLE: json.dumps(options),
     }
     found = Cluster(tmp_path, environment)
-    yield found
-    found.close()
+    try:
+        found.come_up()
+        yield found
+    finally:
+        found.close()
 
 
 def test_a_whole_life(cluster, s3, echo, monkeypatch, caplog, capfd):
@@ -302,7 +309,6 @@ def test_a_whole_life(cluster, s3, echo, monkeypatch, caplog, capfd):
     storage.build()
     with hr.DaskEnvironment(cluster.scheduler.address) as environment:
         environment.setup(storage)
-        environment.client.wait_for_workers(2)
         for _ in range(2):  # the second one finds hints and targets
             run = environment.execute(storage, location, {"place": place, "echo": echo})
             shown += [repr(run), run._repr_html_(), repr(run.errors), str(run.failures()), repr(run.summaries())]

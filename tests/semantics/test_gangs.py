@@ -11,8 +11,8 @@ import headrace as hr
 from headrace.core.events import Dispatch
 from headrace.execution.dask import DaskExecutor
 from headrace.execution.scheduler import MARK, RunsPlugin
-from tests.environments.test_dask import until
 from tests.semantics.test_kills import Victims, victims  # noqa: F401 - a fixture
+from tests.waiting import until
 
 WIDTH, STEPS = 4, 40
 
@@ -136,7 +136,7 @@ def test_nothing_is_left_of_the_mail(dask_place):
     run = flow_of(cell).run(environment=dask_place)
     assert run.result() == expected()
     del run
-    assert until(lambda: set(dask_place.client.run(boxes).values()) == {0})
+    until(lambda: set(dask_place.client.run(boxes).values()) == {0})
 
 
 SEEDS = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 2 else []) for seed in range(30)]
@@ -145,7 +145,7 @@ SEEDS = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 2 else []) for s
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_gang_survives_the_death_of_one(victims: Victims, seed):  # noqa: F811
-    assert until(lambda: len(victims.pids()) == 2)
+    until(lambda: len(victims.pids()) == 2)
     rng = random.Random(seed)
     kill = threading.Timer(rng.uniform(0.1, 0.5), victims.kill, [rng])
     kill.start()
@@ -165,6 +165,6 @@ def test_a_batch_whose_seat_is_gone_runs_on_the_first_worker_that_comes():
         client.register_plugin(RunsPlugin())
         dead = "tcp://127.0.0.1:1"
         batch = client.submit(int, 7, key=f"cell{MARK}run-0", workers=[dead], allow_other_workers=True)
-        assert until(lambda: cluster.scheduler.unrunnable)
+        until(lambda: cluster.scheduler.unrunnable)
         cluster.scale(1)
         assert batch.result(timeout=30) == 7

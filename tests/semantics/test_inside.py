@@ -6,7 +6,7 @@ import dask
 import pytest
 
 import headrace as hr
-from tests.environments.test_dask import until
+from tests.waiting import until
 
 WIDTH = 6
 
@@ -77,7 +77,7 @@ def test_the_pool_is_as_large_as_before(narrow):
     flow = hr.flow(name="again")(lambda: [by_client.map(list(range(WIDTH))), by_collection_alone.map([1, 2])])
     for _ in range(3):
         assert flow.run(environment=narrow).state is hr.State.SUCCESS
-    assert until(lambda: set(narrow.client.run(threads_of).values()) == {1})
+    until(lambda: set(narrow.client.run(threads_of).values()) == {1})
     assert hr.flow(name="plain")(lambda: plus.map([1, 2])).run(environment=narrow).result() == [2, 3]
 
 

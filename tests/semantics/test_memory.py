@@ -20,7 +20,7 @@ from headrace.execution.dask import DaskExecutor
 from headrace.execution.scheduler import RunsPlugin
 from headrace.execution.switchboard import TOPIC
 from headrace.execution.worker import PROCESS
-from tests.environments.test_dask import until
+from tests.waiting import until
 
 RUNS = 50
 NAMES = {"make", "odd_fails", "nap", "total", "map_len", "headrace", "int"}  # the last two: what fetches, what checks
@@ -164,13 +164,13 @@ def test_runs_leave_nothing():
         client = environment.client
         list(one_of_each(environment))
         # What the first runs made that stays, such as pools of threads, is there once.
-        assert until(lambda: not differences(now := census(client), now)), differences(now := census(client), now)
+        until(lambda: not differences(now := census(client), now)), differences(now := census(client), now)
         before = census(client)
         kept = deque(maxlen=5)  # some runs are dropped at once, some later
         for _ in range(RUNS // 3):
             kept.extend(one_of_each(environment))
         kept.clear()
-        assert until(lambda: not differences(before, census(client))), differences(before, census(client))
+        until(lambda: not differences(before, census(client))), differences(before, census(client))
 
 
 def test_a_kept_run_leaves_its_values_only():
@@ -178,8 +178,8 @@ def test_a_kept_run_leaves_its_values_only():
         environment.setup(None)
         client = environment.client
         run = right.run(environment=environment)
-        assert until(lambda: not client.run_on_scheduler(waits_for_reports))
-        assert until(lambda: not [topic for topic in client._event_handlers if topic.startswith(TOPIC)])
+        until(lambda: not client.run_on_scheduler(waits_for_reports))
+        until(lambda: not [topic for topic in client._event_handlers if topic.startswith(TOPIC)])
         assert client.run_on_scheduler(on_scheduler)["tasks"] == 1  # the one that the flow returns
         assert run["make"][7].result() == [7] * 100
 
@@ -193,8 +193,8 @@ def test_a_driver_that_says_good_bye_leaves_nothing():
         assert "abandoned" in PROCESS.plans
         assert runs_of(scheduler)
         driver.close()
-        assert until(lambda: not runs_of(scheduler))
-        assert until(lambda: "abandoned" not in PROCESS.plans)
+        until(lambda: not runs_of(scheduler))
+        until(lambda: "abandoned" not in PROCESS.plans)
         assert not [name for name in scheduler.worker_plugins if name.startswith(TOPIC)]
 
 
@@ -246,7 +246,7 @@ def test_values_are_let_go_of_when_their_last_consumer_is_done():
         assert len(scales.seen) > 4
         # A level that is being made, the one that it is made of, and one whose release is on its way; of twelve.
         assert SIZE < max(scales.seen) <= 3 * WIDTH * SIZE
-        assert until(lambda: sum(environment.client.run(held).values()) < SIZE)
+        until(lambda: sum(environment.client.run(held).values()) < SIZE)
 
 
 @hr.task

@@ -98,7 +98,7 @@ def test_what_no_worker_offers_is_an_error_at_once(env, options, told):
     began = time.monotonic()
     with pytest.raises(hr.errors.NoSuchWorker, match=told) as caught:
         hopeless.run(environment=env)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     assert caught.value.task == "where"
 
 

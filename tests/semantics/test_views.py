@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import time
 import traceback
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -15,6 +13,7 @@ from headrace.core.signals import Cancelled
 from headrace.errors import RunCancelled, RunError, TaskFailed, TriggerFailed
 from tests.semantics import rows_basic as rows
 from tests.semantics.rows_basic import Awkward, Broken, add, fail, locked, odd_fails, rescue, same, total
+from tests.waiting import until
 
 
 @hr.flow
@@ -49,13 +48,6 @@ def zeros(n):
 @hr.task
 def length(array):
     return len(array)
-
-
-def eventually(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, f"not within 10 s: {what}"
-        time.sleep(0.01)
 
 
 def test_views_of_a_success(place):
@@ -204,16 +196,12 @@ def test_a_dropped_run_leaves_nothing_on_the_cluster(dask_place):
     run_id = run.run_id
     del run
     gc.collect()
-    eventually(
+    until(
         lambda: (
             not client.run_on_scheduler(lambda dask_scheduler: [key for key in dask_scheduler.tasks if run_id in key])
-        ),
-        "no task of the run on the scheduler",
+        )
     )
-    eventually(
-        lambda: not any(client.run(lambda dask_worker: any(run_id in name for name in dask_worker.plugins)).values()),
-        "no plan of the run on the workers",
-    )
+    until(lambda: not any(client.run(lambda dask_worker: any(run_id in name for name in dask_worker.plugins)).values()))
 
 
 @hr.task

@@ -188,10 +188,10 @@ def test_time_and_memory_are_bounded():
     for bomb in bombs:
         for known in (SEAL, UNSEALED):
             tracemalloc.start()
-            begin = time.perf_counter()
+            begin = time.process_time()
             with pytest.raises(EnvelopeError):
                 open_flow(bomb, FLOW.location, known)
-            took, (_, most) = time.perf_counter() - begin, tracemalloc.get_traced_memory()
+            took, (_, most) = time.process_time() - begin, tracemalloc.get_traced_memory()
             tracemalloc.stop()
             assert took < 5
             assert most < 20 * len(bomb) + 1_000_000

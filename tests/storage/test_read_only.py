@@ -160,7 +160,7 @@ class TestOthers:
             begin = time.monotonic()
             with pytest.raises(Unreachable, match=r"does not answer within 0\.3 s"):
                 files.read("a")
-            assert time.monotonic() - begin < 5
+            assert time.monotonic() - begin < 30
 
     def test_a_file_system_of_the_user(self, tmp_path):
         from fsspec.implementations.dirfs import DirFileSystem

@@ -218,7 +218,7 @@ class TestDeadlines:
             begin = time.monotonic()
             with pytest.raises(Unreachable, match="does not answer within 1 s"):
                 verb()
-            assert 0.9 <= time.monotonic() - begin < 1.5  # the machine may be busy
+            assert 0.9 <= time.monotonic() - begin < 5  # the machine may be busy
             assert len(medium.asked) == 2
 
     def test_a_connection_that_died_while_idle_costs_one_wait(self, files, medium):

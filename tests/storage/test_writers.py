@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -17,16 +18,22 @@ ROOT = Path(__file__).parents[2]
 
 def crowd(url, options, count):
     """Let them write; return who wrote which version of the flow that all share."""
-    done = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-m", "tests.storage.writers", url, json.dumps(options), str(count)],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)])},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr
-    answers = dict(json.loads(done.stdout))
+        start_new_session=True,
+    ) as leader:
+        try:
+            said, trouble = leader.communicate()
+        except BaseException:  # the time of a test may be up while they are at work
+            os.killpg(leader.pid, signal.SIGKILL)
+            raise
+    assert leader.returncode == 0, trouble
+    answers = dict(json.loads(said))
     reader = answers.pop("reader")
     assert isinstance(reader, dict), reader
     assert reader["looks"] >= 2

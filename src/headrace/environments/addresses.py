@@ -75,30 +75,32 @@ def connected(address: str, *, timeout: float, **options: Any) -> Any:
     security = as_security(options.pop("security", None))
     check_answers(address, security)
     try:
-        return _remembered(Client(address, timeout=timeout, set_as_default=False, security=security, **options))
+        return client_of(address, timeout, security=security, **options)
     except (OSError, TimeoutError) as error:
         raise _no_answer(address, error) from error
 
 
-def client_of(cluster: Any, timeout: float) -> Any:
-    """Connect to a cluster that says that it is up.
+def client_of(cluster: Any, timeout: float, **options: Any) -> Any:
+    """Connect to a cluster that is there, or comes up just now.
 
-    A scheduler's HTTP port answers some moments before its own port does. Until then, connections that lead through
-    others, such as the API server of Kubernetes, are taken and break; those, Dask does not try again.
+    Until its scheduler listens, connections that lead through others (a tunnel, a proxy, the API server of Kubernetes)
+    are taken and break; those, Dask does not try again.
 
     Parameters
     ----------
-    cluster : Cluster
+    cluster : Cluster or str
         As ``distributed.Client`` takes it.
     timeout : float
         Seconds.
+    **options
+        Of ``distributed.Client``.
     """
     from distributed import Client
 
     end = time.monotonic() + min(SETTLED, timeout)
     while True:
         try:
-            return _remembered(Client(cluster, timeout=timeout, set_as_default=False))
+            return _remembered(Client(cluster, timeout=timeout, set_as_default=False, **options))
         except OSError as error:
             if isinstance(error, TimeoutError) or time.monotonic() > end:
                 raise
@@ -185,6 +187,8 @@ def _talk_plainly(address: str, place: tuple[str, int]) -> None:
         try:
             plug.recv(1)
             return
+        except ConnectionResetError:
+            return  # by what is before a scheduler that does not listen yet, perhaps; it is tried again
         except TimeoutError:
             pass
     _refuse_http(address, place)
