@@ -55,7 +55,7 @@ def clusters(
             clusters = orphans.made(api, everywhere=everywhere)
             strays = orphans.strays(api, everywhere=everywhere)
         except KubernetesError as error:  # a storage may know of places that are gone, or of others' only
-            unseen.append(error)
+            unseen.append(str(error))
             continue
         looked[f"{'any namespace' if everywhere else f'namespace {api.namespace!r}'} at {api.server}"] = None
         found |= {each.uid: (spec, each) for each in clusters}
@@ -71,8 +71,8 @@ def clusters(
                 for _, each in found.values()
             ],
         )
-    for error in unseen:
-        support.complain(str(error))
+    for why in unseen:
+        support.complain(why)
     _reap([*left.values()], reap=reap, yes=yes, any_found=bool(found))
     if unseen:
         raise typer.Exit(2)

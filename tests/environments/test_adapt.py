@@ -178,18 +178,18 @@ def test_a_cluster_is_idle_while_values_are_held_and_once_a_driver_that_was_kill
             try:
                 assert process.stdout.readline() == "over\n"
                 runs = scheduler.plugins[RunsPlugin.name].switchboard.runs
-                assert until(scheduler.check_idle)
+                until(scheduler.check_idle)
                 assert len(runs) == 1
                 process.stdin.write("\n")
                 process.stdin.flush()
-                assert until(tried.exists)
-                assert until(lambda: not any(worker.processing for worker in scheduler.workers.values()))
+                until(tried.exists)
+                until(lambda: not any(worker.processing for worker in scheduler.workers.values()))
                 assert [scheduler.check_idle() for _ in range(3)] == [None] * 3
                 assert len(runs) == 2
             finally:
                 process.kill()
-        assert until(lambda: not runs)
-        assert until(scheduler.check_idle)
+        until(lambda: not runs)
+        until(scheduler.check_idle)
 
 
 def test_a_run_that_is_forgotten_wants_nothing_even_if_it_told_so_when_it_was_cut_off():
