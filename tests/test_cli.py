@@ -76,6 +76,9 @@ def test_shells_complete_commands(folder: Path) -> None:
         (["run", "some_flows.py#etl", "-p", "a=1", "-p", "a=2"], ["a is given twice"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-o", "n_workers"], ["--option", "KEY=VALUE", "'n_workers'"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-o", "cluster=kubernetes"], ["--on WHERE"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "--on", "inline", "-o", "type=x"], ["type is no option", "one by"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "-o", "deadline=NaN"], ["deadline", "seconds, got nan"]),
+        (["run", "some_flows.py#etl", "-p", "a=1", "-o", "offers=5"], ["offers must be amounts", "got 5"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-o", "n_workers=0"], ["n_workers", "from 1 on, got 0"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-o", "deadline=soon"], ["deadline", "seconds, got 'soon'"]),
         (["run", "some_flows.py#etl", "-p", "a=1", "-o", "n_worker=1"], ["'local'", "did you mean 'n_workers'"]),
@@ -257,7 +260,8 @@ def test_options_go_to_whatever_place_is_meant(folder: Path) -> None:
     assert call(*small, "-o", "label=a b").code == 0
     refused(call(*small, "-o", "lable=a b"), "the cluster class small", "did you mean 'label'")
     own = ["run", "some_flows.py#broken", "--storage", "store"]  # over those of the flow's own environment
-    assert call(*own, "-o", "adapt=[1, 3]").code == 1
+    assert call(*own, "-o", "adapt=[1, 3]", "-o", "reconnect=null").code == 1
+    refused(call(*own, "-o", "options=5"), "options is no option", "one by one")
     refused(call(*own, "-o", "n_workers=1"), "either n_workers= or adapt=")
     places = [record.environment for record in sorted(Storage("store").runs(), key=lambda run: run.start)]
     assert [(each["cluster"], each.get("n_workers"), each.get("adapt")) for each in places] == [

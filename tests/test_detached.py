@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,6 +198,22 @@ def test_a_driver_that_cannot_even_begin_is_told_with_its_last_words(
     said = call("wait", "store", record.run_id)
     assert said.code == 1
     assert "no such luck" in said.err
+
+
+def test_no_driver_is_started_for_a_run_that_cannot_be_called_so(
+    storage: hr.Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drivers, "start_process", None)
+    with pytest.raises(RunError, match="'a/b' cannot be the id of a run"):
+        hr.LocalEnvironment().execute(storage, "etl", {"a": 1}, detach=True, run_id="a/b")
+
+
+def test_a_log_that_cannot_be_made_is_told(
+    storage: hr.Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(RunError, match=r"no process could be started to drive run .*gone"):
+        detached(storage, "etl", a=1)
 
 
 def test_a_driver_that_is_killed(storage: hr.Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,7 +444,8 @@ def test_commands(storage: hr.Storage, folder: Path) -> None:
     said = process("wait", "store", run_id, cwd=folder)
     assert said.code == 0, said
     assert "at fifo" in said.err
-    assert "Success" in said.out
+    assert facts(said.out)["state"] == "Success"
+    assert [said.err.count("task runs"), said.out.count("task runs")] == [1, 0]  # the driver has told the outcome
     said = process("run", "some_flows.py#endless", "--storage", "store", "--detach", cwd=folder)
     run_id = facts(said.out)["run"]
     said = process("cancel", "store", run_id, cwd=folder)

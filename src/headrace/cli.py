@@ -213,7 +213,7 @@ def execute() -> None:
         values = parameters.from_json(support.variable(names.PARAMETERS_VARIABLE) or {})
         with support.up(support.environment_of(None, None, own)) as environment:
             done = shown.run_shown(environment, store, location, values, run_id=run_id)
-    typer.echo(f"{done.run_id} {done.state}")
+    typer.echo(shown.last_words(done.run_id, done.state))
     raise typer.Exit(shown.exit_code(done))
 
 
@@ -223,8 +223,7 @@ def wait(url: typed.Url, run_id: typed.RunId, storage_option: typed.StorageOptio
     from headrace.core.state import State
 
     record = support.storage_of(url, storage_option, must_exist=True).get_run(run_id)
-    shown.follow(record)
-    _show_record(record)
+    _show_record(record, outcome=not shown.follow(record))
     raise typer.Exit(0 if record.state == State.SUCCESS.label else 1)
 
 
@@ -349,11 +348,11 @@ def show(
         print_manifest(support.console(), store.manifest(location), where, version)
 
 
-def _show_record(record: RunRecord) -> None:
+def _show_record(record: RunRecord, *, outcome: bool = True) -> None:
     from headrace.report.console import print_outcome
     from headrace.report.stored import moment, parse_moment, state_of, summaries_of
 
-    outcome = record.outcome
+    ended = record.outcome if outcome else None
     facts = {
         "run": record.run_id,
         "flow": f"{record.flow}  ({record.location})",
@@ -361,10 +360,10 @@ def _show_record(record: RunRecord) -> None:
         "parameters": json.dumps(record.parameters, ensure_ascii=False),
         "ran on": json.dumps(record.environment, ensure_ascii=False),
     }
-    shown.print_facts(facts if outcome is not None else {**facts, "state": record.state})
-    if outcome is not None:
-        print_outcome(support.console(), summaries_of(outcome), state_of(outcome["state"]), outcome["elapsed"])
-        shown.print_errors([shown.error_of(row) for row in outcome["errors"]])
+    shown.print_facts(facts if ended is not None else {**facts, "state": record.state})
+    if ended is not None:
+        print_outcome(support.console(), summaries_of(ended), state_of(ended["state"]), ended["elapsed"])
+        shown.print_errors([shown.error_of(row) for row in ended["errors"]])
 
 
 # -- versions ----------------------------------------------------------------------------------------------------

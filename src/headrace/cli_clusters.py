@@ -11,7 +11,7 @@ import typer
 
 from headrace import cli_arguments as typed
 from headrace import cli_support as support
-from headrace.errors import EnvelopeError, NotFound
+from headrace.errors import EnvelopeError, KubernetesError, NotFound
 
 if TYPE_CHECKING:
     from headrace.environments.kubernetes.orphans import Made, Stray
@@ -48,13 +48,19 @@ def clusters(
     looked: dict[str, None] = {}
     found: dict[str, tuple[KubernetesSpec, Made]] = {}
     left: dict[str, tuple[KubernetesSpec, Made | Stray]] = {}
+    unseen = []
     for spec in _specs(where, namespace, storage_option):
-        api = Api(spec)
+        try:
+            api = Api(spec)
+            clusters = orphans.made(api, everywhere=everywhere)
+            strays = orphans.strays(api, everywhere=everywhere)
+        except KubernetesError as error:  # a storage may know of places that are gone, or of others' only
+            unseen.append(str(error))
+            continue
         looked[f"{'any namespace' if everywhere else f'namespace {api.namespace!r}'} at {api.server}"] = None
-        clusters = orphans.made(api, everywhere=everywhere)
         found |= {each.uid: (spec, each) for each in clusters}
         left |= {each.uid: (spec, each) for each in clusters if each.orphan}
-        left |= {each.uid: (spec, each) for each in orphans.strays(api, everywhere=everywhere)}
+        left |= {each.uid: (spec, each) for each in strays}
     if looked and not found:
         support.remark(f"no clusters that headrace made in {', '.join(looked)}")
     elif found:
@@ -65,7 +71,11 @@ def clusters(
                 for _, each in found.values()
             ],
         )
+    for why in unseen:
+        support.complain(why)
     _reap([*left.values()], reap=reap, yes=yes, any_found=bool(found))
+    if unseen:
+        raise typer.Exit(2)
 
 
 def _reap(left: list[tuple[KubernetesSpec, Made | Stray]], *, reap: bool, yes: bool, any_found: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ MOST_ERRORS, MOST_LINES = 3, 24
 SMALL, SHORT = 1 << 16, 500
 #: Seconds between two looks at the log of a run that is followed.
 FOLLOW = 1.0
+#: Seconds that a driver has to say its last words, when its run has ended: it takes down its cluster first.
+LATE = 10.0
 #: Characters by which it is found what was told of a log whose beginning is gone.
 KNOWN = 1000
 _SHORT = reprlib.Repr()
@@ -202,6 +205,11 @@ def recorded(store: Storage, run_id: str | None) -> Iterator[None]:
         raise
 
 
+def last_words(run_id: str, state: object) -> str:
+    """What a driver says when all is done, behind the outcome and what went wrong."""
+    return f"{run_id} {state}"
+
+
 def _new_in(said: str, told: str) -> str:
     """What a log says that was not told yet; of a long one, there may be no more than its end."""
     if said.startswith(told):
@@ -210,9 +218,9 @@ def _new_in(said: str, told: str) -> str:
     return said[said.rindex(known) + len(known) :] if known in said else said
 
 
-def follow(record: RunRecord) -> None:
-    """Print what the driver of a run says, until the run has ended."""
-    told = ""
+def follow(record: RunRecord) -> bool:
+    """Print what the driver of a run says, until the run has ended, and return whether it has said how it ended."""
+    told, left = "", 0.0 if record.done else LATE
     while True:
         ended = record.done
         try:
@@ -220,14 +228,20 @@ def follow(record: RunRecord) -> None:
         except HeadraceError as error:
             support.remark(str(error))
             record.wait()
-            return
+            return False
         sys.stderr.write(_new_in(said, told))
         sys.stderr.flush()
         told = said
+        complete = ended and told.rstrip().endswith(last_words(record.run_id, record.state))
+        if complete or (ended and left <= 0):
+            return complete
         if ended:
-            return
+            left -= FOLLOW
+            time.sleep(FOLLOW)
+            continue
         try:
             record.wait(FOLLOW)
         except RunError:
             if not record.done:  # then its record tells
                 raise
+            left = 0.0

@@ -355,18 +355,18 @@ def environment_of(on: str | None, options: Sequence[str] | None, own: Environme
         The flow's.
     """
     from headrace.environments.addresses import is_address
-    from headrace.environments.base import Environment
     from headrace.environments.clusters import KINDS
     from headrace.environments.dask import DaskEnvironment
+    from headrace.environments.local import LocalEnvironment
 
     given = json_pairs(options, "--option")
     if "cluster" in given:
         raise typer.BadParameter("--option cluster is what --on says; give --on WHERE")
     if on is None and own is not None:
-        return Environment.deserialize({**own.serialize(), **given}) if given else own
+        return _with(own, given) if given else own
     on = on or ("local" if given else "inline")
     if on == "inline":
-        return Environment.deserialize({"type": "LocalEnvironment", **given})
+        return _with(LocalEnvironment(), given)
     if is_address(on):
         given = {"deadline": DEADLINE, **given}
     elif on not in KINDS and "." not in on and ":" not in on:
@@ -378,6 +378,13 @@ def environment_of(on: str | None, options: Sequence[str] | None, own: Environme
             "class like dask_jobqueue.SLURMCluster"
         )
     return DaskEnvironment(on, **given)
+
+
+def _with(environment: Environment, given: dict[str, Any]) -> Environment:
+    """An environment with other options."""
+    for name in given.keys() & {"type", "options"}:  # which belong to how it is written down
+        raise typer.BadParameter(f"--option {name} is no option of {environment!r}; give its options one by one")
+    return environment.deserialize({**environment.serialize(), **given})
 
 
 @contextmanager

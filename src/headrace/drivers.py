@@ -150,23 +150,24 @@ def start_process(variables: Mapping[str, str], run_id: str) -> dict[str, Any]:
     import fcntl
 
     _remove_old_logs()
-    handle, log = tempfile.mkstemp(prefix=_log_prefix(run_id), suffix=".log")
-    fcntl.flock(handle, fcntl.LOCK_EX)  # whoever inherits it holds the lock, so for as long as one can write to it
+    log = ""
     try:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "headrace", "execute"],
-            # Whoever follows the log reads lines when they are said.
-            env={"PYTHONUNBUFFERED": "1", **variables, RUN_ID_VARIABLE: run_id},
-            stdin=subprocess.DEVNULL,
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        handle, log = tempfile.mkstemp(prefix=_log_prefix(run_id), suffix=".log")
+        with open(handle, "wb") as said:
+            fcntl.flock(said, fcntl.LOCK_EX)  # whoever inherits it holds the lock: for as long as one can write to it
+            process = subprocess.Popen(
+                [sys.executable, "-m", "headrace", "execute"],
+                # Whoever follows the log reads lines when they are said.
+                env={"PYTHONUNBUFFERED": "1", **variables, RUN_ID_VARIABLE: run_id},
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
     except OSError as error:
-        os.unlink(log)
+        with suppress(OSError):
+            os.unlink(log)
         raise RunError(f"no process could be started to drive run {run_id}: {error}") from error
-    finally:
-        os.close(handle)
     _STARTED[run_id] = process
     return {"kind": "process", **_this_host(), "pid": process.pid, "log": log}
 

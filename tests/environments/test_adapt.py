@@ -1,6 +1,8 @@
 """Clusters that scale themselves: up when a run has work for more workers, down again, and nothing is lost."""
 
 import gc
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -131,6 +133,67 @@ def test_a_cluster_is_not_idle_while_a_run_goes_on_of_which_it_has_no_task(end):
             driver.log_event(topic("run"), OVER)
         else:
             driver.run_on_scheduler(forget_plan, topic("run"))
+        until(scheduler.check_idle)
+
+
+#: Holds the values of a run that is over; then has one that waits for its next attempt, until it is killed.
+DRIVER = """
+import sys
+from pathlib import Path
+import headrace as hr
+from headrace.execution import line
+
+line.SILENCE = 0.2
+
+
+@hr.task
+def value():
+    return bytes(1000)
+
+
+@hr.task(retries=1, retry_delay=600)
+def again(path):
+    Path(path).touch()
+    raise ValueError
+
+
+@hr.flow
+def kept():
+    return value()
+
+
+@hr.flow
+def waiting(path: str):
+    again(path)
+
+
+environment = hr.DaskEnvironment(sys.argv[1], reconnect=0.2)
+run = kept.run(environment=environment)
+print("over", flush=True)
+sys.stdin.readline()
+waiting.run(environment=environment, path=sys.argv[2])
+"""
+
+
+def test_a_cluster_is_idle_while_values_are_held_and_once_a_driver_that_was_killed_is_forgotten(tmp_path):
+    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
+        scheduler, tried = cluster.scheduler, tmp_path / "tried"
+        script = [sys.executable, "-c", DRIVER, cluster.scheduler_address, str(tried)]
+        with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout.readline() == "over\n"
+                runs = scheduler.plugins[RunsPlugin.name].switchboard.runs
+                until(scheduler.check_idle)
+                assert len(runs) == 1
+                process.stdin.write("\n")
+                process.stdin.flush()
+                until(tried.exists)
+                until(lambda: not any(worker.processing for worker in scheduler.workers.values()))
+                assert [scheduler.check_idle() for _ in range(3)] == [None] * 3
+                assert len(runs) == 2
+            finally:
+                process.kill()
+        until(lambda: not runs)
         until(scheduler.check_idle)
 
 

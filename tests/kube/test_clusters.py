@@ -61,8 +61,11 @@ def test_what_is_left_over_is_removed_and_what_is_used_stays(kube, namespace, en
 
     refused(call("clusters", "--namespace", namespace, "--reap"), "nothing was removed", "--yes")
     assert kube.find("daskclusters", namespace, "left")
+    gone = {"type": "DaskEnvironment", "cluster": "kubernetes", "namespace": "old", "context": "gone"}
+    storage.create_run("old", {"flow": "doubled", "environment": gone})
     said = call("clusters", str(tmp_path), "--reap", "--yes")  # the storage knows where its runs had their clusters
     assert "removed 1 cluster" in said.err, said
+    assert (said.code, "has no context 'gone'" in said.err) == (2, True)  # which hides no others
     assert {each["metadata"]["name"] for each in kube.objects("daskclusters", namespace)} == {name, "foreign"}
     assert "nothing was left over" in call("clusters", kube.context, "--namespace", namespace, "--reap").err
 

@@ -16,7 +16,7 @@ import pytest
 import headrace as hr
 from headrace.environments.kubernetes.cluster import CREATOR, SEEN, KubernetesCluster
 from headrace.environments.kubernetes.diagnosis import CAUSES
-from headrace.environments.kubernetes.manifests import cluster_manifest
+from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
 from headrace.environments.kubernetes.spec import KubernetesSpec
 from headrace.errors import RunError, SetupError
 from tests.environments import flows
@@ -93,7 +93,7 @@ def test_groups_are_scaled_each_for_itself(kube, namespace, options):
         kept = [name for name in kept if cluster.group_of(name) == "big"]
         cluster.let_go(kept[:1], "big")
         until(lambda: workers() == ["big", "default"])
-        assert kept[1] in [each["name"] for each in env.client.scheduler_info(n_workers=-1)["workers"].values()]
+        assert kept[1] in names_of(env.client)
         # Of the two that are left, the operator would choose the one that holds less, of whichever group.
         held = env.client.submit(bytes, 1_000_000, workers=[kept[1]])
         until(held.done)
@@ -131,15 +131,22 @@ class Deployments:
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_of_too_many_workers_those_stay_that_have_worked_for_longest(number):
     cluster = object.__new__(KubernetesCluster)
-    cluster.name, cluster.api = "one", Deployments()
+    cluster.name, cluster.api, cluster.spec = "one", Deployments(), KubernetesSpec()
     cluster.scale(number, "big")
     assert cluster.api.done == [*["old", "new", "stuck"][number:], ("one-big", number)]
+
+
+def names_of(client):
+    return [each["name"] for each in client.scheduler_info(n_workers=-1)["workers"].values()]
 
 
 def test_a_worker_that_is_killed_is_explained_also_in_a_cluster_of_the_users_own(kube, namespace, options, tmp_path):
     storage = hr.Storage(tmp_path / "flows")
     options["env"] = {"DASK_DISTRIBUTED__SCHEDULER__ALLOWED_FAILURES": "0"}
-    (tmp_path / "own.yaml").write_text(json.dumps(cluster_manifest(KubernetesSpec.of(**options), "own")))
+    spec = KubernetesSpec.of(worker_groups={"spare": {"n_workers": 0}}, **options)
+    own = [cluster_manifest(spec, "own"), *group_manifests(spec, "own")]
+    own[1]["metadata"]["name"] = "spare"
+    (tmp_path / "own.yaml").write_text("\n---\n".join(map(json.dumps, own)))
     with hr.DaskEnvironment("kubernetes", manifest=str(tmp_path / "own.yaml")) as env:
         env.setup()
         assert clusters(kube, namespace) == ["own"]
@@ -154,6 +161,8 @@ def test_a_worker_that_is_killed_is_explained_also_in_a_cluster_of_the_users_own
         run = env.execute(storage, storage.add_flow(flows.killing))
         with pytest.raises(RunError, match=r"(?s)The last one was tcp://\S+; its pod was own-default-worker-"):
             run.result()
+        env.scale(1, "spare")
+        until(lambda: any(name.startswith("spare-worker-") for name in names_of(env.client)), 30)
 
 
 SCRIPT = """

@@ -296,6 +296,25 @@ def test_another_run_of_the_same_id_is_refused_and_disturbs_nobody(client):
     assert environment.execute(*in_memory(naps, "third"), {"n": 2}, run_id="same").result() == 1
 
 
+def test_a_run_whose_introduction_was_never_answered_is_forgotten(proxy, client, cluster, monkeypatch):
+    """Else the scheduler would wait for its driver, and never be idle, for as long as the client lives."""
+    opened, open_run = threading.Event(), Switchboard.open
+
+    def cut_off(self, *told):
+        proxy.down = True
+        proxy.cut()
+        open_run(self, *told)
+        opened.set()
+
+    monkeypatch.setattr(Switchboard, "open", cut_off)
+    with pytest.raises(hr.errors.ClusterLost, match=r"out of reach for 0\.5 s"):
+        naps.run(environment=hr.DaskEnvironment(client, reconnect=0.5))
+    assert opened.is_set()
+    assert known(cluster)
+    proxy.down = False
+    until(lambda: not known(cluster))
+
+
 def test_no_handler_stays_when_the_last_event_is_never_told(client, monkeypatch):
     async def nothing(self):
         """As if the run were forgotten first."""

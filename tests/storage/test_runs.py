@@ -75,6 +75,14 @@ class TestEveryMedium:
             with pytest.raises(NotFound):
                 stored.get_run(run_id)
 
+    @pytest.mark.parametrize("run_id", ["../x", "a/b", ".", "..", "a\nb", "x" * 201, ""])
+    def test_no_run_is_called_so_that_it_could_not_be_found_again(self, stored, run_id):
+        with pytest.raises(RunError, match=r"cannot be the id of a run"):
+            stored.create_run(run_id, FACTS)
+        with pytest.raises(RunError, match=r"cannot be the id of a run"):
+            stored.launch_run(run_id, FACTS)
+        assert stored.runs() == []
+
 
 @pytest.fixture
 def record():

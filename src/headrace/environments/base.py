@@ -19,7 +19,7 @@ from headrace.execution.runner import PreparedRun
 from headrace.execution.waiting import see_through
 from headrace.plugins import plugin
 from headrace.storage.findings import Finding, distinct, finding_of
-from headrace.storage.runs import RunRecord, new_run_id
+from headrace.storage.runs import RunRecord, checked_run_id, new_run_id
 from headrace.store import EnvRunner, Storage
 
 #: The entry point group in which other packages name their environments; ours are there too.
@@ -171,7 +171,7 @@ class Environment(ABC):
         runner = storage.get_env_runner(location)
         environment = self.serialize()
         given, facts = storage.get_runner(runner.location).portable(parameters, strings=strings)
-        run_id = run_id or new_run_id()
+        run_id = checked_run_id(run_id or new_run_id())  # before there is a driver of it
         driver = self.launch(runner, given, run_id)
         try:
             return storage.launch_run(run_id, {**facts, "environment": environment, "driver": driver})

@@ -58,9 +58,9 @@ class DaskEnvironment(Environment):
         worker has yet. Not needed for a cluster that adapts by itself.
     deadline : float, optional
         Seconds within which the cluster must be up, with its first worker. Default: 300 on Kubernetes, else 60.
-    reconnect : float, default 60.0
+    reconnect : float, optional
         Seconds for which the scheduler may be out of reach while a run goes on: a connection that breaks, or a
-        scheduler that is started anew, is a pause, and no more.
+        scheduler that is started anew, is a pause, and no more. Default: 60.
     on_start : callable or str, optional
         Called with a ``Change`` before a run executes anything; if it raises, the run does not begin. A function, or
         where it is: ``"module:qualname"``.
@@ -86,7 +86,7 @@ class DaskEnvironment(Environment):
         adapt: tuple[int, int] | None = None,
         offers: Mapping[str, float] | None = None,
         deadline: float | None = None,
-        reconnect: float = RECONNECT,
+        reconnect: float | None = None,
         on_start: Callback | None = None,
         on_exit: Callback | None = None,
         **options: Any,
@@ -101,11 +101,9 @@ class DaskEnvironment(Environment):
         if n_workers is not None and (not isinstance(n_workers, int) or n_workers < 1):
             raise SetupError(f"n_workers must be a whole number from 1 on, got {n_workers!r}")
         for name, seconds in (("deadline", deadline), ("reconnect", reconnect)):
-            if seconds is not None and (not isinstance(seconds, (int, float)) or seconds < 0):
+            if seconds is not None and not (isinstance(seconds, (int, float)) and seconds >= 0):  # nor not-a-number
                 raise SetupError(f"{name} must be a number of seconds, got {seconds!r}")
-        if offers is not None and not all(
-            isinstance(name, str) and isinstance(amount, (int, float)) and amount > 0 for name, amount in offers.items()
-        ):
+        if offers is not None and not _are_amounts(offers):
             raise SetupError(f"offers must be amounts > 0 by name of a resource, such as {{'GPU': 1}}, got {offers!r}")
         self.cluster = cluster
         self.n_workers = n_workers
@@ -114,7 +112,7 @@ class DaskEnvironment(Environment):
         if deadline is None:
             deadline = DEADLINES.get(cluster, DEADLINE) if isinstance(cluster, str) else DEADLINE
         self.deadline = deadline
-        self.reconnect = reconnect
+        self.reconnect = RECONNECT if reconnect is None else reconnect
         self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
         self._cluster: Any = None  # made by setup, so ours to close
@@ -403,6 +401,12 @@ class DaskEnvironment(Environment):
     @classmethod
     def _from_data(cls, data: dict[str, Any]) -> Self:
         return super()._from_data({**data.pop("options", {}), **data})
+
+
+def _are_amounts(given: Any) -> bool:
+    return isinstance(given, Mapping) and all(
+        isinstance(name, str) and isinstance(amount, (int, float)) and amount > 0 for name, amount in given.items()
+    )
 
 
 def _is_json(value: Any) -> bool:

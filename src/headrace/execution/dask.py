@@ -481,8 +481,7 @@ class DaskExecutor(Executor):
     def release(self) -> None:  # noqa: D102 - inherited
         self._released = True
         self._futures.clear()
-        if self._supplies is not None and self._supplies.begun:
-            self._supplies.begun = False
+        if self._supplies is not None:
             self._line.forget()
 
 

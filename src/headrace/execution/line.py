@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from distributed import Client
 from distributed.comm.core import CommClosedError
 
-from headrace.errors import ClusterLost
+from headrace.errors import ClusterLost, RunError
 from headrace.execution.scheduler import Opened, forget_plan, open_run
 from headrace.execution.switchboard import ANSWER, BACK, OVER, topic
 
@@ -132,9 +132,13 @@ class Line:
         # The scheduler may have noticed long before that the line is cut.
         patience = self.patience + 2 * SILENCE
         told = self.topic, self.client.id, patience, self.token
-        opened = Opened(*self.ask(self.client.run_on_scheduler, open_run, *told))
+        self.introduced = True  # perhaps, also if the answer does not come
+        try:
+            opened = Opened(*self.ask(self.client.run_on_scheduler, open_run, *told))
+        except RunError:
+            self.introduced = False  # it is another run's topic
+            raise
         self.client._event_handlers[self.topic] = self._on_event
-        self.introduced = True
         self.nthreads, self._seen = opened.nthreads, -1
         if not opened.known:
             self.heard = 0
@@ -301,7 +305,7 @@ class Line:
 
     def close(self) -> None:
         """Say that no report is waited for any more. The scheduler sends that back as the last."""
-        if self.introduced:  # else it may be another run's topic
+        if self.introduced:
             self.later(self._close)
 
     async def _close(self) -> None:
@@ -313,7 +317,9 @@ class Line:
 
     def forget(self) -> None:
         """Have the scheduler forget the run."""
-        self.later(self._forget)
+        if self.introduced:
+            self.introduced = False
+            self.later(self._forget)
 
     async def _forget(self) -> None:
         comm = self.client.scheduler_comm

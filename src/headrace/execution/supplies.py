@@ -42,7 +42,6 @@ class Supplies:
         self.line = line
         self.plan = plan
         self.code = code
-        self.begun = False  # so there is something to be forgotten
         self.complete = False
 
     def bring(self, opened: Opened) -> None:
@@ -61,7 +60,7 @@ class Supplies:
             If a part of it could not be brought to all workers.
         """
         line, client = self.line, self.line.client
-        self.begun, self.complete = True, False
+        self.complete = False
         if _BROUGHT.get(client, ("", set()))[0] != opened.scheduler:
             _BROUGHT[client] = opened.scheduler, set()
         try:
@@ -131,8 +130,8 @@ def carried(client: Client, whatever: object) -> Iterator[None]:
     check_encrypted([*client.run_on_scheduler(listens_at), *client.nthreads()])
     # For the scheduler it is a run: if this process dies, they are forgotten.
     line = Line(client, f"check-{secrets.token_hex(8)}", lambda report: None, SILENCE)
-    line.open()
     try:
+        line.open()
         line.ask(client.register_plugin, CredentialsPlugin(line.topic, parcel))
         yield
     finally:

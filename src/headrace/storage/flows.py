@@ -27,7 +27,7 @@ from headrace.storage.origins import MODULE, PICKLE, SCRIPT, source_of
 from headrace.storage.preflight import PATIENCE, Preflight
 from headrace.storage.resigning import SignedAgain, sign_again
 from headrace.storage.resolving import LOCATION, nothing_at
-from headrace.storage.runs import RunRecord
+from headrace.storage.runs import RunRecord, is_run_id
 from headrace.storage.signing import KeySources, sources_of
 from headrace.storage.spec import StorageSpec
 from headrace.storage.versions import Version, Versions
@@ -498,8 +498,7 @@ class StoredFlows(Catalog):
         NotFound
             If there is none of this id.
         """
-        is_id = run_id not in ("", ".", "..") and "/" not in run_id
-        record = RunRecord.find(self.files, run_id) if is_id else None
+        record = RunRecord.find(self.files, run_id) if is_run_id(run_id) else None
         if record is None:
             raise NotFound(f"there is no run {run_id!r} in {self.url}; storage.runs() lists those that there are")
         return record

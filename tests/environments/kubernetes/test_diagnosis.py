@@ -302,7 +302,7 @@ def test_the_line_while_waiting_counts_pods_by_how_they_are():
         events=[pulling],
     )
     line = progress(snapshot, 3)
-    assert line == f"cluster {NAME}: waiting for 3 workers: 2 run, 1 pending (pulling image {IMAGE})"
+    assert line == f"cluster {NAME}: waiting for 3 workers: 2 connecting, 1 pending (pulling image {IMAGE})"
     assert progress(seen(cluster={"metadata": {}}), 3).endswith("waiting for Dask's operator to take it up")
     assert progress(seen(pod(waiting("ContainerCreating"))), 3).endswith(
         "the scheduler: pending (starting its container)"
@@ -313,7 +313,7 @@ def test_the_line_while_waiting_counts_pods_by_how_they_are():
 @pytest.mark.parametrize(
     ("shown", "told"),
     [
-        (pod(ready=True), "run"),
+        (pod(ready=True), "running"),
         (pod(), "starting"),
         (pod(waiting("ErrImagePull")), f"pending (image {IMAGE} cannot be pulled)"),
         (pod(waiting("CreateContainerConfigError", "no secret")), "pending (no secret)"),

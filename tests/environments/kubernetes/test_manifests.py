@@ -133,12 +133,13 @@ def test_a_manifest_from_a_file_with_groups(tmp_path):
         "apiVersion": "kubernetes.dask.org/v1",
         "kind": "DaskWorkerGroup",
         "metadata": {"name": "theirs"},
-        "spec": {"cluster": "x", "worker": {"replicas": 1, "spec": {"containers": [{"name": "w", "image": "m"}]}}},
+        "spec": {"cluster": "x", "worker": {"replicas": 3, "spec": {"containers": [{"name": "w", "image": "m"}]}}},
     }
     (tmp_path / "cluster.yaml").write_text(text([group, OWN["manifest"]]))
     spec = KubernetesSpec.of(manifest=tmp_path / "cluster.yaml")
-    assert KubernetesSpec.from_json(spec.to_json()) == spec
+    assert KubernetesSpec.of(**spec.to_json()) == spec
     assert spec.security is False
+    assert {name: spec.size(name) for name in spec.groups} == {"default": 8, "theirs": 3}
     [built] = group_manifests(spec, "etl")
     assert built["spec"] == {**group["spec"], "cluster": "etl"}
     assert built["metadata"]["labels"]["headrace.io/cluster"] == "etl"

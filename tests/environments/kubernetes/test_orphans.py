@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
 import headrace as hr
 from headrace.cli_clusters import _specs
+from headrace.environments.kubernetes.api import Api
 from headrace.environments.kubernetes.orphans import judge
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -82,3 +85,16 @@ def test_a_storage_knows_where_its_runs_had_their_clusters(tmp_path):
     assert {(each.context, each.namespace) for each in specs} == {
         ("started", "team"), ("launched", "team"), ("detached", "team"), ("found", "other"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("told", ["Wed, 25 Nov 2020 12:00:00 GMT", "Wed, 25 Nov 2020 12:00:00 -0000", "today", None])
+def test_the_time_is_that_of_the_api_server(told):
+    @asynccontextmanager
+    async def call(*args, **options):
+        yield SimpleNamespace(headers={} if told is None else {"Date": told}, json=dict)
+
+    api = object.__new__(Api)
+    api.namespace, api.kr8s, api._ahead = "team", SimpleNamespace(call_api=call), timedelta()
+    api.get("Pod", "one")
+    says = NOW.replace(year=2020) if told and told.startswith("Wed") else datetime.now(UTC)
+    assert abs(api.now - says) < timedelta(minutes=1)

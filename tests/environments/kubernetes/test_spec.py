@@ -19,8 +19,8 @@ from tests.environments.kubernetes.cases import EVERYTHING, GROUPS, IMAGE, OWN
 def test_a_spec_is_json_and_comes_back(options):
     spec = KubernetesSpec.of(**options)
     data = json.loads(json.dumps(spec.to_json()))
-    assert KubernetesSpec.from_json(data) == spec
-    assert KubernetesSpec.from_json(data).to_json() == data
+    assert KubernetesSpec.of(**data) == spec
+    assert KubernetesSpec.of(**data).to_json() == data
 
 
 def test_references_to_secrets_are_no_secrets():

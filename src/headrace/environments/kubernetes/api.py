@@ -275,7 +275,8 @@ class Api:
             options["headers"] = {"Content-Type": "application/merge-patch+json"}
         async with self.kr8s.call_api(method, version="", base=f"/{base}", url=url, **options) as response:
             with suppress(KeyError, ValueError):  # each server says the time; who stands between may not
-                self._ahead = parsedate_to_datetime(response.headers["Date"]) - datetime.now(UTC)
+                told = parsedate_to_datetime(response.headers["Date"])
+                self._ahead = told.replace(tzinfo=UTC) - datetime.now(UTC)  # HTTP knows no other
             return response
 
     def _log_in(self, open_api: Callable[..., Coroutine[Any, Any, Any]]) -> Any:

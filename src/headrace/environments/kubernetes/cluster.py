@@ -357,7 +357,8 @@ class KubernetesCluster:
         return int(found["spec"]["worker"]["replicas"]) if found is not None else 0
 
     def _group_name(self, group: str) -> str:
-        return f"{self.name}-{group}"
+        """What the operator calls a group; those of the user's own manifest are called so already."""
+        return group if self.spec.manifest and group != DEFAULT_GROUP else f"{self.name}-{group}"
 
     def explain(self, address: str) -> str:
         """Return what became of a worker that is gone, in Kubernetes' words; empty, if it is not known.

@@ -97,11 +97,8 @@ def driver_job(
     spec: KubernetesSpec,
     name: str,
     variables: Mapping[str, Any],
-    *,
-    args: tuple[str, ...] = ("python", "-m", "headrace", "execute"),
-    owner: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the Job whose pod drives one run. It is not tried again: what began a run knows how to resume it.
+    """Return the Job whose pod drives one run. It is not tried again, as a run is begun once under one id.
 
     Parameters
     ----------
@@ -111,15 +108,11 @@ def driver_job(
         Of the Job.
     variables : mapping
         Environment variables, as ``KubernetesSpec.env`` holds them.
-    args : tuple of str
-        What it runs.
-    owner : mapping, optional
-        Reference to the object with which the Job is removed.
     """
     given = {key: variable(key, value) for key, value in variables.items()}
-    head = _head("Job", spec, name, name, owner, "batch/v1")
-    metadata = merge({key: head["metadata"][key] for key in ("labels",)}, _own_metadata(spec, spec.driver))
-    template = {"metadata": metadata, "spec": driver_pod(spec, args, given)}
+    head = _head("Job", spec, name, name, None, "batch/v1")
+    metadata = merge({"labels": head["metadata"]["labels"]}, _own_metadata(spec, spec.driver))
+    template = {"metadata": metadata, "spec": driver_pod(spec, given)}
     return {**head, "spec": {"backoffLimit": 0, "ttlSecondsAfterFinished": KEPT, "template": template}}
 
 

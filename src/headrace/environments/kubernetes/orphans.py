@@ -41,8 +41,6 @@ class Made:
         User and host.
     workers : int
         Pods of workers that are ready.
-    idle_timeout : float
-        Seconds without work after which the operator removes it; 0 is never.
     seen : datetime
         When somebody who uses it said so last, or made it.
     orphan : str
@@ -55,7 +53,6 @@ class Made:
     created: datetime
     creator: str
     workers: int
-    idle_timeout: float
     seen: datetime
     orphan: str
 
@@ -122,7 +119,6 @@ def judge(
         created,
         notes.get(CREATOR, "?"),
         len(ready),
-        cluster["spec"].get("idleTimeout", 0),
         seen,
         orphan,
     )

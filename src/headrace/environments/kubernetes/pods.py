@@ -122,20 +122,18 @@ def worker_pod(spec: KubernetesSpec, name: str, group: str, *, tls_secret: str |
     return merge(_pod(options, container, gpus=options.gpus), options.worker_spec)
 
 
-def driver_pod(spec: KubernetesSpec, args: Sequence[str], variables: Mapping[str, Variable]) -> dict[str, Any]:
+def driver_pod(spec: KubernetesSpec, variables: Mapping[str, Variable]) -> dict[str, Any]:
     """Return the spec of the pod that drives a run.
 
     Parameters
     ----------
     spec : KubernetesSpec
         Of the cluster.
-    args : sequence of str
-        Its command.
     variables : mapping
         Its environment variables, over those of all pods.
     """
     options = spec.role("driver")
-    container = {"name": "driver", "args": list(args)}
+    container = {"name": "driver", "args": ["python", "-m", "headrace", "execute"]}
     pod = _pod(options, container, gpus=0)
     pod["containers"][0] = merge(pod["containers"][0], {"env": _variables(variables)})
     return merge({**pod, "restartPolicy": "Never"}, spec.driver_spec)

@@ -35,8 +35,10 @@ def progress(snapshot: Snapshot, wanted: int) -> str:
     if snapshot.scheduler is None or not is_ready(snapshot.scheduler):
         what = how_is(snapshot.scheduler, snapshot.events) if snapshot.scheduler else "no pod yet"
         return f"cluster {name}: waiting for the scheduler: {what}"
-    states = [how_is(pod, snapshot.events) for pod in snapshot.component("worker")]
-    told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states), reverse=True))
+    # The first that has connected ends the wait.
+    pods = snapshot.component("worker")
+    states = ["connecting" if is_ready(pod) else how_is(pod, snapshot.events) for pod in pods]
+    told = ", ".join(f"{states.count(state)} {state}" for state in sorted(set(states)))
     workers = "1 worker" if wanted == 1 else f"{wanted} workers"
     return f"cluster {name}: waiting for {workers}: {told or 'no pods yet'}"
 
@@ -53,7 +55,7 @@ def how_is(pod: Object, events: Iterable[Object] = ()) -> str:
     """
     status = pod.get("status", {})
     if is_ready(pod):
-        return "run" if status.get("phase") == "Running" else "ready"
+        return "running"
     if message := unscheduled(pod):
         return f"pending (no node: {message})"
     for container in containers_of(pod):

@@ -181,8 +181,9 @@ class KubernetesSpec:
 
     @property
     def groups(self) -> list[str]:
-        """Names of all groups of workers, the default one first."""
-        return [DEFAULT_GROUP, *(name for name in self.worker_groups if name != DEFAULT_GROUP)]
+        """Names of all groups of workers, the default one first; those of a manifest are called as they are there."""
+        names = [each["metadata"]["name"] for each in self.manifest[1:]] if self.manifest else self.worker_groups
+        return [DEFAULT_GROUP, *(name for name in names if name != DEFAULT_GROUP)]
 
     def group(self, name: str) -> KubernetesSpec:
         """Return the options of one group of workers: its own over those of the whole cluster.
@@ -212,9 +213,14 @@ class KubernetesSpec:
         group : str
             One of ``groups``.
         """
+        size: int | None
+        if self.manifest:
+            own = {each["metadata"]["name"]: each for each in self.manifest[1:]} | {DEFAULT_GROUP: self.manifest[0]}
+            size = ((own[group].get("spec") or {}).get("worker") or {}).get("replicas")
+            return size
         options = self.worker_groups.get(group, {})
         least, _ = options.get("adapt", (None, None))
-        size: int | None = options.get("n_workers", least)
+        size = options.get("n_workers", least)
         return size
 
     def offers(self, group: str) -> dict[str, float]:
@@ -261,7 +267,7 @@ class KubernetesSpec:
     # -- as data -------------------------------------------------------------------------------------------------
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain JSON data: what differs from the defaults.
+        """Return plain JSON data, of which ``of`` makes an equal one: what differs from the defaults.
 
         Raises
         ------
@@ -279,17 +285,6 @@ class KubernetesSpec:
             kept["security"] = self.security
         data: dict[str, Any] = json.loads(json.dumps(kept))
         return data
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Make one of what ``to_json`` returned.
-
-        Parameters
-        ----------
-        data : mapping
-            JSON data.
-        """
-        return cls.of(**data)
 
 
 #: options of pods: they may differ from group to group, and between scheduler, workers and driver.
