@@ -28,10 +28,8 @@ $(VENV)/clouds.stamp: $(VENV)/test.stamp
 demo: $(VENV)/demo.stamp  ## the main job: a model selection on a local Dask cluster
 	$(BIN)/headrace demo
 
-# Two at a time. What fails beside others is tried once more alone: some tests still lean on how quick the machine is.
 test: $(VENV)/test.stamp  ## all tests but the slow ones and those that need further servers
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not clouds" \
-		|| $(BIN)/python -m pytest --last-failed --last-failed-no-failures none -m "not slow and not clouds"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not clouds"
 
 test-slow: $(VENV)/test.stamp  ## the slow ones
 	$(BIN)/python -m pytest -m slow --timeout 1800

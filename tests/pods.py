@@ -68,7 +68,7 @@ def pods(workers: int) -> Iterator[tuple[str, Pod, list[Pod]]]:
         found.bind(("127.0.0.1", 0))
         port = found.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
-    quiet = ["--host", "127.0.0.1", "--no-dashboard"]
+    quiet = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
     scheduler = Pod(["scheduler", "--port", str(port), *quiet])
     worker = ["worker", address, "--nthreads", "1", "--no-nanny", *quiet]
     others = [Pod(worker) for _ in range(workers)]

@@ -249,7 +249,8 @@ def test_options_go_to_whatever_place_is_meant(folder: Path) -> None:
         "from distributed import LocalCluster\n"
         "def small(threads, label, n_workers):\n"
         "    assert (threads, label, n_workers) == (2, 'a b', 1)\n"
-        "    return LocalCluster(n_workers=1, threads_per_worker=threads, processes=False, dashboard_address=None)\n"
+        "    quiet = {'processes': False, 'dashboard_address': '127.0.0.1:0'}\n"
+        "    return LocalCluster(n_workers=1, threads_per_worker=threads, **quiet)\n"
     )
     with open("some_flows.py", "a") as file:
         file.write("\nbroken.environment = hr.DaskEnvironment('local', adapt=(1, 2), processes=False)\n")
@@ -279,7 +280,7 @@ def test_a_refused_port_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_run_on_a_running_cluster_whose_workers_lack_the_file(folder: Path) -> None:
     from distributed import LocalCluster
 
-    quiet = {"dashboard_address": None, "worker_dashboard_address": None}
+    quiet = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": None}
     with LocalCluster(n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", **quiet) as cluster:
         said = process("run", "some_flows.py#etl", "-p", "a=40", "--on", cluster.scheduler_address, cwd=folder)
         assert said.code == 0, said

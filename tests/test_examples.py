@@ -43,7 +43,7 @@ def test_digits_in_this_process(example, tmp_path):
 
 
 def test_digits_on_a_cluster_that_cannot_import_them(example, tmp_path):
-    with hr.DaskEnvironment("local", n_workers=1, threads_per_worker=1, dashboard_address=None) as environment:
+    with hr.DaskEnvironment("local", n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0") as environment:
         run = example.digits.run(folder=str(tmp_path), candidates=3, folds=2, environment=environment)
         check(run, tmp_path, 3)
 

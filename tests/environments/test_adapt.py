@@ -76,7 +76,9 @@ class Heads(hr.Observer):
 @pytest.mark.parametrize("least", [0, 1])
 def test_a_cluster_that_adapts_scales_up_and_down(least, tmp_path):
     flag = tmp_path / "enough"
-    with LocalCluster(n_workers=least, processes=False, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=least, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0"
+    ) as cluster:
         cluster.adapt(minimum=least, maximum=4)
         with Client(cluster, set_as_default=False) as client:
             heads = Heads(cluster.scheduler, flag, 4)
@@ -89,7 +91,7 @@ def test_a_cluster_that_adapts_scales_up_and_down(least, tmp_path):
 
 
 def test_a_little_work_wants_no_more_workers():
-    with LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         adaptive = cluster.adapt(minimum=1, maximum=4)
         with Client(cluster, set_as_default=False) as client:
             run = many.run(environment=hr.DaskEnvironment(client), n=2000)
@@ -100,7 +102,7 @@ def test_a_little_work_wants_no_more_workers():
 
 def test_what_a_driver_told_goes_with_it():
     with (
-        LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.register_plugin(RunsPlugin())
@@ -118,7 +120,10 @@ def test_what_a_driver_told_goes_with_it():
 
 @pytest.mark.parametrize("end", ["over", "forgotten"])
 def test_a_cluster_is_not_idle_while_a_run_goes_on_of_which_it_has_no_task(end):
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster, Client(cluster) as driver:
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as driver,
+    ):
         scheduler = cluster.scheduler
         driver.run_on_scheduler(open_run, topic("run"), driver.id, 60.0, "token")
         by_itself = scheduler.periodic_callbacks["idle-timeout"].callback
@@ -193,7 +198,10 @@ def test_a_cluster_is_idle_while_values_are_held_and_once_a_driver_that_was_kill
 
 
 def test_a_run_that_is_forgotten_wants_nothing_even_if_it_told_so_when_it_was_cut_off():
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster, Client(cluster) as driver:
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as driver,
+    ):
         driver.run_on_scheduler(open_run, topic("run"), driver.id, 60.0, "token")
         demand = cluster.scheduler.plugins[RunsPlugin.name].demand
         driver.log_event(BACKLOG, (topic("run"), [((), 100.0, 7)]))
@@ -244,7 +252,7 @@ class Left(Heads):
 
 
 def test_workers_that_are_let_go_hand_their_values_over(tmp_path):
-    with LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
         cluster.adapt(minimum=1, maximum=4)
         with Client(cluster, set_as_default=False) as client:
             left = Left(cluster.scheduler, tmp_path / "one is left", 1)
@@ -276,7 +284,7 @@ def parts(folder: str, n: int = 40):
 
 def test_workers_that_are_let_go_while_they_are_busy_lose_nothing(tmp_path):
     with (
-        LocalCluster(n_workers=3, processes=False, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=3, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         retire = Retire(cluster.scheduler, client)

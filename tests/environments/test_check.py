@@ -75,7 +75,7 @@ class Crew:
     def start(self, lie: str, workers: Mapping[str, Mapping[str, str]]) -> None:
         """Start a scheduler that believes something, and workers with environment variables, and lies of their own."""
         file = self.folder / "scheduler.json"
-        common = ["--host", "127.0.0.1", "--no-dashboard"]
+        common = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
         self._run("scheduler", lie, {}, "scheduler", *common, "--port", "0", "--scheduler-file", str(file))
         for name, variables in workers.items():
             more = {key: value for key, value in variables.items() if key != "lies"}

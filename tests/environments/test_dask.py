@@ -86,7 +86,7 @@ def test_set_ups_at_the_same_time_are_one():
             made.append(self)
             super().__init__(**options)
 
-    with hr.DaskEnvironment(Counted, processes=False, n_workers=1, dashboard_address=None) as environment:
+    with hr.DaskEnvironment(Counted, processes=False, n_workers=1, dashboard_address="127.0.0.1:0") as environment:
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(lambda _: environment.setup(), range(3)))
         assert len(made) == 1
@@ -105,7 +105,7 @@ class Stillborn(LocalCluster):
     """A cluster that comes up without workers."""
 
     def __init__(self, **options):
-        super().__init__(**{**options, "n_workers": 0, "dashboard_address": None})
+        super().__init__(**{**options, "n_workers": 0, "dashboard_address": "127.0.0.1:0"})
 
 
 @pytest.mark.usefixtures("nothing_left")
@@ -119,7 +119,7 @@ class Silent(LocalCluster):
     """A cluster whose scheduler does not tell in time of all its workers."""
 
     def __init__(self, **options):
-        super().__init__(**{**options, "dashboard_address": None})
+        super().__init__(**{**options, "dashboard_address": "127.0.0.1:0"})
         answer = self.scheduler.handlers["identity"]
 
         async def hesitate(n_workers=-1):
@@ -145,7 +145,7 @@ def test_a_class_that_raises_is_told_as_a_failed_setup():
 @pytest.mark.parametrize("kind", ["distributed.LocalCluster", LocalCluster, "distributed:LocalCluster"])
 @pytest.mark.usefixtures("nothing_left")
 def test_any_cluster_class(kind, storage):
-    options = {"processes": False, "dashboard_address": None}
+    options = {"processes": False, "dashboard_address": "127.0.0.1:0"}
     with hr.DaskEnvironment(kind, n_workers=1, **options) as env:
         assert env.execute(storage, storage.add_flow(flows.doubled)).result() == 90
 
@@ -159,7 +159,7 @@ def test_nobody_answers_at_an_address():
 
 def test_a_tunnel_that_is_there_before_its_scheduler():
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None, protocol="tcp") as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp") as cluster,
         proxy_before(cluster.scheduler_address) as tunnel,
         hr.DaskEnvironment(f"tcp://{tunnel.address}") as env,
         ThreadPoolExecutor(1) as pool,
@@ -257,7 +257,7 @@ class Slow(LocalCluster):
     def __init__(self, **options):
         self.begun.set()
         self.go.wait(20)
-        super().__init__(n_workers=1, processes=False, dashboard_address=None, **options)
+        super().__init__(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", **options)
         self.made.append(self)
 
 
@@ -267,7 +267,7 @@ class Plain:
     made: ClassVar = []
 
     def __init__(self):
-        self.cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+        self.cluster = LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0")
         self.made.append(self.cluster)
 
     def scale(self, n):
@@ -312,7 +312,7 @@ def test_a_cluster_that_cannot_be_scaled_does_not_stay():
 
 
 def test_a_client_that_is_closed_is_refused():
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         client = cluster.get_client()
         client.close()
         with pytest.raises(SetupError, match="the Client that was given is closed"):

@@ -33,7 +33,7 @@ def cell(step, place, *values):
 @contextmanager
 def scheduler_with(security=None):
     options = {"security": security} if security else {"protocol": "tcp"}
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None, **options) as cluster:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", **options) as cluster:
         yield cluster.scheduler_address
 
 
@@ -199,7 +199,7 @@ class Deaf(LocalCluster):
     """Takes everything, and listens to nothing."""
 
     def __init__(self, n_workers=0, **options):
-        super().__init__(n_workers=n_workers, processes=False, dashboard_address=None, protocol="tcp")
+        super().__init__(n_workers=n_workers, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp")
 
 
 class Bare:
@@ -209,7 +209,7 @@ class Bare:
 
 @pytest.mark.usefixtures("nothing_left")
 def test_a_cluster_class_is_encrypted_or_refused(tmp_path):
-    options = {"processes": False, "dashboard_address": None, "n_workers": 1}
+    options = {"processes": False, "dashboard_address": "127.0.0.1:0", "n_workers": 1}
     storage = hr.Storage(tmp_path)
     with hr.DaskEnvironment("distributed.LocalCluster", security=True, **options) as env:
         assert env.execute(storage, storage.add_flow(flows.doubled)).result() == 90

@@ -14,7 +14,7 @@ from headrace.environments.certificates import make_certificates, security_of
 from headrace.testing import EnvironmentTests, Make
 from tests.environments.ssh import ssh_server
 
-QUIET = {"dashboard_address": None}
+QUIET = {"dashboard_address": "127.0.0.1:0"}
 THREADS = {"processes": False, **QUIET}
 
 
@@ -92,7 +92,7 @@ class GatewayEnvironment(Environment):
 
     def setup(self, storage=None):
         if self._inner is None:
-            self._cluster = LocalCluster(n_workers=1, processes=False, dashboard_address=None)
+            self._cluster = LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0")
             self._inner = DaskEnvironment(self._cluster)
         self._inner.setup(storage)
 

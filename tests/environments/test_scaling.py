@@ -175,7 +175,7 @@ def test_of_a_cluster_that_was_lost_nothing_is_left_and_the_next_one_is_scaled()
 
 
 def test_a_live_cluster_is_scaled_unless_it_adapts_by_itself():
-    with LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         with hr.DaskEnvironment(cluster, adapt=(2, 3)) as env:
             env.setup(None)
             until(lambda: len(cluster.scheduler.workers) == 2)
@@ -196,7 +196,7 @@ class Groups(SpecCluster):
             "gpu": SimpleNamespace(resources={"GPU": 1.0}, nthreads=1, least=0, most=2),
         }
         self.made = dict.fromkeys(self.groups, 0)
-        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": None}}
+        scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
         super().__init__(scheduler=scheduler, workers={})
         self.scale(n_workers)
 
@@ -207,7 +207,7 @@ class Groups(SpecCluster):
         for _ in range(n - len(of_group)):
             group = group or "default"
             self.made[group] += 1
-            options = {"nthreads": 1, "host": "127.0.0.1", "dashboard_address": None}
+            options = {"nthreads": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
             options |= {"resources": self.groups[group].resources}
             self.worker_spec[f"{group}-{self.made[group]}"] = {"cls": Worker, "options": options}
         self.loop.add_callback(self._correct_state)
@@ -277,7 +277,7 @@ def _workers(cluster):
 def watched():
     """A cluster of two workers, a client, and what its scheduler tells and does."""
     with (
-        LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         plugin = RunsPlugin()
@@ -357,7 +357,7 @@ def test_it_goes_on_when_the_cluster_cannot_be_asked_for_a_while(caplog):
                 raise ConnectionError("try again")
 
     with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster, set_as_default=False) as client,
         pytest.MonkeyPatch.context() as patch,
     ):

@@ -199,7 +199,6 @@ def test_a_script_that_ends_without_closing_leaves_nothing(kube, namespace, scri
     until(lambda: not kube.left_over(namespace))
 
 
-@pytest.mark.timeout(180)  # when anything goes wrong as it asks or deletes, the operator tries again a minute later
 def test_a_cluster_whose_driver_was_killed_goes_when_it_has_been_idle(kube, namespace, options, script):
     del options["security"]  # with TLS, the operator has one question only that it may ask
     options["idle_timeout"] = 3
@@ -208,7 +207,7 @@ def test_a_cluster_whose_driver_was_killed_goes_when_it_has_been_idle(kube, name
     process.kill()
     process.communicate()
     assert clusters(kube, namespace)
-    until(lambda: not clusters(kube, namespace), 100)
+    until(lambda: not clusters(kube, namespace), 60)
 
 
 def test_ctrl_c_while_it_comes_up_leaves_nothing(kube, namespace, script):

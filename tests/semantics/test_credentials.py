@@ -52,6 +52,8 @@ OTHERS = {
 INSIDE = [f"{MARK}SAS%2Bsig%3D", f"{MARK}AccountKey+1==", f"{MARK}-bearer-1", f"{MARK}-proxy-password"]
 SENTINELS = [KEY, SECRET, TOKEN, SIGNING, f"{MARK}-pass word", f"{MARK}-api-key", OTHERS["unsuspicious"], *INSIDE]
 ROOT = Path(__file__).parents[2]
+#: Without it, they listen everywhere, and take the port of others' dashboards.
+HTTP = ["--dashboard-address", "127.0.0.1:0"]
 
 log = logging.getLogger("headrace.tests.credentials")
 
@@ -210,14 +212,14 @@ class Cluster:
         port = free_port()
         self.scheduler = self._recorder(port)
         self.recorders = [self.scheduler]
-        self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-show")
+        self._start("scheduler", "--host", "127.0.0.1", "--port", str(port), *HTTP, "--no-show")
         for number in range(2):
             port = free_port()
             before = self._recorder(port)
             self.recorders.append(before)
             where = ["--listen-address", f"tcp://127.0.0.1:{port}", "--contact-address", before.address]
             self._start(
-                "worker", self.scheduler.address, *where, "--no-nanny", "--no-dashboard", "--nthreads", "2",
+                "worker", self.scheduler.address, *where, "--no-nanny", *HTTP, "--nthreads", "2",
                 "--name", str(number), "--local-directory", str(folder / f"worker-{number}"),
             )  # fmt: skip
 
@@ -391,7 +393,7 @@ def test_credentials_travel_over_encrypted_connections_only(encrypted, s3, monke
 
     options = {"protocol": "tls", "security": True} if encrypted else {}
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None, **options) as cluster,
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", **options) as cluster,
         hr.DaskEnvironment(cluster) as environment,
     ):
         if not encrypted:

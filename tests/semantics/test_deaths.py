@@ -149,7 +149,7 @@ class Disconnect(hr.Observer):
 
 def test_a_driver_that_is_cut_off_for_a_moment_goes_on():
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster.scheduler_address, set_as_default=False) as client,
     ):
         disconnect = Disconnect(client)

@@ -159,7 +159,7 @@ def test_a_gang_survives_the_death_of_one(victims: Victims, seed):  # noqa: F811
 
 def test_a_batch_whose_seat_is_gone_runs_on_the_first_worker_that_comes():
     with (
-        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.register_plugin(RunsPlugin())

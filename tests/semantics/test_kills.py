@@ -143,7 +143,7 @@ def victims():
         # So long after a worker's death, a local cluster takes its nanny down if the worker is dead at that moment;
         # here it may have come back, and died again.
         dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"}),
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", silence_logs=50) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         yield Victims(cluster, client)

@@ -90,7 +90,7 @@ def levels_in_tasks():
 
 
 def test_the_drivers_levels_hold_on_workers_while_the_run_lasts():
-    with hr.DaskEnvironment("local", n_workers=1, dashboard_address=None) as place:  # with no other run on it
+    with hr.DaskEnvironment("local", n_workers=1, dashboard_address="127.0.0.1:0") as place:  # with no other run on it
         place.setup(None)
         before = place.client.run(levels_there)
         with levels(root=logging.ERROR, tests=logging.DEBUG):

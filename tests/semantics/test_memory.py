@@ -186,7 +186,7 @@ def test_a_kept_run_leaves_its_values_only():
 
 def test_a_driver_that_says_good_bye_leaves_nothing():
     plan = make_plan(draw("f", lambda: total(make.map([1, 2])), {}))
-    with LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
         scheduler = cluster.scheduler
         driver = Client(cluster, set_as_default=False)
         DaskExecutor(driver).start("abandoned", pickling.dumps(plan, "a plan"), plan)
