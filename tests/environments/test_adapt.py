@@ -176,7 +176,7 @@ waiting.run(environment=environment, path=sys.argv[2])
 
 
 def test_a_cluster_is_idle_while_values_are_held_and_once_a_driver_that_was_killed_is_forgotten(tmp_path):
-    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
         scheduler, tried = cluster.scheduler, tmp_path / "tried"
         script = [sys.executable, "-c", DRIVER, cluster.scheduler_address, str(tried)]
         with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
