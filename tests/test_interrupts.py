@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -230,3 +231,39 @@ def test_ctrl_c_in_a_plain_task_among_coroutines() -> None:
     assert states == {"interrupts": ["Success"] * 12 + ["Cancelled"] * 2, "waits": ["Success"] * 10 + ["Cancelled"] * 4}
     assert not run.errors
     assert run["waits"][9].result() == 9
+
+
+class Ends(hr.Observer):
+    """Notes how runs end."""
+
+    def __init__(self) -> None:
+        self.states: list[hr.State] = []
+
+    def on_end(self, nodes: object, state: hr.State, elapsed: float) -> None:
+        self.states.append(state)
+
+
+@hr.task
+def nap(i: int) -> int:
+    time.sleep(0.01)
+    return i
+
+
+@hr.flow
+def naps():
+    return nap.map(range(100_000))
+
+
+def test_ctrl_c_just_when_a_run_has_begun_cancels_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        begin(thread)
+        if thread.name.startswith("headrace-2"):  # which is how ids of runs begin
+            raise KeyboardInterrupt
+
+    ends = Ends()
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        naps.start(observers=[ends])
+    until(lambda: ends.states == [hr.State.CANCELLED])

@@ -117,7 +117,12 @@ class Drive:
         """Drive the run in a thread of its own; what keeps it from its end is raised by who waits for it."""
         context = contextvars.copy_context()
         # Not a daemon: a process that ends waits for its runs, as their clean-ups would not be done else.
-        threading.Thread(target=context.run, args=(self._run_aside,), name=f"headrace-{self.record.run_id}").start()
+        thread = threading.Thread(target=context.run, args=(self._run_aside,), name=f"headrace-{self.record.run_id}")
+        try:
+            thread.start()
+        except KeyboardInterrupt:  # it may have begun, and who asked for it never gets hold of it
+            self.underway.cancel()
+            raise
         return self.flow_run
 
     def _run_aside(self) -> None:
