@@ -372,5 +372,5 @@ def test_a_process_that_ends_says_good_bye(cluster, tmp_path):
             """)
     )
     subprocess.run([sys.executable, script], check=True, timeout=60)
-    until(lambda: not known(cluster), 5)
+    until(lambda: not known(cluster))  # much sooner than a driver that is cut off
     assert not [key for key in cluster.scheduler.tasks if "-hr-" in str(key)]

@@ -74,7 +74,8 @@ class KubernetesSpec:
     worker_spec, scheduler_spec, driver_spec : dict
         Parts of pod specs, merged last, over all that we say.
     manifest : list of dict
-        A DaskCluster of the user's own, with any DaskWorkerGroups of it, that is used instead.
+        A DaskCluster of the user's own, with any DaskWorkerGroups of it, that is used instead. Options of pods are
+        those of a driver's pod alone then.
     idle_timeout : int
         Seconds without work after which the operator removes the cluster; 0 is never.
     dashboard : bool
