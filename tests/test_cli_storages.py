@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from headrace import Storage
-from headrace.cli_storages import complete_target
+from headrace.cli_arguments import complete_target
 from tests.cli_kit import FLOWS, call, facts, loading_undone, process, refused
 
 
