@@ -29,7 +29,7 @@ from headrace.environments.kubernetes.ending import at_exit, not_at_exit, remove
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
 from headrace.environments.kubernetes.progress import end_of, progress
 from headrace.environments.kubernetes.reach import Way, reach
-from headrace.environments.kubernetes.snapshot import Snapshot, is_ready, is_well
+from headrace.environments.kubernetes.snapshot import Snapshot, is_near, is_ready, is_well
 from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec
 from headrace.environments.kubernetes.telling import Telling
 from headrace.environments.kubernetes.watching import CLUSTER_LABEL, GROUP_LABEL, Watch
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 #: On the DaskCluster: who made it and when; and when somebody who uses it last said so.
 CREATOR, CREATED, SEEN = "headrace.io/created-by", "headrace.io/created", "headrace.io/seen"
-#: Seconds between two looks at what there is, and between two questions to the scheduler.
-LOOK, ASK = 0.25, 0.1
+#: Seconds between two looks at what there is, between two when the scheduler starts, and between two questions to it.
+LOOK, NEAR, ASK = 0.25, 0.1, 0.02
 #: Seconds between two signs of life, and between two looks after workers that have not come yet.
 BEAT, REST = 30.0, 2.0
 
@@ -257,7 +257,7 @@ class KubernetesCluster:
 
         def is_there(snapshot: Snapshot | None) -> bool:
             with suppress(OSError, TimeoutError):  # the connection comes back by itself, or the deadline ends it
-                return bool(client.nthreads(callback_timeout=max(ASK, min(ANSWER, self._left))))
+                return bool(client.nthreads(callback_timeout=max(NEAR, min(ANSWER, self._left))))
             return False
 
         if self._wanted:
@@ -279,7 +279,7 @@ class KubernetesCluster:
         looked = -math.inf
         snapshot: Snapshot | None = None
         while not is_there(snapshot):
-            if time.monotonic() - looked > LOOK:
+            if time.monotonic() - looked > (NEAR if is_near(snapshot) else LOOK):
                 snapshot = self._watch.look()
                 looked = time.monotonic()
                 telling.say(progress(snapshot, self._wanted))

@@ -116,6 +116,12 @@ def is_ready(pod: Object) -> bool:
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
 
 
+def is_near(snapshot: Snapshot | None) -> bool:
+    """Whether the scheduler's pod runs and will be ready within moments, if nothing is wrong with it."""
+    pod = snapshot.scheduler if snapshot is not None else None
+    return pod is not None and pod.get("status", {}).get("phase") == "Running" and not is_ready(pod)
+
+
 def is_leaving(pod: Object) -> bool:
     """Whether a pod is being deleted: it has some time to end, and takes up room until then."""
     return "deletionTimestamp" in pod["metadata"]
