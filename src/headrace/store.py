@@ -21,7 +21,8 @@ from headrace.errors import RunError, StorageError
 from headrace.storage.costs import StoredCosts
 from headrace.storage.files import Files, private_memory
 from headrace.storage.flows import StoredFlows
-from headrace.storage.runs import RunRecord, new_run_id
+from headrace.storage.run_ids import new_run_id
+from headrace.storage.runs import RunRecord
 from headrace.stored import StoredFlow
 
 if TYPE_CHECKING:

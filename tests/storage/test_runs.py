@@ -10,7 +10,8 @@ from headrace.errors import AlreadyExists, DamagedObject, NotFound, RunError, Ta
 from headrace.storage.envelope import pack
 from headrace.storage.files import Files, private_memory
 from headrace.storage.flows import StoredFlows
-from headrace.storage.runs import RunRecord, new_run_id
+from headrace.storage.run_ids import new_run_id
+from headrace.storage.runs import RunRecord
 
 FACTS = {
     "flow": "etl",

@@ -19,7 +19,8 @@ from headrace.execution.runner import PreparedRun
 from headrace.execution.waiting import see_through
 from headrace.plugins import plugin
 from headrace.storage.findings import Finding, distinct, finding_of
-from headrace.storage.runs import RunRecord, checked_run_id, new_run_id
+from headrace.storage.run_ids import checked_run_id, new_run_id
+from headrace.storage.runs import RunRecord
 from headrace.store import EnvRunner, Storage
 
 #: The entry point group in which other packages name their environments; ours are there too.

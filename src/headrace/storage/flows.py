@@ -27,7 +27,8 @@ from headrace.storage.origins import MODULE, PICKLE, SCRIPT, source_of
 from headrace.storage.preflight import PATIENCE, Preflight
 from headrace.storage.resigning import SignedAgain, sign_again
 from headrace.storage.resolving import LOCATION, nothing_at
-from headrace.storage.runs import RunRecord, is_run_id
+from headrace.storage.run_ids import is_run_id
+from headrace.storage.runs import RunRecord
 from headrace.storage.signing import KeySources, sources_of
 from headrace.storage.spec import StorageSpec
 from headrace.storage.versions import Version, Versions
@@ -465,7 +466,7 @@ class StoredFlows(Catalog):
         Parameters
         ----------
         run_id : str
-            See `headrace.storage.runs.new_run_id`.
+            See `headrace.storage.run_ids.new_run_id`.
         facts : mapping
             JSON data: ``flow``, ``location``, ``parameters``, ``environment``. Versions and start are added.
         costs : StoredCosts, optional
@@ -484,7 +485,7 @@ class StoredFlows(Catalog):
         Parameters
         ----------
         run_id : str
-            See `headrace.storage.runs.new_run_id`.
+            See `headrace.storage.run_ids.new_run_id`.
         facts : mapping
             As for `create_run`, and ``driver``: where it is; see `headrace.drivers`.
         """

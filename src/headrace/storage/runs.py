@@ -7,8 +7,6 @@ run cannot both begin it. Of a driver that has ended without writing the end, wh
 from __future__ import annotations
 
 import json
-import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -36,10 +34,10 @@ from headrace.storage.envelope import Envelope, open_envelope, pack, versions
 from headrace.storage.files import Files
 from headrace.storage.plain import plain_bytes, refusal
 from headrace.storage.records import create_record, read_record
+from headrace.storage.run_ids import checked_run_id
 
 KIND = "outcome"
 _KINDS = {"flow": str, "location": str, "start": str, "parameters": dict, "environment": dict, "versions": dict}
-_ID = re.compile(r"[^/\x00-\x1f]{1,200}")
 _STARTING = "Starting"
 _RUNNING = State.RUNNING.label
 _SUCCESS = State.SUCCESS.label
@@ -49,32 +47,6 @@ FIRST_PAUSE, PAUSE = 0.1, 2.0
 ENDS = 10.0
 #: How many lines of a driver's log are told when it died.
 LAST_LINES = 20
-
-
-def new_run_id() -> str:
-    """Return an id for a run: begins with the time (UTC), to the microsecond, so that ids sort by age."""
-    return f"{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{secrets.token_hex(4)}"
-
-
-def is_run_id(text: str) -> bool:
-    """Whether a run can be called so: it is a folder of a storage, and part of the name of a log."""
-    return _ID.fullmatch(text) is not None and not set(text) <= {"."}
-
-
-def checked_run_id(text: str) -> str:
-    """Return the id that a user gave to a run.
-
-    Raises
-    ------
-    RunError
-        If a run cannot be called so.
-    """
-    if not is_run_id(text):
-        raise RunError(
-            f"{text!r} cannot be the id of a run, which has at most 200 characters, and no slash among them; give "
-            "another run_id=, or leave it out"
-        )
-    return text
 
 
 class RunRecord:

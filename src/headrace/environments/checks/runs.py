@@ -16,7 +16,7 @@ from headrace.execution.runner import PreparedRun
 from headrace.execution.secrets import lacking
 from headrace.storage.files import normal_url
 from headrace.storage.findings import ERROR, NOTE, Finding, finding_of
-from headrace.storage.runs import new_run_id
+from headrace.storage.run_ids import new_run_id
 from headrace.storage.spec import StorageSpec
 
 
