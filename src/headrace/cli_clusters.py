@@ -94,10 +94,12 @@ def _reap(left: list[tuple[KubernetesSpec, Made | Stray]], *, reap: bool, yes: b
         raise typer.BadParameter("nothing was removed; --yes says that it shall be, where nobody can be asked")
     done = []
     for spec, each in left:
-        errors = orphans.reap(spec, [each])
-        done += [] if errors else [(spec, each)]
-        for error in errors:
-            support.complain(error)
+        try:
+            orphans.reap(spec, each)
+        except KubernetesError as error:  # others may be removable
+            support.complain(str(error))
+        else:
+            done.append((spec, each))
     support.remark(f"removed {_counted(done)}")
     if len(done) < len(left):
         raise typer.Exit(1)

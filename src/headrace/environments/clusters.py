@@ -7,7 +7,6 @@ or in a file of its own, and one row in ``KINDS``.
 from __future__ import annotations
 
 import importlib
-import inspect
 import multiprocessing
 import signal
 import threading
@@ -186,7 +185,7 @@ def _sized(cls: Callable[..., Any], options: dict[str, Any]) -> Any:
     A class that takes any option may hand it on to one of its bases, or to a server, as options of dask-gateway are.
     """
     makers = [cls, *(base.__init__ for base in getattr(cls, "__mro__", ()) if base is not object)]
-    if any("n_workers" in inspect.signature(maker).parameters for maker in makers):
+    if "n_workers" in names_of(*makers):
         return made(cls, options)
     wanted = options.pop("n_workers", None)
     cluster = made(cls, options)

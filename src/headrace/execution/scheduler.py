@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from functools import partial
 from typing import Any, NamedTuple
 
 from distributed import Scheduler, SchedulerPlugin
@@ -71,7 +72,7 @@ class RunsPlugin(SchedulerPlugin):
         """Remember the scheduler."""
         self.scheduler = scheduler
         self.demand = Demand(scheduler)
-        self.switchboard = Switchboard(scheduler, lambda run: forget_plan(run, scheduler))
+        self.switchboard = Switchboard(scheduler, partial(_forget, scheduler=scheduler))
         self.claiming = asyncio.Lock()
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, stimulus_id: str, **kwargs: Any) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pickle
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from distributed import Client, WorkerPlugin
@@ -65,11 +66,10 @@ class Supplies:
             _BROUGHT[client] = opened.scheduler, set()
         try:
             if parcel := needed_by(self.plan):
-                check_encrypted([*line.ask(client.run_on_scheduler, listens_at), *opened.nthreads])
-                self._bring(CredentialsPlugin(line.topic, parcel))
+                _confide(line, opened, parcel)
             self._bring_code()
             sha256 = self.code.sha256 if self.code is not None else None
-            self._bring(PlanPlugin(line.run_id, self.plan, settings(len(opened.nthreads)), sha256))
+            _bring(line, PlanPlugin(line.run_id, self.plan, settings(len(opened.nthreads)), sha256))
         except HeadraceError:
             raise
         except ImportError as error:
@@ -88,7 +88,7 @@ class Supplies:
             self.line.later(self._claim_again)
             return
         if not self.line.ask(self.line.client.run_on_scheduler, claim_code, self.line.topic, name):
-            self._bring(CodePlugin(self.code))
+            _bring(self.line, CodePlugin(self.code))
         brought.add(name)
 
     async def _claim_again(self) -> None:
@@ -97,19 +97,6 @@ class Supplies:
         client = self.line.client
         if not await client.run_on_scheduler(claim_code, self.line.topic, plugin_name(self.code.sha256)):
             await client.register_plugin(CodePlugin(self.code))
-
-    def _bring(self, plugin: WorkerPlugin) -> None:
-        """Bring something to the workers; again, if one died meanwhile, for nobody knows then which others have it."""
-        end = time.monotonic() + SILENCE
-        while True:
-            try:
-                self.line.ask(self.line.client.register_plugin, plugin)
-            except OSError:
-                if not self.line.connected or time.monotonic() > end:
-                    raise
-                time.sleep(RETRY)
-            else:
-                return
 
 
 @contextmanager
@@ -127,12 +114,30 @@ def carried(client: Client, whatever: object) -> Iterator[None]:
     if not parcel:
         yield
         return
-    check_encrypted([*client.run_on_scheduler(listens_at), *client.nthreads()])
     # For the scheduler it is a run: if this process dies, they are forgotten.
     line = Line(client, f"check-{secrets.token_hex(8)}", lambda report: None, SILENCE)
     try:
-        line.open()
-        line.ask(client.register_plugin, CredentialsPlugin(line.topic, parcel))
+        _confide(line, line.open(), parcel)
         yield
     finally:
         line.forget()
+
+
+def _confide(line: Line, opened: Opened, parcel: Mapping[str, Mapping[str, Any]]) -> None:
+    """Bring credentials to the workers, if nobody else can listen."""
+    check_encrypted([*line.ask(line.client.run_on_scheduler, listens_at), *opened.nthreads])
+    _bring(line, CredentialsPlugin(line.topic, parcel))
+
+
+def _bring(line: Line, plugin: WorkerPlugin) -> None:
+    """Bring something to the workers; again, if one died meanwhile, for nobody knows then which others have it."""
+    end = time.monotonic() + SILENCE
+    while True:
+        try:
+            line.ask(line.client.register_plugin, plugin)
+        except OSError:
+            if not line.connected or time.monotonic() > end:
+                raise
+            time.sleep(RETRY)
+        else:
+            return

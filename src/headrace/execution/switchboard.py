@@ -115,7 +115,7 @@ class Switchboard:
         Takes the topic of a run whose driver is gone for good.
     """
 
-    def __init__(self, scheduler: Scheduler, forget: Callable[[str], Awaitable[Any]]) -> None:
+    def __init__(self, scheduler: Scheduler, forget: Callable[[str], Awaitable[None]]) -> None:
         self.scheduler = scheduler
         self.runs: dict[str, Subscriber] = {}  # by topic
         self.changes = 0  # of the workers

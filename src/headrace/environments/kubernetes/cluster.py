@@ -29,7 +29,7 @@ from headrace.environments.kubernetes.ending import at_exit, not_at_exit, remove
 from headrace.environments.kubernetes.manifests import cluster_manifest, group_manifests
 from headrace.environments.kubernetes.progress import end_of, progress
 from headrace.environments.kubernetes.reach import Way, reach
-from headrace.environments.kubernetes.snapshot import Snapshot, is_near, is_ready, is_well
+from headrace.environments.kubernetes.snapshot import Snapshot, is_leaving, is_near, is_ready, is_well
 from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec
 from headrace.environments.kubernetes.telling import Telling
 from headrace.environments.kubernetes.watching import CLUSTER_LABEL, GROUP_LABEL, Watch
@@ -158,8 +158,8 @@ class KubernetesCluster:
     def was_deleted(self) -> bool:
         """Whether it is known to be gone: the operator removes what was idle for too long, and others may, too."""
         with suppress(KubernetesError):
-            about = (self.api.get("DaskCluster", self.name) or {}).get("metadata", {})
-            return about.get("uid") != self._uid or "deletionTimestamp" in about
+            found = self.api.get("DaskCluster", self.name)
+            return found is None or found["metadata"]["uid"] != self._uid or is_leaving(found)
         return False
 
     @property

@@ -16,6 +16,7 @@ from headrace.environments.kubernetes.snapshot import (
     Snapshot,
     about,
     ended_by,
+    is_leaving,
     is_well,
     sentence,
     tail,
@@ -84,7 +85,7 @@ def is_hopeful(snapshot: Snapshot) -> bool:
 
 
 def _gone(snapshot: Snapshot) -> str:
-    if snapshot.cluster is not None and "deletionTimestamp" not in snapshot.cluster["metadata"]:
+    if snapshot.cluster is not None and not is_leaving(snapshot.cluster):
         return ""
     return "somebody, or the operator because it was idle for too long, has deleted it; set it up again"
 

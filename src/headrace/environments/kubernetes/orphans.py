@@ -18,7 +18,6 @@ from headrace.environments.kubernetes.ending import remove
 from headrace.environments.kubernetes.manifests import LABEL
 from headrace.environments.kubernetes.snapshot import is_ready
 from headrace.environments.kubernetes.watching import CLUSTER_LABEL
-from headrace.errors import KubernetesError
 
 if TYPE_CHECKING:
     from headrace.environments.kubernetes.spec import KubernetesSpec
@@ -161,32 +160,26 @@ def strays(api: Api, *, everywhere: bool = False) -> list[Stray]:
     ]
 
 
-def reap(spec: KubernetesSpec, orphans: Iterable[Made | Stray]) -> list[str]:
-    """Remove clusters, and wait until they are gone; and Secrets.
+def reap(spec: KubernetesSpec, orphan: Made | Stray) -> None:
+    """Remove a cluster, and wait until it is gone; or a Secret.
 
     Parameters
     ----------
     spec : KubernetesSpec
         Says where Kubernetes is.
-    orphans : iterable of Made or Stray
+    orphan : Made or Stray
         Which.
 
-    Returns
-    -------
-    list of str
-        Why some could not be removed.
+    Raises
+    ------
+    KubernetesError
+        If it cannot be removed.
     """
-    failed = []
-    for each in orphans:
-        try:
-            api = Api(replace(spec, namespace=each.namespace))
-            if isinstance(each, Stray):
-                api.delete("Secret", each.name, uid=each.uid)
-            else:
-                remove(api, each.name, each.uid)
-        except KubernetesError as error:  # others may be removable
-            failed.append(str(error))
-    return failed
+    api = Api(replace(spec, namespace=orphan.namespace))
+    if isinstance(orphan, Stray):
+        api.delete("Secret", orphan.name, uid=orphan.uid)
+    else:
+        remove(api, orphan.name, orphan.uid)
 
 
 def _driver(cluster: Mapping[str, Any]) -> Mapping[str, Any] | None:

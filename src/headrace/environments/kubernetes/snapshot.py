@@ -122,9 +122,9 @@ def is_near(snapshot: Snapshot | None) -> bool:
     return pod is not None and pod.get("status", {}).get("phase") == "Running" and not is_ready(pod)
 
 
-def is_leaving(pod: Object) -> bool:
-    """Whether a pod is being deleted: it has some time to end, and takes up room until then."""
-    return "deletionTimestamp" in pod["metadata"]
+def is_leaving(there: Object) -> bool:
+    """Whether an object is being deleted: a pod has some time to end, and takes up room until then."""
+    return "deletionTimestamp" in there["metadata"]
 
 
 def is_well(pod: Object) -> bool:

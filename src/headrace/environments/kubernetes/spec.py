@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 
 from headrace.core.scaling import bounds_of
 from headrace.environments.kubernetes.merging import merge, merge_lists
-from headrace.environments.options import check_names
+from headrace.environments.options import check_names, names_of
 from headrace.errors import SetupError
 
 #: The group of workers that each cluster has; the operator names it so.
@@ -139,7 +139,7 @@ class KubernetesSpec:
         SetupError
             If an option is unknown, or is not what it can be; says what to write.
         """
-        check_names(options, _OPTIONS, "DaskEnvironment('kubernetes')")
+        check_names(options, names_of(cls), "DaskEnvironment('kubernetes')")
         options = {name: value for name, value in options.items() if value is not None}
         if options.get("manifest"):
             options["manifest"] = _manifest(options["manifest"])
@@ -183,8 +183,14 @@ class KubernetesSpec:
     @property
     def groups(self) -> list[str]:
         """Names of all groups of workers, the default one first; those of a manifest are called as they are there."""
-        names = [each["metadata"]["name"] for each in self.manifest[1:]] if self.manifest else self.worker_groups
+        names = self._own_groups if self.manifest else self.worker_groups
         return [DEFAULT_GROUP, *(name for name in names if name != DEFAULT_GROUP)]
+
+    @property
+    def _own_groups(self) -> dict[str, dict[str, Any]]:
+        """What a manifest says of each group."""
+        own = {each["metadata"]["name"]: each for each in self.manifest[1:]}
+        return {**own, DEFAULT_GROUP: self.manifest[0]}
 
     def group(self, name: str) -> KubernetesSpec:
         """Return the options of one group of workers: its own over those of the whole cluster.
@@ -216,12 +222,11 @@ class KubernetesSpec:
         """
         size: int | None
         if self.manifest:
-            own = {each["metadata"]["name"]: each for each in self.manifest[1:]} | {DEFAULT_GROUP: self.manifest[0]}
-            size = ((own[group].get("spec") or {}).get("worker") or {}).get("replicas")
-            return size
-        options = self.worker_groups.get(group, {})
-        least, _ = options.get("adapt", (None, None))
-        size = options.get("n_workers", least)
+            size = ((self._own_groups[group].get("spec") or {}).get("worker") or {}).get("replicas")
+        else:
+            options = self.worker_groups.get(group, {})
+            least, _ = options.get("adapt", (None, None))
+            size = options.get("n_workers", least)
         return size
 
     def offers(self, group: str) -> dict[str, float]:
@@ -295,7 +300,6 @@ _POD_OPTIONS = (
     "affinity", "volumes", "volume_mounts", "init_containers",
 )  # fmt: skip
 _GROUP_OPTIONS = (*_POD_OPTIONS, "n_workers", "adapt", "worker_spec")
-_OPTIONS = tuple(each.name for each in dataclasses.fields(KubernetesSpec))
 _DEFAULTS = {
     each.name: each.default_factory() if each.default_factory is not dataclasses.MISSING else each.default
     for each in dataclasses.fields(KubernetesSpec)
