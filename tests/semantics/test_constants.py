@@ -66,7 +66,8 @@ def sent(monkeypatch):
         return scatter(self, data, **options)
 
     async def writing(self, *args, **options):
-        counts["written"][0] += (number := await write(self, *args, **options))
+        number = await write(self, *args, **options)
+        counts["written"][0] += number  # `+= await …` reads the old count first, and loses what others write meanwhile
         return number
 
     monkeypatch.setattr(PlanPlugin, "__init__", plan)
