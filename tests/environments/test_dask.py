@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 from distributed import LocalCluster
 
 import headrace as hr
+from headrace.environments.addresses import client_of
 from headrace.environments.clusters import KINDS
 from headrace.errors import MissingPackage, SetupError
 from tests.environments import flows
@@ -170,6 +172,42 @@ def test_a_tunnel_that_is_there_before_its_scheduler():
         tunnel.down = False
         setup.result()
         assert env.client.submit(abs, -1).result() == 1
+
+
+def test_attempts_to_connect_leave_no_threads():
+    before = set(threading.enumerate())
+    with pytest.raises(OSError, match="Timed out"):
+        client_of("tcp://127.0.0.1:1", 0.5)
+    assert set(threading.enumerate()) <= before
+
+
+def test_ctrl_c_while_it_connects_leaves_no_client():
+    """Dask's would close itself at the end of the process, where nothing answers, and wait for minutes."""
+    before = set(threading.enumerate())
+
+    def interrupt():
+        with mute.accept()[0]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and says nothing
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            client_of(f"tcp://127.0.0.1:{mute.getsockname()[1]}", 60)
+    until(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_scheduler_that_is_gone_is_left_in_silence(caplog):
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp") as cluster,
+        proxy_before(cluster.scheduler_address) as tunnel,
+        hr.DaskEnvironment(f"tcp://{tunnel.address}") as env,
+    ):
+        env.setup()
+        tunnel.down = True
+        tunnel.cut()
+        until(lambda: tunnel.broken > 1)
+        assert env.client.status == "connecting"
+    assert not [record for record in caplog.records if record.name == "distributed.client"]
 
 
 @pytest.mark.parametrize(
