@@ -214,6 +214,8 @@ def test_a_scheduler_that_is_gone_is_left_in_silence(caplog):
     ("kind", "error", "said"),
     [
         ("moon", SetupError, "unknown cluster 'moon': give 'local'"),
+        ("127.0.0.1:8786", SetupError, "unknown cluster .* an address like 'tcp://host:8786'"),
+        ("scheduler:8786", SetupError, "unknown cluster .* an address like 'tcp://host:8786'"),
         ("dask_moon.MoonCluster", MissingPackage, "pip install dask-moon"),
         ("distributed.MoonCluster", SetupError, "no cluster class 'MoonCluster'"),
     ],
@@ -276,6 +278,11 @@ def test_nothing_survives_ctrl_c(tmp_path):
     until(lambda: not [child for child in family if child.is_running()])
     [record] = hr.Storage(tmp_path / "storage").runs()
     assert record.state == "Cancelled"
+
+
+def test_a_wrong_option_is_not_taken_for_a_missing_main_guard():
+    with pytest.raises(SetupError, match=r"^security= must be"):
+        hr.DaskEnvironment("local", security="yes").setup()
 
 
 def test_a_script_without_a_main_guard_is_told_what_to_do(tmp_path):
