@@ -182,7 +182,9 @@ def test_a_tunnel_that_leads_nowhere(monkeypatch):
     with proxy_before("tcp://127.0.0.1:1") as tunnel:
         tunnel.down = True
         for protocol, security in (("tcp", None), ("tls", as_security(True))):
-            with pytest.raises(SetupError, match=rf"no Dask scheduler answers at {protocol}://.*(ConnectionReset|BrokenPipe)Error"):
+            with pytest.raises(
+                SetupError, match=rf"no Dask scheduler answers at {protocol}://.*(ConnectionReset|BrokenPipe)Error"
+            ):
                 hr.DaskEnvironment(f"{protocol}://{tunnel.address}", security=security).setup()
         assert tunnel.broken > 3
 
