@@ -16,7 +16,7 @@ from contextlib import suppress
 #: Who logs it.
 LOGGER = logging.getLogger("distributed.scheduler")
 _FAILED = "Task %s marked as failed because %d workers died"
-_LOST = re.compile(r"(lose scattered data, which can't be recovered: )(\{.*\})", re.DOTALL)
+_LOST = re.compile(r"lose scattered data, which can't be recovered: (\{.*\})", re.DOTALL)
 
 
 class FalseAlarms(logging.Filter):
@@ -36,12 +36,12 @@ class FalseAlarms(logging.Filter):
         """Whether there is something true in a record, which tells no more than that then."""
         text = str(record.msg)
         if text.startswith(_FAILED) and isinstance(record.args, tuple):
-            return not self._is_made_again(record.args[0])
+            return not any(map(self._is_made_again, record.args[:1]))
         if (match := _LOST.search(text)) is not None:
             with suppress(ValueError, SyntaxError):  # keys that cannot be read back are nobody's of ours
-                lost = ast.literal_eval(match[2])
+                lost = ast.literal_eval(match[1])
                 true = {key for key in lost if not self._is_made_again(key)}
                 if len(true) < len(lost):
-                    record.msg = text.replace(match[2], repr(true))
+                    record.msg = text.replace(match[1], repr(true))
                 return bool(true)
         return True
