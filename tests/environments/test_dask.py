@@ -15,8 +15,9 @@ import pytest
 from distributed import LocalCluster
 
 import headrace as hr
-from headrace.environments.addresses import client_of
+from headrace.environments import addresses
 from headrace.environments.clusters import KINDS
+from headrace.environments.encryption import as_security
 from headrace.errors import MissingPackage, SetupError
 from tests.environments import flows
 from tests.proxies import proxy_before
@@ -159,11 +160,14 @@ def test_nobody_answers_at_an_address():
     assert time.monotonic() - began < 15
 
 
-def test_a_tunnel_that_is_there_before_its_scheduler():
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_tunnel_that_is_there_before_its_scheduler(encrypted):
+    security = as_security(encrypted)
+    options = {"security": security} if encrypted else {"protocol": "tcp"}
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp") as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", **options) as cluster,
         proxy_before(cluster.scheduler_address) as tunnel,
-        hr.DaskEnvironment(f"tcp://{tunnel.address}") as env,
+        hr.DaskEnvironment(f"{'tls' if encrypted else 'tcp'}://{tunnel.address}", security=security) as env,
         ThreadPoolExecutor(1) as pool,
     ):
         tunnel.down = True
@@ -177,8 +181,15 @@ def test_a_tunnel_that_is_there_before_its_scheduler():
 def test_attempts_to_connect_leave_no_threads():
     before = set(threading.enumerate())
     with pytest.raises(OSError, match="Timed out"):
-        client_of("tcp://127.0.0.1:1", 0.5)
+        addresses._made("tcp://127.0.0.1:1", 0.5, {})
     assert set(threading.enumerate()) <= before
+
+
+def test_a_cluster_that_is_closed_is_told_as_that():
+    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+        pass
+    with pytest.raises(SetupError, match="already closed"):
+        hr.DaskEnvironment(cluster).setup()
 
 
 def test_ctrl_c_while_it_connects_leaves_no_client():
@@ -192,7 +203,7 @@ def test_ctrl_c_while_it_connects_leaves_no_client():
     with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and says nothing
         threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
-            client_of(f"tcp://127.0.0.1:{mute.getsockname()[1]}", 60)
+            addresses._made(f"tcp://127.0.0.1:{mute.getsockname()[1]}", 60, {})
     until(lambda: set(threading.enumerate()) <= before)
 
 
@@ -208,6 +219,18 @@ def test_a_scheduler_that_is_gone_is_left_in_silence(caplog):
         until(lambda: tunnel.broken > 1)
         assert env.client.status == "connecting"
     assert not [record for record in caplog.records if record.name == "distributed.client"]
+
+
+def test_a_tunnel_that_leads_nowhere(monkeypatch):
+    monkeypatch.setattr(addresses, "SETTLED", 0.5)
+    with proxy_before("tcp://127.0.0.1:1") as tunnel:
+        tunnel.down = True
+        for protocol, security in (("tcp", None), ("tls", as_security(True))):
+            with pytest.raises(
+                SetupError, match=rf"no Dask scheduler answers at {protocol}://.*(ConnectionReset|BrokenPipe)Error"
+            ):
+                hr.DaskEnvironment(f"{protocol}://{tunnel.address}", security=security).setup()
+        assert tunnel.broken > 3
 
 
 @pytest.mark.parametrize(
