@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -12,7 +13,8 @@ from textwrap import dedent
 import pytest
 from fsspec.registry import _registry
 
-from headrace import DaskEnvironment, LocalEnvironment, Storage, cli_support
+from headrace import DaskEnvironment, LocalEnvironment, Storage, cli, cli_support
+from headrace.errors import PreflightWarning
 from tests.cli_kit import FLOWS, call, facts, loading_undone, process, refused
 
 #: Where no scheduler is.
@@ -231,6 +233,17 @@ def test_add_tells_what_the_build_has_noticed() -> None:
     assert said.code == 0
     assert "warning: flow 'large' → argument 1 of node 'look': is a list of" in said.err
     assert "PreflightWarning" not in said.err
+
+
+@pytest.mark.filterwarnings("default::headrace.errors.PreflightWarning")
+def test_what_a_set_up_has_noticed_is_told_without_our_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which is set for the whole process
+    noticed = PreflightWarning("package x: is missing")
+    monkeypatch.setattr(cli, "app", lambda prog_name: warnings.warn(noticed, stacklevel=1))
+    cli.main()
+    assert capsys.readouterr().err == "warning: package x: is missing\n"
 
 
 def test_a_flow_runs_on_the_environment_that_it_carries() -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ from distributed import LocalCluster
 
 import headrace as hr
 from headrace.environments import addresses
+from headrace.environments.addresses import client_of
 from headrace.environments.clusters import KINDS
 from headrace.environments.encryption import as_security
 from headrace.errors import MissingPackage, SetupError
@@ -189,10 +191,63 @@ def test_a_tunnel_that_leads_nowhere(monkeypatch):
         assert tunnel.broken > 3
 
 
+@pytest.fixture
+def unchecked(monkeypatch):
+    """No short talk before Dask's client connects."""
+    monkeypatch.setattr(addresses, "check_answers", lambda *args: None)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_attempts_to_connect_leave_no_threads():
+    before = set(threading.enumerate())
+    with pytest.raises(OSError, match="Timed out"):
+        client_of("tcp://127.0.0.1:1", 0.5)
+    assert set(threading.enumerate()) <= before
+
+
+def test_what_is_wrong_before_it_connects_is_told_as_dask_tells_it():
+    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+        pass
+    with pytest.raises(RuntimeError, match="already closed or closing"):
+        client_of(cluster, 5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_ctrl_c_while_it_connects_leaves_no_client():
+    """Dask's would close itself at the end of the process, where nothing answers, and wait for minutes."""
+    before = set(threading.enumerate())
+
+    def interrupt():
+        with mute.accept()[0]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and says nothing
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            client_of(f"tcp://127.0.0.1:{mute.getsockname()[1]}", 60)
+    until(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_scheduler_that_is_gone_is_left_in_silence(caplog):
+    with (
+        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp") as cluster,
+        proxy_before(cluster.scheduler_address) as tunnel,
+        hr.DaskEnvironment(f"tcp://{tunnel.address}") as env,
+    ):
+        env.setup()
+        tunnel.down = True
+        tunnel.cut()
+        until(lambda: tunnel.broken > 1)
+        assert env.client.status == "connecting"
+    assert not [record for record in caplog.records if record.name == "distributed.client"]
+
+
 @pytest.mark.parametrize(
     ("kind", "error", "said"),
     [
         ("moon", SetupError, "unknown cluster 'moon': give 'local'"),
+        ("127.0.0.1:8786", SetupError, "unknown cluster .* an address like 'tcp://host:8786'"),
+        ("scheduler:8786", SetupError, "unknown cluster .* an address like 'tcp://host:8786'"),
         ("dask_moon.MoonCluster", MissingPackage, "pip install dask-moon"),
         ("distributed.MoonCluster", SetupError, "no cluster class 'MoonCluster'"),
     ],
@@ -255,6 +310,11 @@ def test_nothing_survives_ctrl_c(tmp_path):
     until(lambda: not [child for child in family if child.is_running()])
     [record] = hr.Storage(tmp_path / "storage").runs()
     assert record.state == "Cancelled"
+
+
+def test_a_wrong_option_is_not_taken_for_a_missing_main_guard():
+    with pytest.raises(SetupError, match=r"^security= must be"):
+        hr.DaskEnvironment("local", security="yes").setup()
 
 
 def test_a_script_without_a_main_guard_is_told_what_to_do(tmp_path):

@@ -9,7 +9,10 @@ from tests.kube.bench import ProcessBench
 
 def main() -> None:
     with ProcessBench.started() as bench:
-        print(f"export KUBECONFIG={bench.kubeconfig}\nlogs are in {bench.folder}; Ctrl-C ends it", flush=True)
+        print(
+            f"export KUBECONFIG={bench.kubeconfig}\nimage={bench.image}\nlogs are in {bench.folder}; Ctrl-C ends it",
+            flush=True,
+        )
         signal.sigwait([signal.SIGINT, signal.SIGTERM])
 
 

@@ -7,6 +7,7 @@ like one that is slow, and the other way round. Here it is found out at once, an
 from __future__ import annotations
 
 import atexit
+import logging
 import socket
 import ssl
 import time
@@ -96,18 +97,31 @@ def client_of(cluster: Any, timeout: float, **options: Any) -> Any:
     **options
         Of ``distributed.Client``.
     """
-    from distributed import Client
-
     end = time.monotonic() + min(SETTLED, timeout)
     while True:
         try:
             if isinstance(cluster, str):
                 check_answers(cluster, options.get("security"))
-            return _remembered(Client(cluster, timeout=timeout, set_as_default=False, **options))
+            return _remembered(_new_client(cluster, timeout=timeout, set_as_default=False, **options))
         except OSError as error:
             if isinstance(error, TimeoutError) or time.monotonic() > end:
                 raise
         time.sleep(PAUSE)
+
+
+def _new_client(cluster: Any, **options: Any) -> Client:
+    from distributed import Client
+
+    client = Client.__new__(Client)  # so that there is one to be ended, should Ctrl-C come while it connects
+    try:
+        Client.__init__(client, cluster, **options)
+    except BaseException:
+        if hasattr(
+            client, "preloads"
+        ):  # the last that it gets before it connects; without, there is nothing to be ended
+            _end(client)
+        raise
+    return client
 
 
 def _remembered(client: Client) -> Client:
@@ -125,9 +139,45 @@ def _remembered(client: Client) -> Client:
 def _say_goodbye() -> None:
     for client in list(_clients):
         if client.status == "running":
-            client._should_close_loop = False  # type: ignore[attr-defined]  # it cannot be waited for at the end
             with suppress(TimeoutError, RuntimeError):
                 client.close(timeout=GOODBYE)
+        _forget(client)
+
+
+def _forget(client: Client) -> None:
+    """Keep a client from closing itself when it is deleted.
+
+    That may be at the very end, where no loop runs any more, and it would wait for one for minutes.
+    """
+    client.status = "closed"
+
+
+def _end(client: Client) -> None:
+    """End a client that did not come up, and its thread, which Dask leaves."""
+    with suppress(TimeoutError, RuntimeError):
+        client.close(timeout=GOODBYE)
+    _forget(client)
+    client._loop_runner.stop()
+
+
+def disconnect(client: Client) -> None:
+    """Close a client; if its scheduler is gone, without what Dask logs of the attempts to find it that this ends.
+
+    Parameters
+    ----------
+    client : Client
+        That is ours to close.
+    """
+    log, searches = logging.getLogger("distributed.client"), client.status == "connecting"
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not searches
+
+    log.addFilter(is_news)
+    try:
+        client.close()
+    finally:
+        log.removeFilter(is_news)
 
 
 def check_answers(address: str, security: Security | None = None) -> None:

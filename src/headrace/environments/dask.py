@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from headrace.core.scaling import DEFAULT, bounds_of
 from headrace.core.summary import Observer
-from headrace.environments.addresses import client_of, connected, is_address
+from headrace.environments.addresses import client_of, connected, disconnect, is_address
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.checks.inspection import Inspection
@@ -311,7 +311,7 @@ class DaskEnvironment(Environment):
             if cluster is not None:
                 ending.callback(cluster.close)
             if client is not None and owns_client:
-                ending.callback(client.close)
+                ending.callback(disconnect, client)
             if scaler is not None:
                 ending.callback(scaler.close)
 
