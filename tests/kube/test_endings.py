@@ -96,7 +96,7 @@ def test_a_cluster_that_was_deleted_is_made_anew_at_once(kube, namespace):
         env.setup()
         lost = env._cluster
         kube.delete("daskclusters", namespace, lost.name)  # as the operator does, after an idle hour
-        until(lambda: env.client.status == "connecting", 90)
+        until(lambda: env.client.status == "connecting")
         env.setup()
         assert env._cluster.name != lost.name
         assert env.client.submit(sum, [1, 2]).result() == 3

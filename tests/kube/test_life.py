@@ -162,7 +162,7 @@ def test_a_worker_that_is_killed_is_explained_also_in_a_cluster_of_the_users_own
         with pytest.raises(RunError, match=r"(?s)The last one was tcp://\S+; its pod was own-default-worker-"):
             run.result()
         env.scale(1, "spare")
-        until(lambda: any(name.startswith("spare-worker-") for name in names_of(env.client)), 30)
+        until(lambda: any(name.startswith("spare-worker-") for name in names_of(env.client)))
 
 
 SCRIPT = """
@@ -207,7 +207,7 @@ def test_a_cluster_whose_driver_was_killed_goes_when_it_has_been_idle(kube, name
     process.kill()
     process.communicate()
     assert clusters(kube, namespace)
-    until(lambda: not clusters(kube, namespace), 60)
+    until(lambda: not clusters(kube, namespace))
 
 
 def test_ctrl_c_while_it_comes_up_leaves_nothing(kube, namespace, script):
@@ -251,7 +251,7 @@ def test_pods_that_are_on_their_way_out_make_room(kube, namespace, options):
     stays = {"name": "main", "image": kube.image, "args": [sys.executable, "-c", STAYS]}
     spec = {"terminationGracePeriodSeconds": 8, "restartPolicy": "Never", "containers": [stays]}
     kube.create("pods", namespace, {"metadata": {"name": "former"}, "spec": spec})
-    until(lambda: kube.find("pods", namespace, "former")["status"]["phase"] == "Running", 30)
+    until(lambda: kube.find("pods", namespace, "former")["status"]["phase"] == "Running")
     until(lambda: "up" in kube.logs(namespace, "former"))
     with kube.quota(namespace, pods=2), hr.DaskEnvironment("kubernetes", n_workers=1, **options) as env:
         kube.delete_pod(namespace, "former")

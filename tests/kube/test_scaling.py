@@ -42,7 +42,7 @@ def weigh(i, folder, parts):
     """Notes that it ran, and is busy until those who are not have gone."""
     with open(Path(folder, f"weigh-{i}"), "a") as file:
         file.write("x")
-    until(Path(folder, "one default").exists, 60.0)
+    until(Path(folder, "one default").exists)
     return i + len(parts)
 
 
@@ -92,7 +92,7 @@ def test_two_groups_go_up_and_down_and_nothing_is_lost(kube, namespace, tmp_path
         assert {path.read_text() for path in tmp_path.glob("weigh-*")} == {"x"}
         del run
         gc.collect()
-        until(lambda: count.there() == {"default": 1, "big": 0}, 60.0)
+        until(lambda: count.there() == {"default": 1, "big": 0})
         there = kube.objects("daskworkergroups", namespace)
         assert sorted(each["spec"]["worker"]["replicas"] for each in there) == [0, 1]
         until(lambda: len(kube.objects("deployments", namespace)) == 2)  # the scheduler and one worker
