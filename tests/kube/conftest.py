@@ -36,3 +36,8 @@ def namespace(kube: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("KUBECONFIG", str(kube.kubeconfig))
     with kube.namespace() as name:
         yield name
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Give tests here more time: each starts a dozen processes, all of them on the processors that it has itself."""
+    item.add_marker(pytest.mark.timeout(300))

@@ -1,8 +1,8 @@
 """Dask's operator as it is, but for two things.
 
 * The libraries are missing that kopf imports for handlers that use them: 40 % of a start.
-* It opens no port-forwards. It would to a scheduler whose name is not known any more, because its cluster has gone since
-  the operator looked, and would then do nothing else, for no cluster, for 200 seconds (``networking.is_comm_open``).
+* It opens no port-forwards. It would to a scheduler whose name is not known any more, as its cluster has gone since it
+  was looked at, and would then do nothing else, for no cluster, for 200 seconds (``networking.is_comm_open``).
 """
 
 from __future__ import annotations

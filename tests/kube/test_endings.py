@@ -43,7 +43,7 @@ def test_a_secret_that_was_refused_is_not_looked_for(kube, namespace, caplog):
 
 
 def test_ctrl_c_while_a_cluster_is_removed_can_be_made_good(kube, namespace, monkeypatch):
-    cluster = KubernetesCluster(spec_of(kube, namespace, security=False), 1, 60)
+    cluster = KubernetesCluster(spec_of(kube, namespace, security=False), 1, 200)
     with monkeypatch.context() as during:
         during.setattr(module, "remove", broken_off)
         with pytest.raises(KeyboardInterrupt):

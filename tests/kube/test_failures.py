@@ -100,7 +100,7 @@ def test_an_operator_that_does_not_run_is_told_and_waited_for(fails, kube, names
         assert "was not up within 5 s (deadline=): nobody has taken it up" in str(error)
         assert "operator to take it up; look whether it runs: kubectl get pods" in capsys.readouterr().err
         with ThreadPoolExecutor(1) as pool:
-            made = pool.submit(KubernetesCluster, spec, 1, 100)
+            made = pool.submit(KubernetesCluster, spec, 1, 200)
             until(lambda: kube.objects("daskclusters", namespace))
             kube.start_operator()
             made.result().close()

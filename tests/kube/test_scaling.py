@@ -20,6 +20,10 @@ QUICK = {
 }
 
 
+#: Parts that one worker alone would need a minute for: within that, there is a second one.
+N = 300
+
+
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("headrace.core.scaling.LONGEST", 1.0)  # however long pods take to start
@@ -34,7 +38,7 @@ def part(i, folder):
         file.write("x")
     if not Path(folder, "two default").exists():
         time.sleep(0.2)
-    return [i] * 1000
+    return [i] * 100
 
 
 @hr.task(resources={"BIG": 1})
@@ -52,7 +56,7 @@ def total(parts, weights):
 
 
 @hr.flow
-def weighing(folder: str, n: int = 20):
+def weighing(folder: str, n: int = N):
     parts = part.map(range(n), hr.unmapped(folder))
     return total(parts, weigh.map(range(2), hr.unmapped(folder), hr.unmapped(parts)))
 
@@ -86,7 +90,7 @@ def test_two_groups_go_up_and_down_and_nothing_is_lost(kube, namespace, tmp_path
         count = Count(env, tmp_path)
         assert count.there() == {"default": 1, "big": 0}
         run = weighing.run(environment=env, observers=[count], folder=str(tmp_path))
-        assert run.result() == sum(range(20)) + 1 + 2 * 20
+        assert run.result() == sum(range(N)) + 1 + 2 * N
         assert count.most == {"default": 2, "big": 1}
         assert {path.read_text() for path in tmp_path.glob("part-*")} == {"x"}
         assert {path.read_text() for path in tmp_path.glob("weigh-*")} == {"x"}

@@ -43,7 +43,7 @@ PART = "."
 #: Seconds that a connection may need to go which its client has given up.
 GOING = 10.0
 #: Seconds without a heartbeat, of which Dask's clients send one every five, after which a driver counts as hanging. One
-#: that is only busy may hold its interpreter for a while; if it is for longer, idle time begins, and ends no cluster yet.
+#: that is busy may hold its interpreter for a while; if it is for longer, idle time begins, which ends no cluster yet.
 HANGING = 60.0
 
 
