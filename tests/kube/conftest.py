@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from headrace.environments.kubernetes.api import Api
 from headrace.environments.kubernetes.diagnosis import CAUSES
+from headrace.environments.kubernetes.spec import KubernetesSpec
 from tests.kube.bench import Bench, ProcessBench, open_bench
 
 
@@ -14,6 +16,8 @@ from tests.kube.bench import Bench, ProcessBench, open_bench
 def kube(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     bench = open_bench(lambda: tmp_path_factory.mktemp("kube"))
     try:
+        # What this imports, pytest parses, and Python 3.11 cannot parse in several threads at once.
+        Api(KubernetesSpec(kubeconfig=str(bench.kubeconfig))).list("Pod")
         yield bench
     finally:
         if isinstance(bench, ProcessBench):
