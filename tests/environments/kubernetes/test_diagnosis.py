@@ -272,8 +272,8 @@ def test_workers_that_found_no_scheduler_yet_have_not_failed():
     pulling = pod(waiting("ContainerCreating"))
     up = pod(conditions=[{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-25T09:03:00Z"}])
     assert [found(pulling, 2), found(up, 2), found(up, 4)] == ["slow", "slow", "crash"]
-    refused = pod(loop, last=terminated(1), restarts=3)
-    assert diagnose(seen(refused)).cause == "crash"
+    for role in ("scheduler", "driver"):
+        assert diagnose(seen(pod(loop, role, last=terminated(1), restarts=3))).cause == "crash"
 
 
 def test_a_worker_that_is_on_its_way_is_waited_for_unless_the_scheduler_is_in_trouble():

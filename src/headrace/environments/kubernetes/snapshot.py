@@ -65,10 +65,9 @@ class Snapshot:
 
         Dask's operator starts both at once, and the scheduler may have to wait for its image, or for a node.
         """
-        scheduler = self.scheduler
-        if scheduler is not None and container.pod == scheduler["metadata"]["name"]:
+        if container.pod not in [pod["metadata"]["name"] for pod in self.component("worker")]:
             return False
-        since = ready_since(scheduler) if scheduler is not None else None
+        since = ready_since(self.scheduler or {})
         return since is None or container.ended.get("startedAt", "") < since
 
     @property
