@@ -370,10 +370,10 @@ class ProcessBench(Bench):
         back = self.folder / f"back-{uuid.uuid4().hex}"
         if self._in_memory:
             self._break_api("away", str(back))
-            until(lambda: not self._answers())
         else:
             self._command("stop", "kube-apiserver")
         try:
+            until(lambda: not self._answers())
             yield
         finally:
             if self._in_memory:
