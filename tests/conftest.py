@@ -1,4 +1,7 @@
-"""The servers of `tests/servers.py` as fixtures: each started once, when the first test asks for it."""
+"""The servers of `tests/servers.py` as fixtures: each started once, when the first test asks for it.
+
+For Hypothesis, a busy machine is no failure.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from headrace import redaction
 from headrace.execution import secrets
 from tests.servers import SERVERS, Server
+
+settings.register_profile("busy", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Clusters that scale themselves: up when a run has work for more workers, down again, and nothing is lost."""
 
 import gc
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import headrace as hr
+from headrace.execution import switchboard
 from headrace.execution.demand import BACKLOG
 from headrace.execution.scheduler import RunsPlugin, forget_plan, open_run
 from headrace.execution.switchboard import OVER, topic
@@ -141,9 +143,6 @@ DRIVER = """
 import sys
 from pathlib import Path
 import headrace as hr
-from headrace.execution import line
-
-line.SILENCE = 0.2
 
 
 @hr.task
@@ -167,7 +166,7 @@ def waiting(path: str):
     again(path)
 
 
-environment = hr.DaskEnvironment(sys.argv[1], reconnect=0.2)
+environment = hr.DaskEnvironment(sys.argv[1])
 run = kept.run(environment=environment)
 print("over", flush=True)
 sys.stdin.readline()
@@ -191,10 +190,34 @@ def test_a_cluster_is_idle_while_values_are_held_and_once_a_driver_that_was_kill
                 until(lambda: not any(worker.processing for worker in scheduler.workers.values()))
                 assert [scheduler.check_idle() for _ in range(3)] == [None] * 3
                 assert len(runs) == 2
+                for driver in runs.values():
+                    driver.patience = 0.2
             finally:
                 process.kill()
         until(lambda: not runs)
         until(scheduler.check_idle)
+
+
+def test_a_driver_that_hangs_with_its_connection_open_does_not_keep_its_cluster(tmp_path, monkeypatch):
+    monkeypatch.setattr(switchboard, "HANGING", 1.0)
+    monkeypatch.setenv("DASK_DISTRIBUTED__CLIENT__HEARTBEAT", "50ms")
+    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
+        scheduler, tried = cluster.scheduler, tmp_path / "tried"
+        script = [sys.executable, "-c", DRIVER, cluster.scheduler_address, str(tried)]
+        with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+            try:
+                process.stdin.write("\n")
+                process.stdin.flush()
+                until(tried.exists)
+                process.send_signal(signal.SIGSTOP)
+                until(scheduler.check_idle)
+                process.send_signal(signal.SIGCONT)
+                until(lambda: scheduler.check_idle() is None)  # it was not given up
+                process.send_signal(signal.SIGSTOP)
+                scheduler.idle_timeout = 0.5
+                until(lambda: scheduler.status.name == "closed")
+            finally:
+                process.kill()
 
 
 def test_a_run_that_is_forgotten_wants_nothing_even_if_it_told_so_when_it_was_cut_off():

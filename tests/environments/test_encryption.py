@@ -53,15 +53,16 @@ def paths(pems, tmp_path):
 
 
 def spoken_at(address, security):
-    """What is spoken at a port: by Dask's servers without TLS, who speak first, by web servers, and with TLS."""
-    for said in (b"", b"HEAD / HTTP/1.0\r\n\r\n"):
-        with socket.create_connection(address) as plug, suppress(TimeoutError, ConnectionResetError):
-            plug.settimeout(0.5)
-            plug.sendall(said)
-            if heard := plug.recv(5):
-                return "http" if heard == b"HTTP/" else "plain" if not said else "unknown"
+    """What is spoken at a port: by web servers, by Dask's servers without TLS, who speak first, and with TLS."""
+    with socket.create_connection(address, timeout=60) as plug, suppress(ConnectionError):
+        plug.sendall(b"HEAD / HTTP/1.0\r\n\r\n")
+        heard = plug.recv(5)
+        if heard == b"HTTP/":
+            return "http"
+        if heard[:1] not in (b"", b"\x15"):  # an alert of TLS
+            return "plain"
     context = security.get_connection_args("client")["ssl_context"]
-    with socket.create_connection(address, timeout=10) as plug, context.wrap_socket(plug) as wire:
+    with socket.create_connection(address, timeout=60) as plug, context.wrap_socket(plug) as wire:
         return "tls" if wire.recv(1) else "unknown"
 
 
