@@ -140,7 +140,7 @@ def test_a_scheduler_that_falls_silent_does_not_outlast_the_deadline():
 @pytest.mark.usefixtures("nothing_left")
 def test_a_class_that_raises_is_told_as_a_failed_setup():
     with pytest.raises(SetupError, match=r"could not be brought up.*unexpected keyword argument 'moons'"):
-        hr.DaskEnvironment("distributed.LocalCluster", moons=2, n_workers=1, processes=False).setup()
+        hr.DaskEnvironment("distributed.LocalCluster", moons=2, n_workers=1, processes=False, **LOOPBACK).setup()
 
 
 @pytest.mark.parametrize("kind", ["distributed.LocalCluster", LocalCluster, "distributed:LocalCluster"])
