@@ -1,4 +1,4 @@
-"""Dask's clusters on this machine, for tests that bring up one themselves: threads of this process, on loopback."""
+"""Dask's clusters on this machine, for tests that bring up one themselves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from distributed import LocalCluster
 LOOPBACK = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
 
 
-def local_cluster(cls: type[LocalCluster] = LocalCluster, **options: Any) -> LocalCluster:
-    """Bring up a cluster; its workers are threads unless the options say ``processes=True``."""
-    return cls(**{"processes": False, **LOOPBACK, **options})
+def local_cluster(**options: Any) -> LocalCluster:
+    """Bring up a cluster on the loopback interface; its workers are threads, unless options say ``processes=True``."""
+    return LocalCluster(**{"processes": False, **LOOPBACK, **options})
