@@ -12,7 +12,7 @@ from textwrap import dedent
 import pytest
 from fsspec.registry import _registry
 
-from headrace import Storage, cli_support
+from headrace import DaskEnvironment, LocalEnvironment, Storage, cli_support
 from tests.cli_kit import FLOWS, call, facts, loading_undone, process, refused
 from tests.clusters import local_cluster
 
@@ -243,6 +243,18 @@ def test_a_flow_runs_on_the_environment_that_it_carries() -> None:
     assert call("run", "some_flows.py#etl", "-p", "a=1", "--storage", "store").code == 0
     kinds = [record.environment["type"] for record in sorted(Storage("store").runs(), key=lambda run: run.start)]
     assert kinds == ["DaskEnvironment", "LocalEnvironment", "DaskEnvironment"]
+
+
+@pytest.mark.parametrize("tells", [False, True])
+def test_a_terminal_says_that_a_place_is_brought_up_unless_that_tells_it_itself(
+    tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalEnvironment, "tells_setup", tells)
+    said = call("run", "some_flows.py#etl", "-p", "a=1", "--on", "inline", TTY_COMPATIBLE="1", FORCE_COLOR="1")
+    assert said.code == 0, said
+    assert ("bringing up LocalEnvironment()" in said.err) is not tells
+    assert DaskEnvironment("kubernetes").tells_setup
+    assert not DaskEnvironment("local").tells_setup
 
 
 def test_options_go_to_whatever_place_is_meant(folder: Path) -> None:

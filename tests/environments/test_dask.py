@@ -15,7 +15,9 @@ import pytest
 from distributed import LocalCluster
 
 import headrace as hr
+from headrace.environments import addresses
 from headrace.environments.clusters import KINDS
+from headrace.environments.encryption import as_security
 from headrace.errors import MissingPackage, SetupError
 from tests.clusters import LOOPBACK, local_cluster
 from tests.environments import flows
@@ -157,11 +159,14 @@ def test_nobody_answers_at_an_address():
     assert time.monotonic() - began < 15
 
 
-def test_a_tunnel_that_is_there_before_its_scheduler():
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_tunnel_that_is_there_before_its_scheduler(encrypted):
+    security = as_security(encrypted)
+    options = {"security": security} if encrypted else {"protocol": "tcp"}
     with (
-        local_cluster(n_workers=1, protocol="tcp") as cluster,
+        local_cluster(n_workers=1, **options) as cluster,
         proxy_before(cluster.scheduler_address) as tunnel,
-        hr.DaskEnvironment(f"tcp://{tunnel.address}") as env,
+        hr.DaskEnvironment(f"{'tls' if encrypted else 'tcp'}://{tunnel.address}", security=security) as env,
         ThreadPoolExecutor(1) as pool,
     ):
         tunnel.down = True
@@ -170,6 +175,18 @@ def test_a_tunnel_that_is_there_before_its_scheduler():
         tunnel.down = False
         setup.result()
         assert env.client.submit(abs, -1).result() == 1
+
+
+def test_a_tunnel_that_leads_nowhere(monkeypatch):
+    monkeypatch.setattr(addresses, "SETTLED", 0.5)
+    with proxy_before("tcp://127.0.0.1:1") as tunnel:
+        tunnel.down = True
+        for protocol, security in (("tcp", None), ("tls", as_security(True))):
+            with pytest.raises(
+                SetupError, match=rf"no Dask scheduler answers at {protocol}://.*(ConnectionReset|BrokenPipe)Error"
+            ):
+                hr.DaskEnvironment(f"{protocol}://{tunnel.address}", security=security).setup()
+        assert tunnel.broken > 3
 
 
 @pytest.mark.parametrize(

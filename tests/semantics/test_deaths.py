@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -13,6 +14,7 @@ from distributed import Client
 
 import headrace as hr
 from tests.clusters import local_cluster
+from tests.waiting import until
 
 
 @hr.task
@@ -47,6 +49,59 @@ def test_values_that_died_with_a_worker_are_computed_again(tmp_path):
         pids = list(environment.client.run(os.getpid).values())
         run = survivor.run(environment=environment, flag=str(tmp_path / "flag"), pids=pids)
         assert run.result() == [sum(range(100))]
+
+
+@hr.task
+def die_once(flag):
+    if not os.path.exists(flag):
+        Path(flag).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 1
+
+
+@hr.flow
+def dying(flag: str):
+    return die_once(flag)
+
+
+class Heard(logging.Handler):
+    """The errors that a scheduler in this process logs."""
+
+    def __init__(self):
+        super().__init__(logging.ERROR)
+        self.told = []
+
+    def emit(self, record):
+        self.told.append(record.getMessage())
+
+    def __enter__(self):
+        logging.getLogger("distributed.scheduler").addHandler(self)
+        return self
+
+    def __exit__(self, *exc):
+        logging.getLogger("distributed.scheduler").removeHandler(self)
+
+
+def test_only_what_is_lost_for_good_is_called_so(tmp_path):
+    before = logging.getLogger("distributed.scheduler").filters[:]
+    with Heard() as log, hr.DaskEnvironment("local", n_workers=2) as environment:
+        assert dying.run(environment=environment, flag=str(tmp_path / "dead")).result() == 1
+        assert log.told == []
+        until(lambda: len(environment.client.run(os.getpid)) == 2)
+        pids = environment.client.run(os.getpid)
+        mine = [environment.client.scatter({f"mine-{i}": i}, workers=[each]) for i, each in enumerate(pids)]
+        run = survivor.run(environment=environment, flag=str(tmp_path / "flag"), pids=list(pids.values()))
+        assert run.result() == [sum(range(100))]
+        [error] = log.told
+        assert "lose scattered data" in error
+        assert "mine-" in error
+        assert run.run_id not in error
+        log.told.clear()
+        for pid in environment.client.run(os.getpid).values():
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: any(run.run_id in error for error in log.told))  # nobody makes it again
+        del mine
+    assert logging.getLogger("distributed.scheduler").filters == before
 
 
 class Opens:

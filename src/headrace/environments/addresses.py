@@ -32,6 +32,8 @@ HELLO = 5.0
 SETTLED, PAUSE = 10.0, 0.25
 #: Most seconds for a good-bye.
 GOODBYE = 3.0
+#: What is said of one who hangs up.
+ENDED = "it ended the connection"
 #: Those that were made here, and are in use.
 _clients: WeakSet[Client] = WeakSet()
 
@@ -73,7 +75,6 @@ def connected(address: str, *, timeout: float, **options: Any) -> Any:
             "that its cluster was made with"
         )
     security = as_security(options.pop("security", None))
-    check_answers(address, security)
     try:
         return client_of(address, timeout, security=security, **options)
     except (OSError, TimeoutError) as error:
@@ -84,12 +85,12 @@ def client_of(cluster: Any, timeout: float, **options: Any) -> Any:
     """Connect to a cluster that is there, or comes up just now.
 
     Until its scheduler listens, connections that lead through others (a tunnel, a proxy, the API server of Kubernetes)
-    are taken and break; those, Dask does not try again.
+    are taken and break; those, Dask does not try again, and with TLS it may stumble over them.
 
     Parameters
     ----------
     cluster : Cluster or str
-        As ``distributed.Client`` takes it.
+        As ``distributed.Client`` takes it; see ``check_answers`` for an address.
     timeout : float
         Seconds.
     **options
@@ -100,6 +101,8 @@ def client_of(cluster: Any, timeout: float, **options: Any) -> Any:
     end = time.monotonic() + min(SETTLED, timeout)
     while True:
         try:
+            if isinstance(cluster, str):
+                check_answers(cluster, options.get("security"))
             return _remembered(Client(cluster, timeout=timeout, set_as_default=False, **options))
         except OSError as error:
             if isinstance(error, TimeoutError) or time.monotonic() > end:
@@ -141,6 +144,8 @@ def check_answers(address: str, security: Security | None = None) -> None:
     ------
     SetupError
         If it is not an address, the connection is refused, or the two do not understand each other.
+    ConnectionResetError, BrokenPipeError
+        If the connection breaks, as one does through a tunnel to a scheduler that does not listen yet.
     """
     protocol, _, rest = address.partition("://")
     if protocol not in ("tcp", "tls"):
@@ -166,6 +171,8 @@ def check_answers(address: str, security: Security | None = None) -> None:
             _talk_tls(address, place, context)
         else:
             _talk_plainly(address, place)
+    except (ConnectionResetError, BrokenPipeError):
+        raise
     except OSError as error:
         raise _no_answer(address, error) from error
 
@@ -185,10 +192,9 @@ def _talk_plainly(address: str, place: tuple[str, int]) -> None:
     with socket.create_connection(place, timeout=CONNECT) as plug:
         plug.settimeout(GREETING)
         try:
-            plug.recv(1)
-            return
-        except ConnectionResetError:
-            return  # by what is before a scheduler that does not listen yet, perhaps; it is tried again
+            if plug.recv(1):
+                return
+            raise ConnectionResetError(ENDED)
         except TimeoutError:
             pass
     _refuse_http(address, place)
@@ -213,7 +219,7 @@ def _talk_tls(address: str, place: tuple[str, int], context: ssl.SSLContext) -> 
         try:
             with context.wrap_socket(plug) as wire:
                 if not wire.recv(1):  # the scheduler speaks first, and with TLS 1.3 only after it looked at us
-                    raise ConnectionResetError("it ended the connection")
+                    raise ConnectionResetError(ENDED)
         except TimeoutError:
             _refuse_http(address, place)
         except ssl.SSLCertVerificationError as error:
@@ -224,6 +230,8 @@ def _talk_tls(address: str, place: tuple[str, int], context: ssl.SSLContext) -> 
             ) from error
         except ssl.SSLError as error:
             _refuse_http(address, place)  # some web servers answer what they do not understand
+            if isinstance(error, ssl.SSLEOFError):
+                raise ConnectionResetError(ENDED) from error
             raise _misunderstood(address, place, error) from error
 
 

@@ -140,6 +140,8 @@ def kubernetes_options(options: dict[str, Any]) -> dict[str, Any]:
 PLAIN = {"kubernetes": kubernetes_options}
 #: kind → options that say where it is, for the record of a run.
 PLACES = {"kubernetes": ("name", "namespace", "context")}
+#: Kinds that tell people what they wait for, while they come up.
+TELLING = {"kubernetes"}
 #: kind → how to start a driver that outlives this process, for an environment as data. Of all others, it is a process.
 LAUNCHERS = {"kubernetes": kubernetes_job}
 

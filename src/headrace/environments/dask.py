@@ -17,7 +17,7 @@ from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.checks.inspection import Inspection
 from headrace.environments.checks.sites import Cluster, Site
-from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, PLACES, PLAIN, maker_of
+from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, PLACES, PLAIN, TELLING, maker_of
 from headrace.environments.encryption import as_data
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
@@ -115,6 +115,7 @@ class DaskEnvironment(Environment):
         self.reconnect = RECONNECT if reconnect is None else reconnect
         self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
+        self.tells_setup = isinstance(cluster, str) and cluster in TELLING
         self._cluster: Any = None  # made by setup, so ours to close
         self._client: Any = None
         self._scaler: Scaler | None = None
