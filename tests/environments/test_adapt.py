@@ -200,7 +200,7 @@ def test_a_cluster_is_idle_while_values_are_held_and_once_a_driver_that_was_kill
 def test_a_driver_that_hangs_with_its_connection_open_does_not_keep_its_cluster(tmp_path, monkeypatch):
     monkeypatch.setattr(switchboard, "HANGING", 1.0)
     monkeypatch.setenv("DASK_DISTRIBUTED__CLIENT__HEARTBEAT", "50ms")
-    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
+    with local_cluster(n_workers=1, protocol="tcp") as cluster:
         scheduler, tried = cluster.scheduler, tmp_path / "tried"
         script = [sys.executable, "-c", DRIVER, cluster.scheduler_address, str(tried)]
         with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:

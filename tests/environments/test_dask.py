@@ -206,7 +206,7 @@ def test_attempts_to_connect_leave_no_threads():
 
 
 def test_what_is_wrong_before_it_connects_is_told_as_dask_tells_it():
-    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+    with local_cluster(n_workers=0) as cluster:
         pass
     with pytest.raises(RuntimeError, match="already closed or closing"):
         client_of(cluster, 5)
@@ -230,7 +230,7 @@ def test_ctrl_c_while_it_connects_leaves_no_client():
 
 def test_a_scheduler_that_is_gone_is_left_in_silence(caplog):
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp") as cluster,
+        local_cluster(n_workers=1, protocol="tcp") as cluster,
         proxy_before(cluster.scheduler_address) as tunnel,
         hr.DaskEnvironment(f"tcp://{tunnel.address}") as env,
     ):
