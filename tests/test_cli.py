@@ -16,6 +16,7 @@ from fsspec.registry import _registry
 from headrace import DaskEnvironment, LocalEnvironment, Storage, cli, cli_support
 from headrace.errors import PreflightWarning
 from tests.cli_kit import FLOWS, call, facts, loading_undone, process, refused
+from tests.clusters import local_cluster
 
 #: Where no scheduler is.
 AWAY = "tcp://127.0.0.1:1"
@@ -271,11 +272,10 @@ def test_a_terminal_says_that_a_place_is_brought_up_unless_that_tells_it_itself(
 
 def test_options_go_to_whatever_place_is_meant(folder: Path) -> None:
     Path("clusters.py").write_text(
-        "from distributed import LocalCluster\n"
+        "from tests.clusters import local_cluster\n"
         "def small(threads, label, n_workers):\n"
         "    assert (threads, label, n_workers) == (2, 'a b', 1)\n"
-        "    quiet = {'processes': False, 'dashboard_address': '127.0.0.1:0'}\n"
-        "    return LocalCluster(n_workers=1, threads_per_worker=threads, **quiet)\n"
+        "    return local_cluster(n_workers=1, threads_per_worker=threads)\n"
     )
     with open("some_flows.py", "a") as file:
         file.write("\nbroken.environment = hr.DaskEnvironment('local', adapt=(1, 2), processes=False)\n")
@@ -303,10 +303,7 @@ def test_a_refused_port_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_run_on_a_running_cluster_whose_workers_lack_the_file(folder: Path) -> None:
-    from distributed import LocalCluster
-
-    quiet = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": None}
-    with LocalCluster(n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", **quiet) as cluster:
+    with local_cluster(n_workers=1, protocol="tcp") as cluster:
         said = process("run", "some_flows.py#etl", "-p", "a=40", "--on", cluster.scheduler_address, cwd=folder)
         assert said.code == 0, said
         assert facts(said.out)["result"] == "42"

@@ -81,7 +81,7 @@ class Bench:
         data = None if body is None else json.dumps(body).encode()
         url = f"{self._cluster['server']}/{path.lstrip('/')}"
         request = urllib.request.Request(url, data=data, method=method, headers=headers)
-        with urllib.request.urlopen(request, context=self._tls, timeout=30) as answer:
+        with urllib.request.urlopen(request, context=self._tls, timeout=60) as answer:
             found = answer.read()
         try:
             return json.loads(found)
@@ -284,9 +284,11 @@ class Bench:
     def start_operator(self) -> None:
         pytest.skip("this fault needs a bench of processes")
 
-    def restart_api(self, seconds: float = 1.0) -> None:
-        """Cut all connections to the API server, which keeps its state and is back after so long."""
+    @contextmanager
+    def api_away(self) -> Iterator[None]:
+        """All connections to the API server are cut, and new ones refused; it keeps its state."""
         pytest.skip("this fault needs a bench of processes")
+        yield
 
     @contextmanager
     def missing_crds(self) -> Iterator[Bench]:
@@ -350,7 +352,7 @@ class ProcessBench(Bench):
             data=json.dumps(body).encode(),
             headers={"Authorization": f"Bearer {self._token}"},
         )
-        urllib.request.urlopen(request, context=self._tls, timeout=30).close()
+        urllib.request.urlopen(request, context=self._tls, timeout=60).close()
 
     def _break_api(self, fault: str, body: object) -> None:
         if not self._in_memory:
@@ -363,12 +365,21 @@ class ProcessBench(Bench):
     def start_operator(self) -> None:
         self._command("start", "operator")
 
-    def restart_api(self, seconds: float = 1.0) -> None:
+    @contextmanager
+    def api_away(self) -> Iterator[None]:
+        back = self.folder / f"back-{uuid.uuid4().hex}"
         if self._in_memory:
-            self._break_api("restart", seconds)
-            until(lambda: not self._answers())
+            self._break_api("away", str(back))
         else:
-            self._command("restart", "kube-apiserver", seconds)
+            self._command("stop", "kube-apiserver")
+        try:
+            until(lambda: not self._answers())
+            yield
+        finally:
+            if self._in_memory:
+                back.touch()
+            else:
+                self._command("start", "kube-apiserver")
 
     def _answers(self) -> bool:
         try:

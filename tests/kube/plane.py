@@ -1,10 +1,9 @@
 """The process that starts a bench's other processes and ends them, whatever becomes of who has started it.
 
 It takes a loopback range of its own, starts the API server, the node and Dask's operator, and prints a line of JSON
-when they are ready. It reads commands, one a line, from its standard input: ``stop NAME``, ``start NAME`` and ``restart
-NAME SECONDS`` (away for so long); each is answered by a line. When its input ends (its parent has closed it, or is no
-more) it ends everything that it has started and all that has come of it: it is the reaper of its orphans, so that none
-can leave it.
+when they are ready. It reads commands, one a line, from its standard input: ``stop NAME`` and ``start NAME``; each is
+answered by a line. When its input ends (its parent has closed it, or is no more) it ends everything that it has started
+and all that has come of it: it is the reaper of its orphans, so that none can leave it.
 """
 
 from __future__ import annotations
@@ -192,7 +191,7 @@ class Plane:
             found: bytes = answer.read()
             return found
 
-    def wait(self, what: str, is_there: Callable[[], object], seconds: float = 60) -> None:
+    def wait(self, what: str, is_there: Callable[[], object], seconds: float = 180) -> None:
         end = time.monotonic() + seconds
         while True:
             with suppress(OSError):
@@ -205,7 +204,7 @@ class Plane:
     # -- down ------------------------------------------------------------------------------------------------
 
     def down(self) -> None:
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while children := descendants(os.getpid()):
             for process in children:
                 with suppress(ProcessLookupError):
@@ -230,18 +229,14 @@ class Plane:
                 self._obey(*words)
             self.revive()
 
-    def _obey(self, command: str, name: str, seconds: str = "0") -> None:
-        if command in ("stop", "restart"):
+    def _obey(self, command: str, name: str) -> None:
+        if command == "stop":
             self.stop(name)
-        if command == "restart":  # the answer is that it is gone
-            print("done", flush=True)
-            time.sleep(float(seconds))
-        if command in ("start", "restart") and name not in self._running:
+        elif name not in self._running:
             self.start(name)
         if (command, name) == ("start", "operator"):
             self.wait("the operator", self._is_operator_well)
-        if command != "restart":
-            print("done", flush=True)
+        print("done", flush=True)
 
 
 def descendants(of: int) -> list[int]:

@@ -48,8 +48,8 @@ def test_a_dask_cluster_lives_and_goes(kube: Bench, namespace: str) -> None:
     until(lambda: kube.find("services", namespace, "one-scheduler"))
     address = kube.find("services", namespace, "one-scheduler")["spec"]["clusterIP"]  # type: ignore[index]
     until(lambda: any(name == "Started" for name, _ in kube.events(namespace)))
-    with Client(f"tcp://{address}:8786", timeout=60) as client:
-        client.wait_for_workers(2, timeout=60)
+    with Client(f"tcp://{address}:8786", timeout=200) as client:
+        client.wait_for_workers(2, timeout=200)
         found = client.run(lambda: __import__("headrace").__file__)
         assert set(found.values()) == {str(CHECKOUT / "src/headrace/__init__.py")}
     assert any("process" in each for each in kube.left_over(namespace))
@@ -162,7 +162,7 @@ def test_jobs_end_well_or_give_up_and_go(kube: Bench, namespace: str) -> None:
     template = pod(
         "x", "import os; print('here'); os._exit(int(os.environ['CODE']))", env=[{"name": "CODE", "value": "0"}]
     )
-    good = {"metadata": {"name": "good"}, "spec": {"template": template, "ttlSecondsAfterFinished": 1}}
+    good = {"metadata": {"name": "good"}, "spec": {"template": template}}
     template = pod("y", image="crash:no luck")
     bad = {"metadata": {"name": "bad"}, "spec": {"template": template, "backoffLimit": 1}}
     kube.create("jobs", namespace, good)
@@ -177,6 +177,7 @@ def test_jobs_end_well_or_give_up_and_go(kube: Bench, namespace: str) -> None:
         return [(each["type"], each["reason"]) for each in job["status"].get("conditions") or []]
 
     until(lambda: ("Complete", "CompletionsReached") in conditions("good"))
+    kube.request("PATCH", kube.path("jobs", namespace, "good"), {"spec": {"ttlSecondsAfterFinished": 1}})
     until(lambda: ("Failed", "BackoffLimitExceeded") in conditions("bad"))
     assert len(kube.objects("pods", namespace, "job-name=bad")) == 2
     until(lambda: ("Failed", "BackoffLimitExceeded") in conditions("gone"))  # it is not begun twice

@@ -69,7 +69,7 @@ def until_clean(kube: Bench, namespace: str) -> None:
         return not left
 
     try:
-        until(is_clean, 30)
+        until(is_clean)
     except AssertionError:
         pytest.fail(f"left over: {left}")
 
@@ -99,8 +99,8 @@ def test_from_a_bucket_to_its_result(
     assert not {"kubeconfig", "context"} & set(options)  # those are of this machine
     assert options["reach"] == "dns"
     assert "etl Success" in record.logs()
-    until(lambda: kube.find("jobs", namespace, name)["status"].get("succeeded"), 60)
-    until(lambda: [pod["metadata"]["labels"].get("job-name") for pod in kube.objects("pods", namespace)] == [name], 60)
+    until(lambda: kube.find("jobs", namespace, name)["status"].get("succeeded"))
+    until(lambda: [pod["metadata"]["labels"].get("job-name") for pod in kube.objects("pods", namespace)] == [name])
     assert kube.objects("daskclusters", namespace) == []
     assert record.launch["driver"]["job"] == name
 
@@ -109,11 +109,11 @@ def test_cancelled_while_it_runs(
     storage: hr.Storage, environment: hr.DaskEnvironment, kube: Bench, namespace: str
 ) -> None:
     record = environment.execute(storage, "endless", detach=True)
-    until(lambda: record.state != "Starting", 60)
+    until(lambda: record.state != "Starting")
     assert record.state == "Running", record.outcome
     assert len(kube.objects("daskclusters", namespace)) == 1
     record.cancel()
-    assert record.wait(60).state == "Cancelled"
+    assert record.wait().state == "Cancelled"
     until_clean(kube, namespace)
 
 
@@ -131,7 +131,7 @@ def test_drivers_that_do_not_start(
             with pytest.raises(RunError, match="from here: there is no way to Kubernetes"):
                 ask()
     with pytest.raises(DriverLost, match=r"does-not-exist:1' cannot be pulled.*cancel\(\)"):
-        record.wait(60)
+        record.wait()
     assert record.state == "Starting"  # the image may come
     record.cancel()
     assert record.state == "Cancelled"
@@ -141,7 +141,7 @@ def test_drivers_that_do_not_start(
     assert set(record.launch["driver"]) == {"kind", "namespace", "job", "uid", "context"}
     kube.delete("jobs", namespace, record.launch["driver"]["job"])
     with pytest.raises(DriverLost, match="not there any more"):
-        record.wait(60)
+        record.wait()
     assert record.state == "Starting"  # whoever has deleted it may tell, and it may be another Kubernetes
     until_clean(kube, namespace)
 
@@ -161,14 +161,14 @@ def test_a_driver_that_was_killed(
     storage: hr.Storage, environment: hr.DaskEnvironment, kube: Bench, namespace: str
 ) -> None:
     record = environment.execute(storage, "endless", detach=True)
-    until(lambda: kube.objects("daskclusters", namespace), 60)
+    until(lambda: kube.objects("daskclusters", namespace))
     [pod] = [each for each in kube.objects("pods", namespace) if "job-name" in each["metadata"]["labels"]]
     kube.oom_kill(namespace, pod["metadata"]["name"])
     with pytest.raises(DriverLost, match=r"Job headrace-.* has ended.*OOMKilled"):
-        record.wait(60)
+        record.wait()
     assert storage.get_run(record.run_id).state == "Crashed"
     kube.delete("jobs", namespace, record.launch["driver"]["job"])  # as Kubernetes does when its time is over
-    until(lambda: not kube.objects("daskclusters", namespace), 60)  # it goes with the pod that has made it
+    until(lambda: not kube.objects("daskclusters", namespace))  # it goes with the pod that has made it
 
 
 def test_a_folder_that_pods_do_not_see(tmp_path: Path, kube: Bench, namespace: str, storage: hr.Storage) -> None:

@@ -43,7 +43,7 @@ def test_a_secret_that_was_refused_is_not_looked_for(kube, namespace, caplog):
 
 
 def test_ctrl_c_while_a_cluster_is_removed_can_be_made_good(kube, namespace, monkeypatch):
-    cluster = KubernetesCluster(spec_of(kube, namespace, security=False), 1, 60)
+    cluster = KubernetesCluster(spec_of(kube, namespace, security=False), 1, 200)
     with monkeypatch.context() as during:
         during.setattr(module, "remove", broken_off)
         with pytest.raises(KeyboardInterrupt):
@@ -96,7 +96,7 @@ def test_a_cluster_that_was_deleted_is_made_anew_at_once(kube, namespace):
         env.setup()
         lost = env._cluster
         kube.delete("daskclusters", namespace, lost.name)  # as the operator does, after an idle hour
-        until(lambda: env.client.status == "connecting", 90)
+        until(lambda: env.client.status == "connecting")
         env.setup()
         assert env._cluster.name != lost.name
         assert env.client.submit(sum, [1, 2]).result() == 3

@@ -18,6 +18,7 @@ RIGHTS = Path(__file__).parents[2] / "docs" / "kubernetes-rbac.yaml"
 
 class TestKubernetes(EnvironmentTests):
     takes = frozenset({"n_workers", "adapt"})
+    patience = 200.0
 
     @pytest.fixture(scope="class")
     def place(self, kube: Bench) -> Iterator[tuple[str, Path]]:
@@ -44,4 +45,4 @@ class TestKubernetes(EnvironmentTests):
 
     @pytest.fixture
     def broken(self, make: Make) -> hr.Environment:
-        return make(image="does-not-exist:1", deadline=30.0)
+        return make(image="does-not-exist:1")

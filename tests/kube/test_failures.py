@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 
 import pytest
 import yaml
@@ -21,34 +21,23 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
-#: Seconds within which a cluster is known not to come up: 5 to 8 alone, more beside other tests. The deadline is ten
-#: times that.
-SOON = 30.0
-
 
 def why_not(kube, place, **options):
-    """Set up a cluster that does not come up, and return why, and after how many seconds; nothing is left."""
+    """Set up a cluster that does not come up, and return why; nothing is left."""
     options = {"image": kube.image, "namespace": place, "n_workers": 2, "security": False, **options}
     environment = hr.DaskEnvironment(
         "kubernetes", kubeconfig=options.pop("kubeconfig", str(kube.kubeconfig)), **options
     )
-    began = time.monotonic()
     with pytest.raises(SetupError) as caught:
         environment.setup()
-    took = time.monotonic() - began
     until(lambda: not kube.left_over(place))
     environment.close()
-    return caught.value, took
+    return caught.value
 
 
 @pytest.fixture
 def fails(kube, namespace):
-    def attempt(**options):
-        error, took = why_not(kube, namespace, **options)
-        assert took < SOON, f"{took:.1f} s: {error}"
-        return error
-
-    return attempt
+    return partial(why_not, kube, namespace)
 
 
 def crashing(code):
@@ -71,20 +60,14 @@ CAUSES = {
         {"env": {"TOKEN": {"secret": "vault", "key": "token"}}},
         r'cannot be made: secret "vault" not found; make what is missing in namespace',
     ),
-    "no node": (
-        {"deadline": 6, "cpu": 1000},
-        r"not up within 6 s \(deadline=\): there is no node .*Insufficient cpu",
-    ),
-    "load balancer": (
-        {"deadline": 8, "reach": "load-balancer"},
-        r"not up within 8 s \(deadline=\): the load balancer of service \S+ has no address yet",
-    ),
+    "no node": ({"cpu": 1000}, "there is no node .*Insufficient cpu"),
+    "load balancer": ({"reach": "load-balancer"}, r"the load balancer of service \S+ has no address yet"),
 }
 
 
 @pytest.fixture(scope="module")
 def outcomes(kube, impatient):
-    """By cause: why, and after how many seconds."""
+    """By cause: why, long before the deadline."""
 
     def attempt(cause):
         with kube.namespace() as namespace, kube.quota(namespace, pods=1) if cause == "quota" else nullcontext():
@@ -96,10 +79,9 @@ def outcomes(kube, impatient):
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_a_cluster_that_does_not_come_up_says_why(outcomes, cause):
-    error, took = outcomes[cause]
+    error = outcomes[cause]
     assert getattr(error, "cause", None) == cause, error
-    assert re.search(CAUSES[cause][1], str(error))
-    assert took < SOON, f"{took:.1f} s: {error}"
+    assert re.search(f"does not come up: .*{CAUSES[cause][1]}", str(error))
 
 
 def test_what_is_waited_for_is_told(fails, capsys):
@@ -108,13 +90,22 @@ def test_what_is_waited_for_is_told(fails, capsys):
     assert re.search(r"waiting for the scheduler: pending \(image does-not-exist:1.0 cannot be pulled\)", told)
 
 
-def test_an_operator_that_does_not_run(fails, kube):
+def test_an_operator_that_does_not_run_is_told_and_waited_for(fails, kube, namespace, capsys, monkeypatch):
+    monkeypatch.setattr("headrace.environments.kubernetes.progress.LATE", 1.0)
+    spec = KubernetesSpec.of(image=kube.image, namespace=namespace, security=False)
     kube.stop_operator()
     try:
-        error = fails()
+        error = fails(deadline=5)
+        assert error.cause == "operator not running"
+        assert "was not up within 5 s (deadline=): nobody has taken it up" in str(error)
+        assert "operator to take it up; look whether it runs: kubectl get pods" in capsys.readouterr().err
+        with ThreadPoolExecutor(1) as pool:
+            made = pool.submit(KubernetesCluster, spec, 1, 200)
+            until(lambda: kube.objects("daskclusters", namespace))
+            kube.start_operator()
+            made.result().close()
     finally:
         kube.start_operator()
-    assert error.cause == "operator not running"
 
 
 def test_no_permission_names_the_rule_that_is_missing(fails, kube, namespace):
@@ -162,8 +153,7 @@ def test_a_user_who_may_look_at_nothing_else_still_gets_a_diagnosis(fails, kube,
 
 
 def test_another_cluster_of_the_manifest_s_name_is_left_alone(kube, namespace):
-    # Without an idle timeout: a cluster that goes while the operator asks whether it is idle blocks it for minutes.
-    options = {"image": kube.image, "namespace": namespace, "security": False, "idle_timeout": 0}
+    options = {"image": kube.image, "namespace": namespace, "security": False}
     manifest = cluster_manifest(KubernetesSpec.of(**options), "taken")
     kube.create("daskclusters", namespace, manifest)
     with pytest.raises(SetupError, match="give name='taken' in place of the manifest"):

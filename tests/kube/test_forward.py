@@ -100,7 +100,7 @@ class Line:
     """A connection."""
 
     def __init__(self, port: int) -> None:
-        self.plug = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.plug = socket.create_connection(("127.0.0.1", port), timeout=60)
 
     def __enter__(self) -> Line:
         return self
@@ -165,13 +165,13 @@ def test_it_leads_to_the_pod_that_is_there(way: int, pods: Pods) -> None:
 def test_silence_is_noticed_and_patience_is_not_taken_for_it(
     way: int, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward, "SILENCE", 0.3)
+    monkeypatch.setattr(forward, "SILENCE", 1.5)
     with Line(way) as idle, Line(way) as busy:
         assert idle.ask(b"who") == busy.ask(b"who") == b"one"
         much = bytes(32 << 20)
         sending = threading.Thread(target=busy.plug.sendall, args=(much,))
         sending.start()  # and nobody reads what comes back, for longer than the silence
-        idle.plug.settimeout(1.0)
+        idle.plug.settimeout(3.5)
         with pytest.raises(TimeoutError):
             idle.plug.recv(1)
         left = len(much)
@@ -180,7 +180,7 @@ def test_silence_is_noticed_and_patience_is_not_taken_for_it(
         sending.join()
         assert idle.ask(b"hello") == b"hello"
         proxy.freeze()
-        idle.plug.settimeout(10)
+        idle.plug.settimeout(60)
         assert idle.plug.recv(1) == b""
     with Line(way) as after:
         assert after.ask(b"who") == b"one"
@@ -190,8 +190,8 @@ def test_without_a_pod_it_says_so_and_gives_up(
     way: int, pods: Pods, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pods.stop("one")
-    monkeypatch.setattr(forward, "WAIT", 0.5)
-    with Line(way) as line:
+    with monkeypatch.context() as impatient, Line(way) as line:
+        impatient.setattr(forward, "WAIT", 0.5)
         assert line.ask(b"who") == b""
     before = threads()
     other = Forward({"kubeconfig": str(tmp_path / "kubeconfig")}, namespace, "app=echo", ["echo"])
@@ -206,7 +206,7 @@ def test_it_is_found_by_the_service_and_who_may_not_use_it_is_told(kube: Bench, 
     service = {"metadata": {"name": "ours-scheduler"}, "spec": {"selector": {"app": "echo"}, "ports": ports}}
     kube.create("services", namespace, service)
     spec = KubernetesSpec.of(image="any", namespace=namespace, reach="forward", security=False)
-    way = reach(Api(spec), spec, "ours", timeout=30)
+    way = reach(Api(spec), spec, "ours", timeout=60)
     try:
         assert way.dashboard_link == ""
         with Line(int(way.address.removeprefix("tcp://127.0.0.1:"))) as line:
@@ -217,5 +217,5 @@ def test_it_is_found_by_the_service_and_who_may_not_use_it_is_told(kube: Bench, 
         kube.forbid("*", "pods/portforward", namespace),
         pytest.raises(SetupError, match=r"does not let this user forward ports.*resources: \[.pods/portforward.\]"),
     ):
-        reach(Api(spec), spec, "ours", timeout=30)
+        reach(Api(spec), spec, "ours", timeout=60)
     assert threads() == 0

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,14 @@ from headrace.errors import RunError, SetupError
 from tests.environments import flows
 from tests.waiting import until
 
-#: A pod that takes all the time to end that it has.
-STAYS = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+#: A pod that does not end before a file is there.
+STAYS = """
+import os, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("up", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+"""
 
 
 @pytest.fixture
@@ -36,7 +43,8 @@ def clusters(kube, namespace):
 
 
 @pytest.mark.usefixtures("namespace")
-def test_a_whole_life(kube, namespace, options, tmp_path, capsys):
+def test_a_whole_life(kube, namespace, options, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("headrace.environments.kubernetes.cluster.BEAT", 600.0)
     storage = hr.Storage(tmp_path)
     location = storage.add_flow(flows.doubled)
     with hr.DaskEnvironment("kubernetes", n_workers=2, **options) as env:
@@ -153,16 +161,14 @@ def test_a_worker_that_is_killed_is_explained_also_in_a_cluster_of_the_users_own
         [worker] = [pod for pod in kube.objects("pods", namespace) if "worker" in pod["metadata"]["name"]]
         name, address = worker["metadata"]["name"], f"tcp://{worker['status']['podIP']}:40000"
         kube.oom_kill(namespace, name)
-        until(lambda: "OOMKilled" in env._cluster.explain(address))
-        text = env._cluster.explain(address)
-        assert f"its pod was {name}: OOMKilled, exit code 137; its last lines were:" in text
-        assert "distributed" in text
+        told = f"its pod was {name}: OOMKilled, exit code 137; its last lines were:"
+        until(lambda: told in (text := env._cluster.explain(address)) and "distributed" in text)
         assert env._cluster.explain("tcp://10.9.8.7:1") == ""
         run = env.execute(storage, storage.add_flow(flows.killing))
         with pytest.raises(RunError, match=r"(?s)The last one was tcp://\S+; its pod was own-default-worker-"):
             run.result()
         env.scale(1, "spare")
-        until(lambda: any(name.startswith("spare-worker-") for name in names_of(env.client)), 30)
+        until(lambda: any(name.startswith("spare-worker-") for name in names_of(env.client)))
 
 
 SCRIPT = """
@@ -192,7 +198,7 @@ def script(kube, options, tmp_path):
 
 def test_a_script_that_ends_without_closing_leaves_nothing(kube, namespace, script):
     process = script("env.setup(); print(env.client.submit(sum, [1, 2]).result())")
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=200)
     assert (process.returncode, out) == (0, "3\n"), err
     assert "Traceback" not in err
     assert clusters(kube, namespace) == []
@@ -206,15 +212,14 @@ def test_a_cluster_whose_driver_was_killed_goes_when_it_has_been_idle(kube, name
     assert process.stdout.readline() == "up\n"
     process.kill()
     process.communicate()
-    assert clusters(kube, namespace)
-    until(lambda: not clusters(kube, namespace), 60)
+    until(lambda: not clusters(kube, namespace))
 
 
 def test_ctrl_c_while_it_comes_up_leaves_nothing(kube, namespace, script):
     process = script("env.setup()")
     until(lambda: clusters(kube, namespace))
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=200)
     assert process.returncode != 0
     assert "KeyboardInterrupt" in err
     assert clusters(kube, namespace) == []
@@ -247,14 +252,19 @@ def test_workers_that_do_not_come_are_told_and_hold_up_nothing(kube, namespace, 
     assert "exceeded quota" in caplog.text
 
 
-def test_pods_that_are_on_their_way_out_make_room(kube, namespace, options):
-    stays = {"name": "main", "image": kube.image, "args": [sys.executable, "-c", STAYS]}
-    spec = {"terminationGracePeriodSeconds": 8, "restartPolicy": "Never", "containers": [stays]}
+def test_pods_that_are_on_their_way_out_make_room(kube, namespace, options, tmp_path):
+    stays = {"name": "main", "image": kube.image, "args": [sys.executable, "-c", STAYS, str(tmp_path / "go")]}
+    spec = {"terminationGracePeriodSeconds": 60, "restartPolicy": "Never", "containers": [stays]}
     kube.create("pods", namespace, {"metadata": {"name": "former"}, "spec": spec})
-    until(lambda: kube.find("pods", namespace, "former")["status"]["phase"] == "Running", 30)
+    until(lambda: kube.find("pods", namespace, "former")["status"]["phase"] == "Running")
     until(lambda: "up" in kube.logs(namespace, "former"))
-    with kube.quota(namespace, pods=2), hr.DaskEnvironment("kubernetes", n_workers=1, **options) as env:
+    with (
+        kube.quota(namespace, pods=2),
+        hr.DaskEnvironment("kubernetes", n_workers=1, **options) as env,
+        ThreadPoolExecutor(1) as pool,
+    ):
         kube.delete_pod(namespace, "former")
-        env.setup()
-        refused = [message for reason, message in kube.events(namespace) if reason == "FailedCreate"]
-        assert "exceeded quota" in refused[0]
+        begun = pool.submit(env.setup)
+        until(lambda: [told for why, told in kube.events(namespace) if why == "FailedCreate" and "quota" in told])
+        (tmp_path / "go").touch()
+        begun.result()

@@ -20,7 +20,7 @@ import headrace as hr
 storage = hr.Storage({url!r}, {options!r})
 with hr.DaskEnvironment("kubernetes", n_workers=3, namespace={namespace!r}, image={image!r}) as env:
     run = env.execute(storage, "doubled", {{"n": 40}})
-    env.client.wait_for_workers(3, timeout=60)
+    env.client.wait_for_workers(3, timeout=200)
     print(run.state.label, run.result(), len(env.client.nthreads()), env.client.scheduler.address.split(":")[0])
 """
 
@@ -48,10 +48,10 @@ def test_from_a_script(source, tmp_path, monkeypatch):
     path(monkeypatch)
     (tmp_path / "script.py").write_text(source)
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
     )
     assert done.stdout == f"Success {sum(2 * x for x in range(40))} 3 tls\n", done.stderr
-    assert "waiting for 3 workers" in done.stderr
+    assert ": waiting for " in done.stderr
 
 
 def test_from_a_notebook(source, tmp_path, monkeypatch):
@@ -64,7 +64,7 @@ def test_from_a_notebook(source, tmp_path, monkeypatch):
         monkeypatch.setenv(f"JUPYTER_{name}", str(tmp_path / folder))
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
-    NotebookClient(notebook, timeout=100, kernel_name="python3", cwd=str(tmp_path)).execute()
+    NotebookClient(notebook, timeout=200, kernel_name="python3", cwd=str(tmp_path)).execute()
     printed = {each.name: each.text for each in notebook.cells[0].outputs if each.output_type == "stream"}
     assert printed["stdout"] == f"Success {sum(2 * x for x in range(40))} 3 tls\n"
-    assert "waiting for 3 workers" in printed["stderr"]
+    assert ": waiting for " in printed["stderr"]

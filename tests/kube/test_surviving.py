@@ -65,7 +65,7 @@ def test_workers_are_killed_again_and_again(
     run = begun(environment, done, 4)
     for seen in (8, 16, 24):
         kube.kill_pod(namespace, pods(kube, namespace, "worker")[0])
-        until(lambda seen=seen: len(list(done.iterdir())) >= seen, 60)
+        until(lambda seen=seen: len(list(done.iterdir())) >= seen)
     assert is_right(run)
 
 

@@ -48,7 +48,7 @@ def test_a_cluster_is_encrypted_unless_it_was_asked_not_to_be(kube: Bench, names
             assert joined.execute(storage, location).result() == 90
         stranger = security_of(make_certificates())
         with pytest.raises(SetupError, match=r"certificate"):
-            hr.DaskEnvironment("kubernetes", name=name, namespace=namespace, security=stranger, deadline=20).setup()
+            hr.DaskEnvironment("kubernetes", name=name, namespace=namespace, security=stranger).setup()
         assert env.execute(storage, location).result() == 90
     until(lambda: not kube.left_over(namespace))
 

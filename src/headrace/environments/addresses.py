@@ -103,21 +103,24 @@ def client_of(cluster: Any, timeout: float, **options: Any) -> Any:
         try:
             if isinstance(cluster, str):
                 check_answers(cluster, options.get("security"))
-            return _remembered(_made(cluster, timeout, options))
+            return _remembered(_new_client(cluster, timeout=timeout, set_as_default=False, **options))
         except OSError as error:
             if isinstance(error, TimeoutError) or time.monotonic() > end:
                 raise
         time.sleep(PAUSE)
 
 
-def _made(cluster: Any, timeout: float, options: Mapping[str, Any]) -> Client:
+def _new_client(cluster: Any, **options: Any) -> Client:
     from distributed import Client
 
     client = Client.__new__(Client)  # so that there is one to be ended, should Ctrl-C come while it connects
     try:
-        Client.__init__(client, cluster, timeout=timeout, set_as_default=False, **options)
+        Client.__init__(client, cluster, **options)
     except BaseException:
-        _end(client)
+        if hasattr(
+            client, "preloads"
+        ):  # the last that it gets before it connects; without, there is nothing to be ended
+            _end(client)
         raise
     return client
 

@@ -21,6 +21,7 @@ from typing import Any
 
 from distributed import Scheduler
 from distributed.comm.core import CommClosedError
+from distributed.metrics import time
 from distributed.scheduler import ClientState
 
 from headrace.errors import RunError
@@ -41,6 +42,9 @@ CONSTANT = "constant-"
 PART = "."
 #: Seconds that a connection may need to go which its client has given up.
 GOING = 10.0
+#: Seconds without a heartbeat, of which Dask's clients send one every five, after which a driver counts as hanging. One
+#: that is busy may hold its interpreter for a while; if it is for longer, idle time begins, which ends no cluster yet.
+HANGING = 60.0
 
 
 def _run_of(key: Any) -> str:
@@ -173,10 +177,15 @@ class Switchboard:
 
         Of a run that waits for a retry, Dask has no task; but who removed its cluster would end it.
         """
-        if all(driver.over for driver in self.runs.values()):
+        if not any(map(self._goes_on, self.runs.values())):
             return self._idle_since()
         self.scheduler.idle_since = None
         return None
+
+    def _goes_on(self, driver: Subscriber) -> bool:
+        """Whether a run is not over, and its driver does not hang; one whose connection is gone is waited for."""
+        client = self.scheduler.clients.get(driver.client)
+        return not driver.over and (client is None or time() - client.last_seen < HANGING)
 
     def look(self, name: str, heard: int, seen: int) -> tuple[int, int, dict[str, int] | None] | None:
         """Answer a driver that asks how things are; also the sign of life that it waits for.

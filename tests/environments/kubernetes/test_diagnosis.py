@@ -158,7 +158,7 @@ def test_each_cause_is_found_and_told(cause):
 
 def test_what_may_pass_by_itself_ends_no_waiting():
     forever = {cause for cause, (patience, _) in CAUSES.items() if math.isinf(patience)}
-    assert forever == {"no node", "evicted", "load balancer", "slow"}
+    assert forever == {"operator not running", "no node", "evicted", "load balancer", "slow"}
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ class Shown:
         return ""
 
 
-@pytest.mark.parametrize(("cause", "least"), [("operator not running", 30), ("quota", 41), ("image", 3)])
+@pytest.mark.parametrize(("cause", "least"), [("quota", 41), ("image", 3)])
 def test_what_may_pass_by_itself_is_waited_for(monkeypatch, cause, least):
     now = 1000.0
     monkeypatch.setattr("headrace.environments.kubernetes.watching.time", SimpleNamespace(monotonic=lambda: now))
@@ -261,6 +261,20 @@ def test_a_worker_that_ends_again_and_again_is_not_well_though_it_runs_for_a_mom
     assert is_well(once)
     assert not is_well(again)
     assert diagnose(seen(SCHEDULER, again)).cause == "crash"
+
+
+def test_workers_that_found_no_scheduler_yet_have_not_failed():
+    loop = waiting("CrashLoopBackOff", KUBELET)
+
+    def found(scheduler, started):
+        last = {"terminated": {"exitCode": 1, "reason": "Error", "startedAt": f"2026-11-25T09:0{started}:00Z"}}
+        return diagnose(seen(scheduler, pod(loop, "worker", last=last, restarts=3))).cause
+
+    pulling = pod(waiting("ContainerCreating"))
+    up = pod(conditions=[{"type": "Ready", "status": "True", "lastTransitionTime": "2026-11-25T09:03:00Z"}])
+    assert [found(pulling, 2), found(up, 2), found(up, 4)] == ["slow", "slow", "crash"]
+    for role in ("scheduler", "driver"):
+        assert diagnose(seen(pod(loop, role, last=terminated(1), restarts=3))).cause == "crash"
 
 
 def test_a_worker_that_is_on_its_way_is_waited_for_unless_the_scheduler_is_in_trouble():
@@ -305,6 +319,7 @@ def test_the_line_while_waiting_counts_pods_by_how_they_are():
     line = progress(snapshot, 3)
     assert line == f"cluster {NAME}: waiting for 3 workers: 2 connecting, 1 pending (pulling image {IMAGE})"
     assert progress(seen(cluster={"metadata": {}}), 3).endswith("waiting for Dask's operator to take it up")
+    assert "to take it up; look whether it runs: kubectl" in progress(seen(cluster={"metadata": {}}, age=60.0), 3)
     assert progress(seen(pod(waiting("ContainerCreating"))), 3).endswith(
         "the scheduler: pending (starting its container)"
     )

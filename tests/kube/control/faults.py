@@ -6,6 +6,7 @@ import asyncio
 import re
 import socket
 import ssl
+from pathlib import Path
 from typing import Any
 
 from aiohttp import web
@@ -24,14 +25,16 @@ class Listener:
     async def open(self) -> None:
         await self._site.start()
 
-    async def restart(self, seconds: float) -> None:
+    async def leave(self, back: Path) -> None:
+        """Be away until this file is there."""
         await asyncio.sleep(0.05)  # the answer to who asked for it goes out
         await self._site.stop()
         assert self._runner.server is not None
         for connection in list(self._runner.server.connections):
             if connection.transport is not None:
                 connection.transport.abort()
-        await asyncio.sleep(seconds)
+        while not back.exists():
+            await asyncio.sleep(0.05)
         self._site = web.TCPSite(self._runner, *self._address, ssl_context=self._tls, reuse_address=True)
         await self._site.start()
 
@@ -67,9 +70,9 @@ class Faults:
                 self._access.forbidden.add(tuple(body))
             case "allow":
                 self._access.forbidden.discard(tuple(body))
-            case "restart":
+            case "away":
                 assert self.listener is not None
-                task = asyncio.create_task(self.listener.restart(body))
+                task = asyncio.create_task(self.listener.leave(Path(body)))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             case _:

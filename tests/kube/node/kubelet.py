@@ -339,7 +339,7 @@ async def main() -> None:
     parser.add_argument("--pythonpath", default="", help="what pods import from, after their own PYTHONPATH")
     parser.add_argument("--cpus", default="16")
     parser.add_argument("--backoff", type=float, default=1.0, help="seconds before the first restart")
-    parser.add_argument("--longest-grace", type=float, default=10.0)
+    parser.add_argument("--longest-grace", type=float, default=60.0)
     parser.add_argument("--balancer-delay", type=float, default=0.2)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")

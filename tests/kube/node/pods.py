@@ -42,6 +42,7 @@ class Pod:
         self._initialized = not first
         self._ending = False
         self._born = now()
+        self._since: dict[str, tuple[bool, str]] = {}  # by condition: whether it holds, and since when
         self._told = ""
         self._sidecars: list[asyncio.Task[int]] = []
         self._task = asyncio.create_task(self._run())
@@ -83,6 +84,9 @@ class Pod:
             ("Initialized", self._initialized, {}),
         ]
         conditions += [(kind, self.ready, {} if self.ready else why) for kind in ("ContainersReady", "Ready")]
+        for kind, holds, _ in conditions:
+            if self._since.get(kind, (None,))[0] != holds:
+                self._since[kind] = holds, now()
         status: Object = {
             "phase": self.phase,
             "hostIP": self.node.address,
@@ -90,7 +94,7 @@ class Pod:
             "podIPs": [{"ip": self.address}],
             "startTime": self._born,
             "conditions": [
-                {"type": kind, "status": str(holds), "lastTransitionTime": self._born, **reason}
+                {"type": kind, "status": str(holds), "lastTransitionTime": self._since[kind][1], **reason}
                 for kind, holds, reason in conditions
             ],
             "containerStatuses": [each.status for each in self.containers],

@@ -1,7 +1,8 @@
 """What keeps a cluster from coming up: from the objects that Kubernetes shows to one paragraph. Pure.
 
 ``CAUSES`` is a table: what is looked for, and how many seconds it must last until nobody need wait any longer. What
-may pass by itself (a node that an autoscaler brings, a load balancer) is told, but ends nothing before the deadline.
+may pass by itself (a node that an autoscaler brings, a load balancer, an operator that is started anew or held up by
+another cluster) is told, but ends nothing before the deadline.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ NEVER = math.inf
 PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 CONFIG = {"CreateContainerConfigError", "CreateContainerError"}
 _COMMAND = {"RunContainerError", "StartError", "ContainerCannotRun"}
+#: What shows the operator's pod.
+OPERATOR = "kubectl get pods -A -l app.kubernetes.io/name=dask-kubernetes-operator"
 
 
 class Diagnosis(NamedTuple):
@@ -95,8 +98,8 @@ def _no_operator(snapshot: Snapshot) -> str:
     if (cluster.get("status") or {}).get("phase") or snapshot.pods or snapshot.replica_sets:
         return ""
     return (
-        "nobody has taken it up: Dask's operator does not run, or does not look at this namespace. See whether its pod "
-        "runs (kubectl get pods -A -l app.kubernetes.io/name=dask-kubernetes-operator), and what its log says"
+        "nobody has taken it up: Dask's operator does not run, or is held up, or does not look at this namespace. See "
+        f"whether its pod runs ({OPERATOR}), and what its log says"
     )
 
 
@@ -160,7 +163,7 @@ def _memory(snapshot: Snapshot) -> str:
 
 def _crash(snapshot: Snapshot) -> str:
     for container in snapshot.containers:
-        if container.failing:
+        if container.failing and not snapshot.is_early(container):
             return (
                 f"container {container.name} of pod {container.pod} ends as soon as it is started "
                 f"({ended_by(container.ended)}, {_times(container.restarts)}); mend what its log complains of"
@@ -245,8 +248,6 @@ def _slow(snapshot: Snapshot) -> str:
     return ""
 
 
-#: Seconds for an operator that is started anew, its image to be pulled.
-_OPERATOR = 30.0
 #: Seconds for room to be made, or for a webhook that is started anew: pods that are being deleted have 30, and
 #: Kubernetes tries to make others after pauses that double: 20 seconds after it began to, 41, and so on.
 _ROOM = 45.0
@@ -254,7 +255,7 @@ _ROOM = 45.0
 CAUSES: dict[str, tuple[float, Callable[[Snapshot], str]]] = {
     "deleted": (0.0, _gone),
     "refused by the operator": (0.0, _refused),
-    "operator not running": (_OPERATOR, _no_operator),
+    "operator not running": (NEVER, _no_operator),
     "image": (3.0, _image),
     "configuration": (5.0, _configuration),
     "command": (2.0, _command),

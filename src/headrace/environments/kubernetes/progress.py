@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from headrace.environments.kubernetes.diagnosis import CONFIG, PULL
+from headrace.environments.kubernetes.diagnosis import CONFIG, OPERATOR, PULL
 from headrace.environments.kubernetes.snapshot import (
     Object,
     Snapshot,
@@ -17,6 +17,9 @@ from headrace.environments.kubernetes.snapshot import (
     tail,
     unscheduled,
 )
+
+#: Seconds after which who waits for the operator is told how to look for it; one that runs needs a second.
+LATE = 15.0
 
 
 def progress(snapshot: Snapshot, wanted: int) -> str:
@@ -31,7 +34,8 @@ def progress(snapshot: Snapshot, wanted: int) -> str:
     """
     name = snapshot.name
     if snapshot.cluster is None or not (snapshot.pods or (snapshot.cluster.get("status") or {}).get("phase")):
-        return f"cluster {name}: waiting for Dask's operator to take it up"
+        hint = f"; look whether it runs: {OPERATOR}" if snapshot.age > LATE else ""
+        return f"cluster {name}: waiting for Dask's operator to take it up{hint}"
     if snapshot.scheduler is None or not is_ready(snapshot.scheduler):
         what = how_is(snapshot.scheduler, snapshot.events) if snapshot.scheduler else "no pod yet"
         return f"cluster {name}: waiting for the scheduler: {what}"

@@ -60,6 +60,16 @@ class Snapshot:
         pods = sorted(self.component("scheduler"), key=is_ready, reverse=True)
         return pods[0] if pods else None
 
+    def is_early(self, container: Container) -> bool:
+        """Whether a worker was started before there was a scheduler: it gives up after half a minute, again and again.
+
+        Dask's operator starts both at once, and the scheduler may have to wait for its image, or for a node.
+        """
+        if container.pod not in [pod["metadata"]["name"] for pod in self.component("worker")]:
+            return False
+        since = ready_since(self.scheduler or {})
+        return since is None or container.ended.get("startedAt", "") < since
+
     @property
     def refusals(self) -> Iterator[str]:
         """What the API server said when pods were to be made that are not there yet, newest first."""
@@ -112,8 +122,15 @@ class Container(NamedTuple):
 
 def is_ready(pod: Object) -> bool:
     """Whether a pod says that it is up."""
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    return ready_since(pod) is not None
+
+
+def ready_since(pod: Object) -> str | None:
+    """Since when a pod has been up; None if it is not."""
+    for condition in pod.get("status", {}).get("conditions") or ():
+        if condition["type"] == "Ready" and condition["status"] == "True":
+            return str(condition.get("lastTransitionTime", ""))
+    return None
 
 
 def is_near(snapshot: Snapshot | None) -> bool:
