@@ -201,7 +201,7 @@ def unchecked(monkeypatch):
 def test_attempts_to_connect_leave_no_threads():
     before = set(threading.enumerate())
     with pytest.raises(OSError, match="Timed out"):
-        addresses._made("tcp://127.0.0.1:1", 0.5, {})
+        client_of("tcp://127.0.0.1:1", 0.5)
     assert set(threading.enumerate()) <= before
 
 
@@ -224,7 +224,7 @@ def test_ctrl_c_while_it_connects_leaves_no_client():
     with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and says nothing
         threading.Thread(target=interrupt).start()
         with pytest.raises(KeyboardInterrupt):
-            addresses._made(f"tcp://127.0.0.1:{mute.getsockname()[1]}", 60, {})
+            client_of(f"tcp://127.0.0.1:{mute.getsockname()[1]}", 60)
     until(lambda: set(threading.enumerate()) <= before)
 
 

@@ -13,7 +13,9 @@ def main() -> None:
             f"export KUBECONFIG={bench.kubeconfig}\nimage={bench.image}\nlogs are in {bench.folder}; Ctrl-C ends it",
             flush=True,
         )
-        signal.sigwait([signal.SIGINT, signal.SIGTERM])
+        ends = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # else the latter ends this process, and leaves the folder
+        signal.sigwait(ends)
 
 
 if __name__ == "__main__":

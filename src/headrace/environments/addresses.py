@@ -11,7 +11,6 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -155,11 +154,10 @@ def _forget(client: Client) -> None:
 
 def _end(client: Client) -> None:
     """End a client that did not come up, and its thread, which Dask leaves."""
-    with suppress(TimeoutError, RuntimeError, AttributeError):  # the last: it did not even come so far
+    with suppress(TimeoutError, RuntimeError):
         client.close(timeout=GOODBYE)
     _forget(client)
-    with suppress(AttributeError):
-        client._loop_runner.stop()
+    client._loop_runner.stop()
 
 
 def disconnect(client: Client) -> None:
