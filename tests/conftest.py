@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,6 +15,8 @@ from headrace import redaction
 from headrace.execution import secrets
 from tests.servers import SERVERS, Server
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background, and then in all that tests start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.load_profile("ci")  # the same examples each time, and no deadline: a busy machine is no failure
 
 

@@ -202,3 +202,13 @@ def test_shells_complete_flows_and_versions(store: Storage, folder: Path) -> Non
     assert complete_target("store#etl@p") == ["store#etl@prod"]
     for nothing in ("sto", "some_flows.py#e", "nowhere#e", "nope://x#e", "store#elt@"):
         assert complete_target(nothing) == []
+
+
+def test_ids_of_runs_are_completed(store: Storage, folder: Path) -> None:
+    for _ in range(2):
+        assert call("run", "store#etl", "-p", "a=1").code == 0
+    ids = [run.run_id for run in store.runs()]
+    words = {"COMP_WORDS": f"headrace wait store {ids[0][:8]}", "COMP_CWORD": "3"}
+    assert process(cwd=folder, _HEADRACE_COMPLETE="complete_bash", **words).out.split() == ids
+    words = {"COMP_WORDS": "headrace cancel nowhere x", "COMP_CWORD": "3"}
+    assert process(cwd=folder, _HEADRACE_COMPLETE="complete_bash", **words).out.split() == []

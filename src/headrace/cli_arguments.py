@@ -35,6 +35,15 @@ def complete_target(incomplete: str) -> list[str]:
         return []
 
 
+def complete_run(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return the ids that begin so, newest first, of the last runs at the URL that was named before. Never an error."""
+    try:
+        store = support.storage_of(ctx.params["url"], ctx.params.get("storage_option"), must_exist=True)
+        return [each.run_id for each in store.runs(20) if each.run_id.startswith(incomplete)]
+    except Exception:  # noqa: BLE001 - as above
+        return []
+
+
 def complete_place(incomplete: str) -> list[str]:
     """Return the names of places to run on that begin so."""
     from headrace.environments.clusters import KINDS
@@ -88,7 +97,15 @@ Expect = Annotated[
 Url = Annotated[
     str, typer.Argument(metavar="URL", show_default=False, help="A folder, or any fsspec URL: s3://bucket/flows")
 ]
-RunId = Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False, help="As headrace ls URL --runs lists it.")]
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN_ID",
+        show_default=False,
+        autocompletion=complete_run,
+        help="As headrace ls URL --runs lists it.",
+    ),
+]
 Parameters = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", metavar="KEY=VALUE", help="A parameter of the flow; may be repeated."),

@@ -152,6 +152,13 @@ def test_a_user_who_may_look_at_nothing_else_still_gets_a_diagnosis(fails, kube,
     assert error.cause == "image"
 
 
+def test_a_service_account_without_rights_hears_which_it_lacks(fails, kube, namespace):
+    role = {"kind": "Role", "metadata": {"name": "none", "namespace": namespace}, "rules": []}
+    said = str(fails(kubeconfig=str(kube.user(namespace, role))))
+    assert 'resources: ["daskclusters"], verbs: ["create"]' in said
+    assert "driver={'service_account': ...}" in said
+
+
 def test_another_cluster_of_the_manifest_s_name_is_left_alone(kube, namespace):
     options = {"image": kube.image, "namespace": namespace, "security": False}
     manifest = cluster_manifest(KubernetesSpec.of(**options), "taken")

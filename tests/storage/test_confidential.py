@@ -57,6 +57,8 @@ def test_looks_secret(name, value):
         ("token", "google_default"),
         ("key", None),
         ("use_auth", False),
+        ("TOKENIZERS_PARALLELISM", "false"),
+        ("USE_AUTH", "1"),
         ("endpoint_url", "http://localhost:9000/deep/path-with-a-long-name-20261101"),
         ("region_name", "us-east-1"),
         ("profile", "production-2026"),

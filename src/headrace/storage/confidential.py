@@ -22,6 +22,8 @@ _NAMES = {"sig", "pass", "pin"}
 _REFERENCES = ("name", "file", "path", "ref")
 #: what stands under ``token``, and is none: ways to find credentials.
 _HARMLESS = {"anon", "cloud", "google_default", "browser", "cache"}
+#: what is none under any name; variables of environments are all texts (``TOKENIZERS_PARALLELISM=false``).
+_TRUTHS = {"", "0", "1", "true", "false", "yes", "no", "on", "off"}
 #: fields of Kubernetes whose ``key`` is that of a label or a taint.
 _LABELS = {"tolerations", "matchexpressions"}
 _USER_IN_URL = re.compile(r"://[^/@\s]*:([^@\s]*)@")
@@ -38,7 +40,9 @@ def looks_secret(name: object, value: object = None) -> bool:
     """Whether an option's name, or a text in its place, suggests a secret."""
     if value is None or isinstance(value, bool) or (name == "token" and value in _HARMLESS):
         return False
-    return _is_secret_name(name) or (isinstance(value, str) and any(_inside(value)))
+    if not isinstance(value, str):
+        return _is_secret_name(name)
+    return value.lower() not in _TRUTHS and (_is_secret_name(name) or any(_inside(value)))
 
 
 def has_password(text: str) -> bool:

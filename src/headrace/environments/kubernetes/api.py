@@ -349,10 +349,12 @@ class Api:
             )
         if status == 403:
             role = "role" if is_here else "ClusterRole"
+            other = ", or give a detached driver another one: driver={'service_account': ...}"
+            driver = other if "system:serviceaccount:" in said else ""
             rule = f'apiGroups: ["{group}"], resources: ["{plural}"], verbs: ["{verb}"]'
             return KubernetesError(
                 f"Kubernetes does not let this user {what} ({said}); have this rule added to the {role} that the "
-                f"user, or the pod's service account, has{' there' if is_here else ''}: {rule}",
+                f"user, or the pod's service account, has{' there' if is_here else ''}: {rule}{driver}",
                 **facts,
             )
         if status == 401:
