@@ -1,22 +1,36 @@
-"""The servers of `tests/servers.py` as fixtures: each started once, when the first test asks for it.
-
-For Hypothesis, a busy machine is no failure.
-"""
+"""What holds for all tests, and the servers of `tests/servers.py`, each started when the first test asks for it."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from ipaddress import ip_address
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 
 from headrace import redaction
 from headrace.execution import secrets
 from tests.servers import SERVERS, Server
 
-settings.register_profile("busy", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+settings.load_profile("ci")  # the same examples each time, and no deadline: a busy machine is no failure
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loopback_only() -> Iterator[None]:
+    """No socket of this process listens where other machines could reach it."""
+    listen = socket.socket.listen
+
+    def listen_here(self: socket.socket, *backlog: int) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6):
+            host = self.getsockname()[0]
+            assert ip_address(host).is_loopback, f"a test listens on {host}; take `tests.clusters.LOOPBACK`"
+        listen(self, *backlog)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "listen", listen_here)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.servers import free_port
+
 CHECKOUT = Path(__file__).parent.parent
 
 
@@ -64,9 +66,7 @@ class Pod:
 @contextmanager
 def pods(workers: int) -> Iterator[tuple[str, Pod, list[Pod]]]:
     """A scheduler and workers: their address, the scheduler's pod, and the workers'."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    port = free_port()  # the same one each time that the scheduler starts
     address = f"tcp://127.0.0.1:{port}"
     quiet = ["--host", "127.0.0.1", "--dashboard-address", "127.0.0.1:0"]
     scheduler = Pod(["scheduler", "--port", str(port), *quiet])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import socket
 import threading
 from contextlib import suppress
@@ -52,10 +51,3 @@ class Recorder:
     def close(self) -> None:
         for each in (self._server, *self._sockets):
             each.close()
-
-
-def free_port() -> int:
-    """A port that nobody uses, and that is not among those that systems hand out to whoever asks for any."""
-    while True:
-        with suppress(OSError), socket.create_server(("127.0.0.1", random.randrange(20_000, 32_000))) as found:
-            return int(found.getsockname()[1])

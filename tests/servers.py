@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import random
 import re
 import shutil
 import socket
@@ -24,7 +25,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -254,10 +255,7 @@ def s3_server() -> Iterator[Server]:
 
 @contextmanager
 def gs_server() -> Iterator[Server]:
-    # fake-gcs-server does not say which port it got, so it is told one that was free a moment ago.
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()  # fake-gcs-server does not say which one it got
     endpoint = f"http://127.0.0.1:{port}"
     command = [_fake_gcs(), "-scheme", "http", "-backend", "memory", "-host", "127.0.0.1", "-port", str(port)]
     with started(command, r"server started at (\S+)") as (_, pid):
@@ -388,6 +386,13 @@ def _new_name() -> str:
 def _bucket_and_root(url: str) -> tuple[str, str]:
     bucket, _, root = url.partition("://")[2].partition("/")
     return bucket, root
+
+
+def free_port() -> int:
+    """A port that nobody uses, and that is not among those that systems hand out to whoever asks for any."""
+    while True:
+        with suppress(OSError), socket.create_server(("127.0.0.1", random.randrange(20_000, 32_000))) as found:
+            return int(found.getsockname()[1])
 
 
 @contextmanager

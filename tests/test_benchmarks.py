@@ -175,7 +175,7 @@ def test_a_delay_is_added_and_nothing_is_throttled():
             client.sendall(b"%d\n" % number)
             time.sleep(0.001)  # so that they are pieces of their own
         assert [answers.readline() for _ in range(times)] == [b"%d\n" % number for number in range(times)]
-        assert late <= time.perf_counter() - start < times * late / 4
+        assert late <= time.perf_counter() - start < times * late / 2
         client.shutdown(socket.SHUT_WR)
         assert answers.read() == b""  # the end is passed on, too
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -12,8 +13,10 @@ from textwrap import dedent
 import pytest
 from fsspec.registry import _registry
 
-from headrace import Storage, cli_support
+from headrace import DaskEnvironment, LocalEnvironment, Storage, cli, cli_support
+from headrace.errors import PreflightWarning
 from tests.cli_kit import FLOWS, call, facts, loading_undone, process, refused
+from tests.clusters import local_cluster
 
 #: Where no scheduler is.
 AWAY = "tcp://127.0.0.1:1"
@@ -233,6 +236,17 @@ def test_add_tells_what_the_build_has_noticed() -> None:
     assert "PreflightWarning" not in said.err
 
 
+@pytest.mark.filterwarnings("default::headrace.errors.PreflightWarning")
+def test_what_a_set_up_has_noticed_is_told_without_our_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # which is set for the whole process
+    noticed = PreflightWarning("package x: is missing")
+    monkeypatch.setattr(cli, "app", lambda prog_name: warnings.warn(noticed, stacklevel=1))
+    cli.main()
+    assert capsys.readouterr().err == "warning: package x: is missing\n"
+
+
 def test_a_flow_runs_on_the_environment_that_it_carries() -> None:
     with open("some_flows.py", "a") as file:
         file.write("\netl.environment = hr.DaskEnvironment('local', n_workers=1, processes=False)\n")
@@ -244,13 +258,24 @@ def test_a_flow_runs_on_the_environment_that_it_carries() -> None:
     assert kinds == ["DaskEnvironment", "LocalEnvironment", "DaskEnvironment"]
 
 
+@pytest.mark.parametrize("tells", [False, True])
+def test_a_terminal_says_that_a_place_is_brought_up_unless_that_tells_it_itself(
+    tells: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LocalEnvironment, "tells_setup", tells)
+    said = call("run", "some_flows.py#etl", "-p", "a=1", "--on", "inline", TTY_COMPATIBLE="1", FORCE_COLOR="1")
+    assert said.code == 0, said
+    assert ("bringing up LocalEnvironment()" in said.err) is not tells
+    assert DaskEnvironment("kubernetes").tells_setup
+    assert not DaskEnvironment("local").tells_setup
+
+
 def test_options_go_to_whatever_place_is_meant(folder: Path) -> None:
     Path("clusters.py").write_text(
-        "from distributed import LocalCluster\n"
+        "from tests.clusters import local_cluster\n"
         "def small(threads, label, n_workers):\n"
         "    assert (threads, label, n_workers) == (2, 'a b', 1)\n"
-        "    quiet = {'processes': False, 'dashboard_address': '127.0.0.1:0'}\n"
-        "    return LocalCluster(n_workers=1, threads_per_worker=threads, **quiet)\n"
+        "    return local_cluster(n_workers=1, threads_per_worker=threads)\n"
     )
     with open("some_flows.py", "a") as file:
         file.write("\nbroken.environment = hr.DaskEnvironment('local', adapt=(1, 2), processes=False)\n")
@@ -278,10 +303,7 @@ def test_a_refused_port_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_run_on_a_running_cluster_whose_workers_lack_the_file(folder: Path) -> None:
-    from distributed import LocalCluster
-
-    quiet = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": None}
-    with LocalCluster(n_workers=1, processes=False, protocol="tcp", host="127.0.0.1", **quiet) as cluster:
+    with local_cluster(n_workers=1, protocol="tcp") as cluster:
         said = process("run", "some_flows.py#etl", "-p", "a=40", "--on", cluster.scheduler_address, cwd=folder)
         assert said.code == 0, said
         assert facts(said.out)["result"] == "42"

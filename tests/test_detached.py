@@ -156,7 +156,7 @@ def test_it_outlives_a_restart_of_the_kernel(
     client.start_channels()
     try:
         client.wait_for_ready(60)
-        answer = client.execute(KERNEL, reply=True, timeout=60)
+        answer = client.execute(KERNEL, reply=True, timeout=90)
         assert answer["content"]["status"] == "ok", answer
         [record] = storage.runs(flow="met")
         begun(record)

@@ -27,7 +27,7 @@ def test_examples_run_as_files(example, tmp_path):
     path.write_text(EXAMPLES[example])
     environment = {**os.environ, "PYTHONWARNINGS": "error::FutureWarning", "TMPDIR": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, path.name], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        [sys.executable, path.name], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=100
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

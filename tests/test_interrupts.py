@@ -24,7 +24,9 @@ from tests.waiting import until
 SCRIPT = """
     import asyncio, os, signal, sys, threading, time
     import headrace as hr
+    from headrace.core import ending
 
+    ending.GRACE = {grace}
     PATH = {path!r}
 
     def note(line):
@@ -76,7 +78,6 @@ PLACES = {"inline": "hr.LocalEnvironment()", "local": 'hr.DaskEnvironment("local
 CLEANS = 'note("cleaned up")'
 HANGS = 'note("cleaning up"); time.sleep(60)'
 RUN = "endless.run(environment=environment)"
-PATIENT = f"from headrace.core import ending; ending.GRACE = 100.0; {RUN}"
 START = "endless.start(environment=environment).wait()"
 ASYNC = "import asyncio; asyncio.run(endless.run_async(environment=environment))"
 
@@ -100,13 +101,13 @@ def lines(folder: Path) -> list[str]:
 
 
 def started(
-    folder: Path, place: str, body: str = "sleeps", run: str = RUN, cleanup: str = CLEANS
+    folder: Path, place: str, body: str = "sleeps", run: str = RUN, cleanup: str = CLEANS, grace: float = 100.0
 ) -> subprocess.Popen[str]:
     """Start a script in a session of its own, and return when its task is at work, and somebody waits for the run."""
     script = folder / "script.py"
     define = "async def" if "await" in BODIES[body] else "def"
     words = {"define": define, "path": str(folder / "told"), "body": BODIES[body], "environment": PLACES[place]}
-    script.write_text(dedent(SCRIPT).format(**words, run=run, cleanup=cleanup))
+    script.write_text(dedent(SCRIPT).format(**words, run=run, cleanup=cleanup, grace=grace))
     process = subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -181,7 +182,7 @@ def test_ctrl_c_while_waiting_for_a_run_in_another_thread(place: str, run: str, 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_second_ctrl_c_ends_at_once(place: str, folder: Path) -> None:
-    process = started(folder, place, "computes", PATIENT, HANGS)
+    process = started(folder, place, "computes", cleanup=HANGS)
     process.send_signal(signal.SIGINT)
     until_told("cleaning up", process, folder)
     process.send_signal(signal.SIGINT)
@@ -193,7 +194,7 @@ def test_a_second_ctrl_c_ends_at_once(place: str, folder: Path) -> None:
 
 
 def test_a_cleanup_that_hangs_is_cut_off(folder: Path) -> None:
-    process = started(folder, "inline", cleanup=HANGS)
+    process = started(folder, "inline", cleanup=HANGS, grace=5.0)
     process.send_signal(signal.SIGINT)
     began = time.monotonic()
     ended(process)

@@ -36,7 +36,7 @@ def waits(path: str, name: str = "go") -> str:
     """Write that it is there, and wait until it may go on."""
     folder = Path(path)
     (folder / f"{name}-here").touch()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while not (folder / name).exists():
         assert time.monotonic() < end
         time.sleep(0.002)
@@ -74,10 +74,9 @@ def failing():
 
 def test_a_run_is_seen_on_its_way(place: hr.Environment, tmp_path: Path) -> None:
     run = waiting.start(environment=place, path=str(tmp_path))
-    until((tmp_path / "go-here").exists)
+    until(lambda: run["waits"].states == [hr.State.RUNNING])
     assert (run.state, run.done) == (hr.State.RUNNING, False)
-    assert run["place_held"].states == [hr.State.SUCCESS]
-    assert run["waits"].states == [hr.State.RUNNING]
+    until(lambda: run["place_held"].states == [hr.State.SUCCESS])
     assert [node.done for node in run.summaries()] == [1, 0, 0]
     assert run.elapsed > 0
     assert "Running" in repr(run)
@@ -91,7 +90,7 @@ def test_a_run_is_seen_on_its_way(place: hr.Environment, tmp_path: Path) -> None
 
 def test_what_is_not_over_says_so(place: hr.Environment, tmp_path: Path) -> None:
     run = waiting.start(environment=place, path=str(tmp_path))
-    until((tmp_path / "go-here").exists)
+    until(lambda: run["waits"].states == [hr.State.RUNNING])
     for view in (run["waits"], run["waits"][0]):
         with pytest.raises(hr.errors.RunError, match=r"task 'waits' .* is not over \(Running\)"):
             view.result()

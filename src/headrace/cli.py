@@ -25,7 +25,7 @@ from headrace import cli_storages as storages
 from headrace import cli_support as support
 from headrace._version import __version__
 from headrace.drivers import RUN_ID_VARIABLE
-from headrace.errors import LeftOut, MissingPackage, NotFound, StorageError
+from headrace.errors import LeftOut, MissingPackage, NotFound, PreflightWarning, StorageError
 
 if TYPE_CHECKING:
     from headrace.flows import Flow
@@ -47,9 +47,11 @@ def main() -> None:
 
 
 def _warn(otherwise: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any) -> None:
-    """What a listing left out is news for people, not for programmers."""
+    """What a listing left out, and what a set-up found, is news for people, not for programmers."""
     if issubclass(category, LeftOut):
         support.remark(str(message))
+    elif issubclass(category, PreflightWarning):
+        support.remark(f"warning: {message}")
     else:
         otherwise(message, category, *where)
 

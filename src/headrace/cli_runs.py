@@ -66,9 +66,8 @@ def run_shown(
 
     # Told before a cluster is brought up in vain.
     parameters.validate(store.load(location), values, strings=strings)
-    tells_itself = environment.describe().get("cluster") == "kubernetes"  # and a terminal has one live line
     told = support.err_console().status(f"bringing up {environment!r} …", spinner="dots")
-    with nullcontext() if tells_itself else told:
+    with nullcontext() if environment.tells_setup else told:  # a terminal has one live line
         environment.setup(store)
     with ConsoleObserver() as observer:
         try:

@@ -34,10 +34,7 @@ limited = st.sampled_from(
         {"tags": ("db",), "priority": 1},
     )
 )
-quick = settings(
-    max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck),
-    phases=(Phase.explicit, Phase.generate),
-)  # fmt: skip
+quick = settings(max_examples=150, suppress_health_check=list(HealthCheck), phases=(Phase.explicit, Phase.generate))
 
 
 def same(x):

@@ -86,8 +86,6 @@ worlds = st.builds(
 )
 thorough = settings(
     max_examples=300,
-    deadline=None,
-    derandomize=True,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.generate),  # a failing example is small enough, and shrinking takes a minute
 )

@@ -210,7 +210,7 @@ def test_a_worker_that_could_not_go_counts_again_and_is_not_asked_at_once():
     assert rule.decide(13.0, [], crew).down == [["w"]]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     bounds=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), min_size=2, max_size=2),
     delay=st.sampled_from([0.0, 0.3, 2.0, 20.0]),

@@ -17,7 +17,7 @@ strips = st.lists(
     ),
     max_size=4,
 )
-quick = settings(max_examples=200, deadline=None, derandomize=True)
+quick = settings(max_examples=200)
 
 
 @quick

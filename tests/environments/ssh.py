@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import os
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.servers import started
+from tests.servers import free_port, started
 
 _SERVER = """
 import asyncio, sys, asyncssh
@@ -83,9 +82,7 @@ def ssh_server(folder: Path) -> Iterator[dict[str, Any]]:
         (folder / name).chmod(0o600)
     host, client, allowed = (str(folder / name) for name in ("host", "client", "client.pub"))
     if sshd := os.environ.get("SSHD"):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         (folder / "sshd_config").write_text(_CONFIG.format(port=port, folder=folder))
         server = started([sshd, "-D", "-e", "-f", str(folder / "sshd_config")], r"listening on 127.0.0.1 port (\d+)")
     else:

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import dask
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import headrace as hr
 from headrace.execution import switchboard
 from headrace.execution.demand import BACKLOG
 from headrace.execution.scheduler import RunsPlugin, forget_plan, open_run
 from headrace.execution.switchboard import OVER, topic
+from tests.clusters import local_cluster
 from tests.waiting import until
 
 #: All is quicker than by default: a look each 50 ms, and as many workers as get all done within half a second.
@@ -78,9 +79,7 @@ class Heads(hr.Observer):
 @pytest.mark.parametrize("least", [0, 1])
 def test_a_cluster_that_adapts_scales_up_and_down(least, tmp_path):
     flag = tmp_path / "enough"
-    with LocalCluster(
-        n_workers=least, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-    ) as cluster:
+    with local_cluster(n_workers=least, threads_per_worker=1) as cluster:
         cluster.adapt(minimum=least, maximum=4)
         with Client(cluster, set_as_default=False) as client:
             heads = Heads(cluster.scheduler, flag, 4)
@@ -93,7 +92,7 @@ def test_a_cluster_that_adapts_scales_up_and_down(least, tmp_path):
 
 
 def test_a_little_work_wants_no_more_workers():
-    with LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+    with local_cluster(n_workers=1, threads_per_worker=1) as cluster:
         adaptive = cluster.adapt(minimum=1, maximum=4)
         with Client(cluster, set_as_default=False) as client:
             run = many.run(environment=hr.DaskEnvironment(client), n=2000)
@@ -104,7 +103,7 @@ def test_a_little_work_wants_no_more_workers():
 
 def test_what_a_driver_told_goes_with_it():
     with (
-        LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        local_cluster(n_workers=1, threads_per_worker=1) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.register_plugin(RunsPlugin())
@@ -123,7 +122,7 @@ def test_what_a_driver_told_goes_with_it():
 @pytest.mark.parametrize("end", ["over", "forgotten"])
 def test_a_cluster_is_not_idle_while_a_run_goes_on_of_which_it_has_no_task(end):
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        local_cluster(n_workers=1) as cluster,
         Client(cluster) as driver,
     ):
         scheduler = cluster.scheduler
@@ -175,7 +174,7 @@ waiting.run(environment=environment, path=sys.argv[2])
 
 
 def test_a_cluster_is_idle_while_values_are_held_and_once_a_driver_that_was_killed_is_forgotten(tmp_path):
-    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
+    with local_cluster(n_workers=1, protocol="tcp") as cluster:
         scheduler, tried = cluster.scheduler, tmp_path / "tried"
         script = [sys.executable, "-c", DRIVER, cluster.scheduler_address, str(tried)]
         with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
@@ -201,7 +200,7 @@ def test_a_cluster_is_idle_while_values_are_held_and_once_a_driver_that_was_kill
 def test_a_driver_that_hangs_with_its_connection_open_does_not_keep_its_cluster(tmp_path, monkeypatch):
     monkeypatch.setattr(switchboard, "HANGING", 1.0)
     monkeypatch.setenv("DASK_DISTRIBUTED__CLIENT__HEARTBEAT", "50ms")
-    with LocalCluster(n_workers=1, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0") as cluster:
+    with local_cluster(n_workers=1, protocol="tcp") as cluster:
         scheduler, tried = cluster.scheduler, tmp_path / "tried"
         script = [sys.executable, "-c", DRIVER, cluster.scheduler_address, str(tried)]
         with subprocess.Popen(script, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
@@ -222,7 +221,7 @@ def test_a_driver_that_hangs_with_its_connection_open_does_not_keep_its_cluster(
 
 def test_a_run_that_is_forgotten_wants_nothing_even_if_it_told_so_when_it_was_cut_off():
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        local_cluster(n_workers=1) as cluster,
         Client(cluster) as driver,
     ):
         driver.run_on_scheduler(open_run, topic("run"), driver.id, 60.0, "token")
@@ -238,10 +237,11 @@ def test_a_run_that_is_forgotten_wants_nothing_even_if_it_told_so_when_it_was_cu
 
 @hr.task
 def part(i, folder):
-    """Notes that it ran."""
+    """Notes that it ran; takes long until there is a flag."""
     with open(Path(folder, str(i)), "a") as file:
         file.write("x")
-    time.sleep(0.1)
+    if not Path(folder, "enough").exists():
+        time.sleep(0.1)
     return i
 
 
@@ -275,7 +275,7 @@ class Left(Heads):
 
 
 def test_workers_that_are_let_go_hand_their_values_over(tmp_path):
-    with LocalCluster(n_workers=1, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster:
+    with local_cluster(n_workers=1, threads_per_worker=1) as cluster:
         cluster.adapt(minimum=1, maximum=4)
         with Client(cluster, set_as_default=False) as client:
             left = Left(cluster.scheduler, tmp_path / "one is left", 1)
@@ -288,8 +288,8 @@ def test_workers_that_are_let_go_hand_their_values_over(tmp_path):
 class Retire(Heads):
     """An observer that lets a busy worker go, and another one."""
 
-    def __init__(self, scheduler, client):
-        super().__init__(scheduler, "", 0)
+    def __init__(self, scheduler, client, flag):
+        super().__init__(scheduler, flag, 0)
         self.client = client
         self.retired = 0
 
@@ -298,20 +298,22 @@ class Retire(Heads):
         if len(busy) == 3 - self.retired > 1:
             self.retired += 1
             self.client.retire_workers(busy[:1])
+        if self.retired == 2:
+            self.flag.touch()
 
 
 @hr.flow
-def parts(folder: str, n: int = 40):
+def parts(folder: str, n: int = 400):
     return total(part.map(range(n), hr.unmapped(folder)))
 
 
 def test_workers_that_are_let_go_while_they_are_busy_lose_nothing(tmp_path):
     with (
-        LocalCluster(n_workers=3, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        local_cluster(n_workers=3, threads_per_worker=1) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        retire = Retire(cluster.scheduler, client)
+        retire = Retire(cluster.scheduler, client, tmp_path / "enough")
         run = parts.run(environment=hr.DaskEnvironment(client), observers=[retire], folder=str(tmp_path))
         assert retire.retired == 2
         assert {state for name in run for state in run[name].states} == {hr.State.SUCCESS}
-        assert run.result() == sum(range(40))
+        assert run.result() == sum(range(400))

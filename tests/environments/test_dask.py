@@ -1,11 +1,13 @@
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,8 +16,12 @@ import pytest
 from distributed import LocalCluster
 
 import headrace as hr
+from headrace.environments import addresses
+from headrace.environments.addresses import client_of
 from headrace.environments.clusters import KINDS
+from headrace.environments.encryption import as_security
 from headrace.errors import MissingPackage, SetupError
+from tests.clusters import LOOPBACK, local_cluster
 from tests.environments import flows
 from tests.proxies import proxy_before
 from tests.waiting import until
@@ -38,12 +44,11 @@ def _line(process):
 
 def ports(processes):
     """Ports on which processes listen."""
-    return {
-        connection.laddr
-        for process in processes
-        for connection in process.net_connections()
-        if connection.status == psutil.CONN_LISTEN
-    }
+    found = set()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found |= {each.laddr for each in process.net_connections() if each.status == psutil.CONN_LISTEN}
+    return found
 
 
 @pytest.fixture
@@ -70,9 +75,8 @@ def test_a_cluster_serves_many_runs_and_is_taken_down(storage):
         assert env.client is client
         assert [env.execute(storage, location, {"n": n}).result() for n in (3, 4)] == [6, 12]
         assert env.client is client
-        workers = set(env.execute(storage, storage.add_flow(flows.processes)).result())
-        assert len(workers) == 2
-        assert os.getpid() not in workers
+        location = storage.add_flow(flows.processes)
+        until(lambda: len(workers := set(env.execute(storage, location).result())) == 2 and os.getpid() not in workers)
     assert env.client is None
     env.close()
 
@@ -86,7 +90,7 @@ def test_set_ups_at_the_same_time_are_one():
             made.append(self)
             super().__init__(**options)
 
-    with hr.DaskEnvironment(Counted, processes=False, n_workers=1, dashboard_address="127.0.0.1:0") as environment:
+    with hr.DaskEnvironment(Counted, processes=False, n_workers=1, **LOOPBACK) as environment:
         with ThreadPoolExecutor(3) as pool:
             list(pool.map(lambda _: environment.setup(), range(3)))
         assert len(made) == 1
@@ -95,9 +99,10 @@ def test_set_ups_at_the_same_time_are_one():
 @pytest.mark.parametrize("processes", [True, False])
 @pytest.mark.usefixtures("nothing_left")
 def test_it_listens_on_loopback_only(processes):
+    before = ports([psutil.Process(), *children()])  # of other tests
     with hr.DaskEnvironment("local", n_workers=1, processes=processes) as env:
         env.setup()
-        found = ports([psutil.Process(), *children()])
+        found = ports([psutil.Process(), *children()]) - before
     assert {address.ip for address in found} == {"127.0.0.1"}
 
 
@@ -105,13 +110,13 @@ class Stillborn(LocalCluster):
     """A cluster that comes up without workers."""
 
     def __init__(self, **options):
-        super().__init__(**{**options, "n_workers": 0, "dashboard_address": "127.0.0.1:0"})
+        super().__init__(**{**options, "n_workers": 0, **LOOPBACK})
 
 
 @pytest.mark.usefixtures("nothing_left")
 def test_nothing_survives_a_failed_setup():
-    env = hr.DaskEnvironment(Stillborn, deadline=0.5, processes=False)
-    with pytest.raises(SetupError, match=r"has no worker after 0.5 s"):
+    env = hr.DaskEnvironment(Stillborn, deadline=3, processes=False)
+    with pytest.raises(SetupError, match=r"has no worker after 3 s"):
         env.setup()
 
 
@@ -119,7 +124,7 @@ class Silent(LocalCluster):
     """A cluster whose scheduler does not tell in time of all its workers."""
 
     def __init__(self, **options):
-        super().__init__(**{**options, "dashboard_address": "127.0.0.1:0"})
+        super().__init__(**{**options, **LOOPBACK})
         answer = self.scheduler.handlers["identity"]
 
         async def hesitate(n_workers=-1):
@@ -132,21 +137,20 @@ class Silent(LocalCluster):
 def test_a_scheduler_that_falls_silent_does_not_outlast_the_deadline():
     began = time.monotonic()
     with pytest.raises(SetupError, match=r"did not answer within \S+ s; look whether they hang"):
-        hr.DaskEnvironment(Silent, n_workers=1, deadline=2.0, processes=False).setup()
+        hr.DaskEnvironment(Silent, n_workers=1, deadline=4.0, processes=False).setup()
     assert time.monotonic() - began < 30
 
 
 @pytest.mark.usefixtures("nothing_left")
 def test_a_class_that_raises_is_told_as_a_failed_setup():
     with pytest.raises(SetupError, match=r"could not be brought up.*unexpected keyword argument 'moons'"):
-        hr.DaskEnvironment("distributed.LocalCluster", moons=2, n_workers=1, processes=False).setup()
+        hr.DaskEnvironment("distributed.LocalCluster", moons=2, n_workers=1, processes=False, **LOOPBACK).setup()
 
 
 @pytest.mark.parametrize("kind", ["distributed.LocalCluster", LocalCluster, "distributed:LocalCluster"])
 @pytest.mark.usefixtures("nothing_left")
 def test_any_cluster_class(kind, storage):
-    options = {"processes": False, "dashboard_address": "127.0.0.1:0"}
-    with hr.DaskEnvironment(kind, n_workers=1, **options) as env:
+    with hr.DaskEnvironment(kind, n_workers=1, processes=False, **LOOPBACK) as env:
         assert env.execute(storage, storage.add_flow(flows.doubled)).result() == 90
 
 
@@ -157,11 +161,14 @@ def test_nobody_answers_at_an_address():
     assert time.monotonic() - began < 15
 
 
-def test_a_tunnel_that_is_there_before_its_scheduler():
+@pytest.mark.parametrize("encrypted", [False, True])
+def test_a_tunnel_that_is_there_before_its_scheduler(encrypted):
+    security = as_security(encrypted)
+    options = {"security": security} if encrypted else {"protocol": "tcp"}
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp") as cluster,
+        local_cluster(n_workers=1, **options) as cluster,
         proxy_before(cluster.scheduler_address) as tunnel,
-        hr.DaskEnvironment(f"tcp://{tunnel.address}") as env,
+        hr.DaskEnvironment(f"{'tls' if encrypted else 'tcp'}://{tunnel.address}", security=security) as env,
         ThreadPoolExecutor(1) as pool,
     ):
         tunnel.down = True
@@ -172,10 +179,75 @@ def test_a_tunnel_that_is_there_before_its_scheduler():
         assert env.client.submit(abs, -1).result() == 1
 
 
+def test_a_tunnel_that_leads_nowhere(monkeypatch):
+    monkeypatch.setattr(addresses, "SETTLED", 0.5)
+    with proxy_before("tcp://127.0.0.1:1") as tunnel:
+        tunnel.down = True
+        for protocol, security in (("tcp", None), ("tls", as_security(True))):
+            with pytest.raises(
+                SetupError, match=rf"no Dask scheduler answers at {protocol}://.*(ConnectionReset|BrokenPipe)Error"
+            ):
+                hr.DaskEnvironment(f"{protocol}://{tunnel.address}", security=security).setup()
+        assert tunnel.broken > 3
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """No short talk before Dask's client connects."""
+    monkeypatch.setattr(addresses, "check_answers", lambda *args: None)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_attempts_to_connect_leave_no_threads():
+    before = set(threading.enumerate())
+    with pytest.raises(OSError, match="Timed out"):
+        client_of("tcp://127.0.0.1:1", 0.5)
+    assert set(threading.enumerate()) <= before
+
+
+def test_what_is_wrong_before_it_connects_is_told_as_dask_tells_it():
+    with local_cluster(n_workers=0) as cluster:
+        pass
+    with pytest.raises(RuntimeError, match="already closed or closing"):
+        client_of(cluster, 5)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_ctrl_c_while_it_connects_leaves_no_client():
+    """Dask's would close itself at the end of the process, where nothing answers, and wait for minutes."""
+    before = set(threading.enumerate())
+
+    def interrupt():
+        with mute.accept()[0]:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # takes connections, and says nothing
+        threading.Thread(target=interrupt).start()
+        with pytest.raises(KeyboardInterrupt):
+            client_of(f"tcp://127.0.0.1:{mute.getsockname()[1]}", 60)
+    until(lambda: set(threading.enumerate()) <= before)
+
+
+def test_a_scheduler_that_is_gone_is_left_in_silence(caplog):
+    with (
+        local_cluster(n_workers=1, protocol="tcp") as cluster,
+        proxy_before(cluster.scheduler_address) as tunnel,
+        hr.DaskEnvironment(f"tcp://{tunnel.address}") as env,
+    ):
+        env.setup()
+        tunnel.down = True
+        tunnel.cut()
+        until(lambda: tunnel.broken > 1)
+        assert env.client.status == "connecting"
+    assert not [record for record in caplog.records if record.name == "distributed.client"]
+
+
 @pytest.mark.parametrize(
     ("kind", "error", "said"),
     [
         ("moon", SetupError, "unknown cluster 'moon': give 'local'"),
+        ("127.0.0.1:8786", SetupError, "unknown cluster .* an address like 'tcp://host:8786'"),
+        ("scheduler:8786", SetupError, "unknown cluster .* an address like 'tcp://host:8786'"),
         ("dask_moon.MoonCluster", MissingPackage, "pip install dask-moon"),
         ("distributed.MoonCluster", SetupError, "no cluster class 'MoonCluster'"),
     ],
@@ -231,13 +303,18 @@ def test_nothing_survives_ctrl_c(tmp_path):
         family = children(psutil.Process(process.pid))
         assert family
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole group, workers included
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
     finally:
         process.kill()
     assert "KeyboardInterrupt" in said
     until(lambda: not [child for child in family if child.is_running()])
     [record] = hr.Storage(tmp_path / "storage").runs()
     assert record.state == "Cancelled"
+
+
+def test_a_wrong_option_is_not_taken_for_a_missing_main_guard():
+    with pytest.raises(SetupError, match=r"^security= must be"):
+        hr.DaskEnvironment("local", security="yes").setup()
 
 
 def test_a_script_without_a_main_guard_is_told_what_to_do(tmp_path):
@@ -257,7 +334,7 @@ class Slow(LocalCluster):
     def __init__(self, **options):
         self.begun.set()
         self.go.wait(20)
-        super().__init__(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", **options)
+        super().__init__(n_workers=1, processes=False, **LOOPBACK, **options)
         self.made.append(self)
 
 
@@ -267,7 +344,7 @@ class Plain:
     made: ClassVar = []
 
     def __init__(self):
-        self.cluster = LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0")
+        self.cluster = local_cluster(n_workers=1)
         self.made.append(self.cluster)
 
     def scale(self, n):
@@ -312,7 +389,7 @@ def test_a_cluster_that_cannot_be_scaled_does_not_stay():
 
 
 def test_a_client_that_is_closed_is_refused():
-    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+    with local_cluster(n_workers=1) as cluster:
         client = cluster.get_client()
         client.close()
         with pytest.raises(SetupError, match="the Client that was given is closed"):

@@ -18,6 +18,7 @@ import headrace as hr
 from headrace.environments import addresses, certificates
 from headrace.environments.certificates import make_certificates, security_of
 from headrace.errors import SetupError
+from tests.clusters import LOOPBACK, local_cluster
 from tests.environments import flows
 from tests.environments.test_dask import children, nothing_left, ports  # noqa: F401 - a fixture
 from tests.semantics import test_gangs
@@ -33,7 +34,7 @@ def cell(step, place, *values):
 @contextmanager
 def scheduler_with(security=None):
     options = {"security": security} if security else {"protocol": "tcp"}
-    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0", **options) as cluster:
+    with local_cluster(n_workers=1, **options) as cluster:
         yield cluster.scheduler_address
 
 
@@ -177,8 +178,7 @@ def test_what_does_not_fit_together_is_said_at_once(pems, paths, monkeypatch):
 
 def test_a_dashboard_is_not_taken_for_a_scheduler(pems, monkeypatch):
     monkeypatch.setattr(addresses, "HELLO", 1.0)
-    options = {"protocol": "tcp", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
-    with LocalCluster(n_workers=0, processes=False, **options) as cluster:
+    with local_cluster(n_workers=0, protocol="tcp") as cluster:
         place = f"127.0.0.1:{cluster.scheduler.http_server.port}"
         fails(f"tcp://{place}", r"is a web server and no Dask scheduler: its dashboard")
         fails(f"tls://{place}", r"is a web server and no Dask scheduler", security=security_of(pems))
@@ -200,7 +200,7 @@ class Deaf(LocalCluster):
     """Takes everything, and listens to nothing."""
 
     def __init__(self, n_workers=0, **options):
-        super().__init__(n_workers=n_workers, processes=False, dashboard_address="127.0.0.1:0", protocol="tcp")
+        super().__init__(n_workers=n_workers, processes=False, protocol="tcp", **LOOPBACK)
 
 
 class Bare:
@@ -210,7 +210,7 @@ class Bare:
 
 @pytest.mark.usefixtures("nothing_left")
 def test_a_cluster_class_is_encrypted_or_refused(tmp_path):
-    options = {"processes": False, "dashboard_address": "127.0.0.1:0", "n_workers": 1}
+    options = {"processes": False, "n_workers": 1, **LOOPBACK}
     storage = hr.Storage(tmp_path)
     with hr.DaskEnvironment("distributed.LocalCluster", security=True, **options) as env:
         assert env.execute(storage, storage.add_flow(flows.doubled)).result() == 90

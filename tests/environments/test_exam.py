@@ -12,10 +12,10 @@ import headrace as hr
 from headrace.environments.base import GROUP
 from headrace.environments.certificates import make_certificates, security_of
 from headrace.testing import EnvironmentTests, Make
+from tests.clusters import LOOPBACK, local_cluster
 from tests.environments.ssh import ssh_server
 
-QUIET = {"dashboard_address": "127.0.0.1:0"}
-THREADS = {"processes": False, **QUIET}
+THREADS = {"processes": False, **LOOPBACK}
 
 
 class TestInThisProcess(EnvironmentTests):
@@ -70,7 +70,7 @@ class Still:
     def __init__(self, depth: int, **further: Any) -> None:
         assert not further, "as of a server that knows its options"
         self.depth = depth
-        self._cluster = LocalCluster(n_workers=0, **THREADS)
+        self._cluster = local_cluster(n_workers=0)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._cluster, name)
@@ -92,7 +92,8 @@ class GatewayEnvironment(Environment):
 
     def setup(self, storage=None):
         if self._inner is None:
-            self._cluster = LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0")
+            quiet = {"dashboard_address": "127.0.0.1:0", "worker_dashboard_address": "127.0.0.1:0"}
+            self._cluster = LocalCluster(n_workers=1, processes=False, **quiet)
             self._inner = DaskEnvironment(self._cluster)
         self._inner.setup(storage)
 
@@ -132,7 +133,7 @@ class TestPlugIn(EnvironmentTests):
 
 @pytest.fixture(scope="class")
 def pond() -> Iterator[LocalCluster]:
-    with LocalCluster(n_workers=1, **THREADS) as cluster:
+    with local_cluster(n_workers=1) as cluster:
         yield cluster
         assert cluster.status.name == "running"  # nobody has closed it
 
@@ -155,8 +156,7 @@ class TestEncryptedAddress(EnvironmentTests):
         for name, text in files.items():
             (folder / name).write_text(text)
         given = {name: str(folder / name) for name in files}
-        options = {"protocol": "tls://", "host": "127.0.0.1", **THREADS}
-        with LocalCluster(n_workers=1, security=security_of(pems), **options) as cluster:
+        with local_cluster(n_workers=1, protocol="tls://", security=security_of(pems)) as cluster:
             assert cluster.scheduler_address.startswith("tls://")
             yield lambda: hr.DaskEnvironment(cluster.scheduler_address, security=given)
             assert cluster.status.name == "running"

@@ -144,10 +144,10 @@ FAULTS = [
 ]
 
 
-def sit(cls: type[hr.Environment], test: str, storage: hr.Storage) -> None:
+def sit(cls: type[hr.Environment], test: str, storage: hr.Storage, patience: float) -> None:
     """Let one environment sit one test."""
     exam = EnvironmentTests()
-    exam.patience, exam.serializes = 1.0, test == "test_what_is_written_down"
+    exam.patience, exam.serializes = patience, test == "test_what_is_written_down"
     with cls() as environment:
         given = {"environment": environment, "broken": cls(), "make": cls, "storage": storage}
         method = getattr(exam, test)
@@ -158,8 +158,8 @@ def sit(cls: type[hr.Environment], test: str, storage: hr.Storage) -> None:
 @pytest.mark.parametrize(("cls", "test", "sound"), FAULTS)
 def test_a_fault_is_found(cls, test, sound, tmp_path):
     storage = hr.Storage(tmp_path)
-    sit(sound, test, storage)
+    sit(sound, test, storage, 60.0)
     with pytest.raises((AssertionError, SetupError, pytest.fail.Exception)):
-        sit(cls, test, storage)
+        sit(cls, test, storage, 1.0)
     for each in LeavesSomething.kept:
         each.close()

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import dask
 import numpy as np
 import pytest
-from distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker
+from distributed import Client, Scheduler, SpecCluster, Worker
 
 import headrace as hr
 from headrace.core.scaling import Group
@@ -16,6 +16,7 @@ from headrace.environments.scaling import Scaler, crew_of
 from headrace.errors import NoSuchWorker, SetupError
 from headrace.execution.demand import Seen
 from headrace.execution.scheduler import RunsPlugin
+from tests.clusters import local_cluster
 from tests.waiting import until
 
 #: A worker may go after 0.15 s, and there are as many as get all done within half a second.
@@ -175,7 +176,7 @@ def test_of_a_cluster_that_was_lost_nothing_is_left_and_the_next_one_is_scaled()
 
 
 def test_a_live_cluster_is_scaled_unless_it_adapts_by_itself():
-    with LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+    with local_cluster(n_workers=0) as cluster:
         with hr.DaskEnvironment(cluster, adapt=(2, 3)) as env:
             env.setup(None)
             until(lambda: len(cluster.scheduler.workers) == 2)
@@ -251,7 +252,7 @@ def test_each_group_goes_up_for_what_it_offers_and_down_again():
         assert cluster.made["gpu"] == 0
         run = learning.run(environment=env)
         assert run.result() == sum(range(6))
-        assert cluster.made["gpu"] == 2
+        assert cluster.made["gpu"] >= 2  # more, if one was let go and another one came
         del run
         gc.collect()
         until(lambda: [worker["name"].partition("-")[0] for worker in _workers(cluster)] == ["default"])
@@ -277,7 +278,7 @@ def _workers(cluster):
 def watched():
     """A cluster of two workers, a client, and what its scheduler tells and does."""
     with (
-        LocalCluster(n_workers=2, processes=False, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        local_cluster(n_workers=2, threads_per_worker=1) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         plugin = RunsPlugin()
@@ -317,7 +318,8 @@ def test_the_last_one_stays_while_values_are_on_it(watched, caplog):
     workers = [seen.address for seen in watched.demand.look()[1]]
     assert len(watched.let_go(*workers)) == 1
     assert watched.let_go(*workers) == []
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    told = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert {record.name for record in told} <= {"distributed.gc"}  # which is told by whatever runs in this process
     assert [len(value) for value in client.gather(values)] == list(range(1000, 1010))
     del values
     until(lambda: not any(worker.has_what for worker in watched.cluster.scheduler.workers.values()))
@@ -357,16 +359,17 @@ def test_it_goes_on_when_the_cluster_cannot_be_asked_for_a_while(caplog):
                 raise ConnectionError("try again")
 
     with (
-        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        local_cluster(n_workers=0) as cluster,
         Client(cluster, set_as_default=False) as client,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr("headrace.core.scaling.RENEW", 0.1)
         scaler = Scaler(client, Moody(), {"default": (2, 2)})
         try:
-            until(lambda: asked == [2, 2])
+            until(lambda: asked[1:])
         finally:
             scaler.close()
+    assert set(asked) == {2}
     assert [record.message for record in caplog.records if record.name == "headrace.scaling"] == [
         "the cluster could not be scaled just now"
     ]

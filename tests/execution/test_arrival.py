@@ -394,7 +394,7 @@ def test_a_notebook_is_edited_cell_by_cell(cluster, tmp_path, autoreload):
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", arriving.ROOT)
         environment.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
-        NotebookClient(notebook, timeout=60, kernel_name="python3", resources=place).execute()
+        NotebookClient(notebook, timeout=100, kernel_name="python3", resources=place).execute()
     printed = [
         output.text.strip() for cell in notebook.cells for output in cell.outputs if output.get("name") == "stdout"
     ]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
 import threading
@@ -67,9 +68,9 @@ def test_a_stopped_batch_interrupts_its_task_and_starts_nothing_more():
     began, seen = threading.Event(), []
     run = execution(lambda: (spinning(60, began), count(1, seen)), ((0,), 0, 1), ((1,), 0, 1))
     thread = InThread(run)
-    assert began.wait(10)
+    assert began.wait(60)
     run.control.end()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert seen == []
     assert thread.ended is not None
@@ -96,12 +97,12 @@ def test_the_place_of_a_thread_that_hangs_is_given_away_once():
     run = execution(lambda: hang(), ((0,), 0, 1))
     run.control.leave = lambda: left.append(1)
     thread = InThread(run)
-    assert began.wait(10)
+    assert began.wait(60)
     run.control.end()
     until(lambda: left)
     assert thread.is_alive()
     over.set()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert left == [1]
     assert thread.ended.exceptional[0].state is State.CANCELLED
@@ -205,7 +206,7 @@ def test_a_timeout_tells_where_the_task_was():
 def test_a_timeout_that_was_not_heard_says_so(monkeypatch):
     monkeypatch.setattr("headrace.execution.limits.PROMPT", 0.02)
     run = execution(lambda: hr.task(timeout=0.05)(time.sleep)(0.3), ((0,), 0, 1))
-    assert "did not stop until 0.3" in watched(run).exceptional[0].failure.message
+    assert re.search(r"did not stop until \d\S* s", watched(run).exceptional[0].failure.message)
 
 
 def test_an_interruption_that_was_lost_is_repeated(monkeypatch):
@@ -256,7 +257,7 @@ def test_inline_a_cancel_from_another_thread_is_heard_in_the_middle_of_a_task(ex
     began = threading.Event()
     started(executor, lambda: spinning(60, began))
     executor.send([Dispatch(0, (Strip((0,), 0, 1),))])
-    threading.Thread(target=lambda: (began.wait(10), executor.notify(CancelRequested()))).start()
+    threading.Thread(target=lambda: (began.wait(60), executor.notify(CancelRequested()))).start()
     *_, ended, note = executor.wait(None)  # after notes of progress, perhaps
     assert ended.exceptional[0].state is State.CANCELLED
     assert note == CancelRequested()
@@ -304,5 +305,5 @@ def test_nothing_is_left_for_python_to_look_for(tmp_path):
     # With an interruption that nobody ever raises, Python 3.11 would hang in the profiler, at the first call.
     (tmp_path / "afterwards.py").write_text(AFTERWARDS)
     command = [sys.executable, "afterwards.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=100)
     assert done.stdout == "done\n", done.stderr

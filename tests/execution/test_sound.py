@@ -69,10 +69,10 @@ def test_all_else_is_pickled_once():
 
 def test_buffers_are_not_copied():
     value = Buffered()
-    began = time.perf_counter()
+    began = time.thread_time()
     for _ in range(100):
         sound.check(value, "it")
-    assert time.perf_counter() - began < 0.3  # copying 1.6 GB takes longer
+    assert time.thread_time() - began < 0.3  # copying 1.6 GB takes longer
 
 
 def test_what_pickle_cannot_and_cloudpickle_can_is_sound():

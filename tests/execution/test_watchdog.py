@@ -21,10 +21,10 @@ def test_a_batch_over_its_limit_is_given_back_once():
     events: queue.Queue = queue.Queue()
     watchdog, slow = Watchdog(), control(0.0, events.put)
     watchdog.watch(slow)
-    event = events.get(timeout=10)
+    event = events.get(timeout=60)
     assert isinstance(event, HandedBack)
     assert (event.batch, event.stop, slow.stop) == (7, 1, 1)
-    assert isinstance(events.get(timeout=10), Progressed)  # looks went on, and nothing was given back again
+    assert isinstance(events.get(timeout=60), Progressed)  # looks went on, and nothing was given back again
     watchdog.unwatch(slow)
 
 
@@ -32,9 +32,9 @@ def test_a_batch_within_its_limit_tells_how_far_it_is():
     events: queue.Queue = queue.Queue()
     watchdog, quick = Watchdog(), control(float("inf"), events.put, position=4)
     watchdog.watch(quick)
-    assert events.get(timeout=10) == Progressed(7, 4)
+    assert events.get(timeout=60) == Progressed(7, 4)
     quick.position = 5
-    assert events.get(timeout=10) == Progressed(7, 5)
+    assert events.get(timeout=60) == Progressed(7, 5)
     watchdog.unwatch(quick)
     assert quick.stop == 10
 

@@ -118,7 +118,7 @@ def test_long_errors_and_many_of_them_are_cut():
     assert "80 more errors" in html
 
 
-@settings(max_examples=60, deadline=None)  # a busy machine is no failure
+@settings(max_examples=60)
 @given(st.data())
 def test_boxes_do_not_overlap_and_lines_go_down(data):
     count = data.draw(st.integers(1, 2 * MOST_NODES))

@@ -118,13 +118,13 @@ async def kind(value: Any) -> str:
     return type(value).__name__
 
 
-@hr.task(timeout=0.05)
+@hr.task(timeout=0.2)
 async def sleepy(x: int) -> int:
     await asyncio.sleep(60 * (x % 2))
     return x
 
 
-@hr.task(timeout=0.05, retries=1)
+@hr.task(timeout=0.2, retries=1)
 async def sleepy_again(path: str) -> int:
     with open(path, "a") as file:
         file.write("x")
@@ -165,19 +165,18 @@ async def gathers(xs: list[int]) -> list[int]:
 @hr.task
 async def meets(x: int, others: int) -> int:
     """Goes on only when as many coroutines as that are waiting at the same time."""
-    global _waiting
-    _waiting += 1
+    _waiting.add(x)
     try:
         async with asyncio.timeout(20):
-            while _waiting < others:
+            while len(_waiting) < others:
                 await asyncio.sleep(0.001)
         await asyncio.sleep(0.01)
     finally:
-        _waiting -= 1
+        _waiting.discard(x)
     return x
 
 
-_waiting = 0
+_waiting: set[int] = set()
 
 
 @hr.task
@@ -424,7 +423,7 @@ def async_that_cancels_itself_failed():
 # -- time --------------------------------------------------------------------------------------------------------
 
 
-@row(error=(TaskTimedOut, r"longer than its timeout of 0\.05 s, and was stopped"), sleepy=[S, LATE, S])
+@row(error=(TaskTimedOut, r"longer than its timeout of 0\.2 s, and was stopped"), sleepy=[S, LATE, S])
 def async_times_out_by_child():
     return sleepy.map([0, 1, 2])
 

@@ -13,6 +13,8 @@ from tests.semantics.table import LATE, C, F, K, S, row
 
 CANCELLED = (RunCancelled, "was cancelled")
 OUT_OF_TIME = (RunTimedOut, "out of time")
+#: Seconds for a run to get to work, on a machine that may be busy.
+ENOUGH = 1.0
 
 # -- tasks -------------------------------------------------------------------------------------------------------
 
@@ -60,9 +62,9 @@ def comes_back_late(path: str) -> None:
 
 
 @hr.resource
-def slow(path: str) -> str:
+def slow(path: str, seconds: float = 0.15) -> str:
     note(path, "begin")
-    spin(0.15)
+    spin(seconds)
     note(path, "made")
     return path
 
@@ -232,13 +234,13 @@ def limited(seconds: float) -> Any:
 
 
 @row({"path": "?"}, ends=LATE, error=OUT_OF_TIME, writes=["busy"], busy=[C], work=[C])
-@limited(0.3)
+@limited(ENOUGH)
 def time_limit_of_a_run(path: str):
     work(path, busy(path))
 
 
 @row({"path": "?"}, ends=LATE, error=OUT_OF_TIME, writes=["create t", "busy", "drop t"], busy=[C], drop=[S])
-@limited(0.3)
+@limited(ENOUGH)
 def time_limit_of_a_run_cleans_up(path: str):
     with table(path) as made:
         busy(path, made)
@@ -258,14 +260,14 @@ def time_limit_of_a_run_does_not_wait_for_another_attempt(path: str):
     slow=[S],
     slow_drop=[S],
 )
-@limited(0.1)
+@limited(ENOUGH)
 def time_limit_of_a_run_lets_a_setup_end_and_cleans_it_up(path: str):
-    with slow(path):
+    with slow(path, 1.5 * ENOUGH):
         pass
 
 
 @row({"path": "?"}, ends=LATE, error=OUT_OF_TIME, writes=["busy"], busy=[C])
-@limited(0.2)
+@limited(ENOUGH)
 def time_limit_of_a_run_of_one_task(path: str):
     busy(path)
 

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,17 @@ other = hr.task(name="other", tags=["db", "slow"], priority=1)(rest)
 async def one_wait(x: Any = None) -> Any:
     began = time.monotonic()
     await asyncio.sleep(NAP)
+    return began, time.monotonic()
+
+
+@hr.task(max_running=4)
+async def wait_for_four(x: int, path: str) -> Span:
+    """Goes on when four have begun, so that these were at work at the same time."""
+    began = time.monotonic()
+    Path(f"{path}-{x}").touch()
+    async with asyncio.timeout(20):
+        while len(list(Path(path).parent.iterdir())) < 4:
+            await asyncio.sleep(NAP)
     return began, time.monotonic()
 
 
@@ -91,9 +103,9 @@ def limit_of_coroutines() -> Any:
     return overlap(one_wait.map(list(range(8))))
 
 
-@row(result=4)
-def limit_of_coroutines_that_allows_several() -> Any:
-    return overlap(one_wait.with_options(max_running=4).map(list(range(40))))
+@row({"path": "?"}, result=4)
+def limit_of_coroutines_that_allows_several(path: str) -> Any:
+    return overlap(wait_for_four.map(list(range(40)), path=hr.unmapped(path)))
 
 
 @row(result=1)

@@ -103,7 +103,7 @@ def read(path: str, _: Any) -> str:
 def slow_before(times: int, **policy: Any) -> hr.Task[..., int]:
     """A task that takes too long so often."""
 
-    @hr.task(timeout=0.05, **policy)
+    @hr.task(timeout=0.2, **policy)
     def slow(path: str) -> int:
         attempt = attempt_of(path)
         if attempt <= times:

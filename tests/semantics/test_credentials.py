@@ -27,10 +27,12 @@ import headrace as hr
 from headrace import redaction
 from headrace.errors import AccessDenied, FlowError, PreflightWarning, SetupError
 from headrace.storage.spec import StorageSpec
-from tests.recorder import Recorder, free_port
+from tests.clusters import local_cluster
+from tests.recorder import Recorder
 from tests.semantics import vault
 from tests.semantics.vault import VARIABLE
 from tests.sentinels import forms, leaks
+from tests.servers import free_port
 from tests.storage.test_confidential import whole_text
 from tests.waiting import until
 
@@ -367,8 +369,6 @@ def everything_in(url: str, s3: Any) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_credentials_travel_over_encrypted_connections_only(encrypted, s3, monkeypatch, tmp_path):
-    from distributed import LocalCluster
-
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
@@ -393,7 +393,7 @@ def test_credentials_travel_over_encrypted_connections_only(encrypted, s3, monke
 
     options = {"protocol": "tls", "security": True} if encrypted else {}
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address="127.0.0.1:0", **options) as cluster,
+        local_cluster(n_workers=1, threads_per_worker=1, **options, processes=True) as cluster,
         hr.DaskEnvironment(cluster) as environment,
     ):
         if not encrypted:

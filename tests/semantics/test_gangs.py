@@ -5,12 +5,13 @@ import threading
 import time
 
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import headrace as hr
 from headrace.core.events import Dispatch
 from headrace.execution.dask import DaskExecutor
 from headrace.execution.scheduler import MARK, RunsPlugin
+from tests.clusters import local_cluster
 from tests.semantics.test_kills import Victims, victims  # noqa: F401 - a fixture
 from tests.waiting import until
 
@@ -142,7 +143,6 @@ def test_nothing_is_left_of_the_mail(dask_place):
 SEEDS = [pytest.param(seed, marks=[pytest.mark.slow] if seed >= 2 else []) for seed in range(30)]
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_gang_survives_the_death_of_one(victims: Victims, seed):  # noqa: F811
     until(lambda: len(victims.pids()) == 2)
@@ -159,7 +159,7 @@ def test_a_gang_survives_the_death_of_one(victims: Victims, seed):  # noqa: F811
 
 def test_a_batch_whose_seat_is_gone_runs_on_the_first_worker_that_comes():
     with (
-        LocalCluster(n_workers=0, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as cluster,
+        local_cluster(n_workers=0, threads_per_worker=1) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         client.register_plugin(RunsPlugin())

@@ -10,7 +10,7 @@ from collections import deque
 
 import pytest
 from dask.sizeof import sizeof
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import headrace as hr
 from headrace import pickling
@@ -20,6 +20,7 @@ from headrace.execution.dask import DaskExecutor
 from headrace.execution.scheduler import RunsPlugin
 from headrace.execution.switchboard import TOPIC
 from headrace.execution.worker import PROCESS
+from tests.clusters import local_cluster
 from tests.waiting import until
 
 RUNS = 50
@@ -114,13 +115,17 @@ def on_worker(dask_worker):
     }
 
 
+#: Threads of other tests, which may end meanwhile.
+OTHERS: set[threading.Thread] = set()
+
+
 def in_driver(client):
     gc.collect()
     return {
         "futures": len(client.futures),
         "handlers": len(client._event_handlers),
         "executors": sum(type(thing) is DaskExecutor and thing.client is client for thing in gc.get_objects()),
-        "threads": threading.active_count(),
+        "threads": len(set(threading.enumerate()) - OTHERS),
     }
 
 
@@ -159,6 +164,7 @@ def one_of_each(environment):
 
 
 def test_runs_leave_nothing():
+    OTHERS.update(threading.enumerate())
     with hr.DaskEnvironment("local", n_workers=2) as environment:
         environment.setup(None)
         client = environment.client
@@ -186,7 +192,7 @@ def test_a_kept_run_leaves_its_values_only():
 
 def test_a_driver_that_says_good_bye_leaves_nothing():
     plan = make_plan(draw("f", lambda: total(make.map([1, 2])), {}))
-    with LocalCluster(n_workers=1, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+    with local_cluster(n_workers=1) as cluster:
         scheduler = cluster.scheduler
         driver = Client(cluster, set_as_default=False)
         DaskExecutor(driver).start("abandoned", pickling.dumps(plan, "a plan"), plan)

@@ -11,10 +11,10 @@ import headrace as hr
 @pytest.fixture(scope="module")
 def env():
     """Two workers in this process: "plain", and "special" with a resource."""
-    options = {"nthreads": 1, "dashboard": False}
+    options = {"nthreads": 1, "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}
     with (
         SpecCluster(
-            scheduler={"cls": Scheduler, "options": {"dashboard": False, "port": 0, "host": "127.0.0.1"}},
+            scheduler={"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}},
             workers={
                 "plain": {"cls": Worker, "options": {**options, "name": "plain"}},
                 "special": {"cls": Worker, "options": {**options, "name": "special", "resources": {"GPU": 1}}},

@@ -110,8 +110,10 @@ def short(i):
 
 
 @hr.task
-def long(i):
-    time.sleep(2.0)
+def long(i, flag):
+    """Lasts until workers have been killed often enough."""
+    until(Path(flag).exists)
+    time.sleep(1.0)
     return i
 
 
@@ -121,14 +123,14 @@ def summed(shorts, longs):
 
 
 @hr.flow
-def patience():
-    return summed(short.map(range(40)), long.map(range(3)))
+def patience(flag: str):
+    return summed(short.map(range(40)), long.map(range(3), hr.unmapped(flag)))
 
 
-def test_workers_that_are_killed_again_and_again_cost_time_only(cluster):
+def test_workers_that_are_killed_again_and_again_cost_time_only(cluster, tmp_path):
     """Some are killed, some are asked to go, as Kubernetes does; each time when there are others."""
     client, _, workers = cluster
-    over, rng, kills = threading.Event(), random.Random(7), Counter()
+    over, rng, kills, flag = threading.Event(), random.Random(7), Counter(), tmp_path / "often enough"
 
     def evict():
         while not over.wait(1.0) and kills.total() < 5:
@@ -136,11 +138,13 @@ def test_workers_that_are_killed_again_and_again_cost_time_only(cluster):
                 number = (signal.SIGKILL, signal.SIGTERM)[kills.total() % 2]
                 kills[number] += 1
                 rng.choice(workers).kill(number)
+            if kills.total() > 2:
+                flag.touch()
 
     evicting = threading.Thread(target=evict)
     evicting.start()
     try:
-        run = patience.run(environment=hr.DaskEnvironment(client))
+        run = patience.run(environment=hr.DaskEnvironment(client), flag=str(flag))
     finally:
         over.set()
         evicting.join()

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,19 @@ def sleep(path: str, seconds: float) -> None:
     Path(path + ".part").write_text(threading.current_thread().name)
     os.rename(path + ".part", path)
     time.sleep(seconds)  # inside a C function: it cannot be interrupted
+
+
+@hr.task
+def hang(path: str) -> None:
+    """Like `sleep`, until two pipes are opened, with no step of Python in between."""
+    Path(path + ".part").write_text(threading.current_thread().name)
+    os.rename(path + ".part", path)
+    list(map(FileIO, (path + ".1", path + ".2")))
+
+
+def opened(pipe: Path) -> None:
+    """Open a pipe as soon as somebody is about to read from it."""
+    os.close(os.open(pipe, os.O_WRONLY))
 
 
 @hr.task
@@ -100,10 +114,17 @@ def test_a_task_that_cannot_be_interrupted_does_not_keep_its_place(single, tmp_p
 
 
 def test_a_thread_that_lost_its_place_is_gone_when_its_task_ends(single, tmp_path):
-    sent = Sent(single, sleep, tmp_path / "began", 2)
+    pipes = [tmp_path / "began.1", tmp_path / "began.2"]
+    for pipe in pipes:
+        os.mkfifo(pipe)
+    sent = Sent(single, hang, tmp_path / "began")
+    opened(pipes[0])  # it has come so far
     name = (tmp_path / "began").read_text()
     sent.executor.send([Stop((0,))])
-    assert name in all_threads.run(environment=single).result()  # another thread answers while it sleeps
+    try:
+        assert name in all_threads.run(environment=single).result()  # another thread answers while it hangs
+    finally:
+        opened(pipes[1])
     until(lambda: name not in all_threads.run(environment=single).result())
     sent.over()
 

@@ -10,6 +10,7 @@ import pytest
 import headrace as hr
 from headrace.errors import AccessDenied, Unreachable
 from headrace.storage import costs as costs_module
+from headrace.storage import runs as runs_module
 from headrace.storage.costs import MOST, Entry, StoredCosts, from_facts, to_facts
 from headrace.storage.files import Files, private_memory
 from headrace.storage.flows import StoredFlows
@@ -17,6 +18,13 @@ from headrace.storage.records import create_record
 
 KEY = "flows/etl/costs.json"
 TIME = "2026-11-01T12:00:00Z"
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch):
+    """However busy the machine is, what earlier runs told is read, and what this one tells is written."""
+    monkeypatch.setattr(costs_module, "INSTANT", 20.0)
+    monkeypatch.setattr(runs_module, "INSTANT", 20.0)
 
 
 @pytest.fixture

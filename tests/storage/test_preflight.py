@@ -60,14 +60,16 @@ def alive(pid):
         return False
 
 
-#: Draws here, and hangs in another process.
+#: Draws here, and hangs in another process, which it says by a file.
 HANGING = """
 import os, time
 parent = os.getpid()
 @task
 def show(): return 1
 def function():
-    if os.getpid() != parent: time.sleep(600)
+    if os.getpid() != parent:
+        open(MARK, "w").close()
+        time.sleep(600)
     return show()
 """
 
@@ -199,7 +201,7 @@ print(stored._preflight._waiting._process.pid, flush=True)
 
     def test_a_hanging_import_is_told_in_time(self):
         stored = StoredFlows("memory://hanging")
-        stored.add_flow(flow_of(HANGING, "slow"))
+        stored.add_flow(flow_of(HANGING.replace("MARK", "os.devnull"), "slow"))
         pid = stored._preflight._waiting._process.pid
         began = time.monotonic()
         with pytest.raises(FlowError, match=r"'slow' did not load in a fresh interpreter within 2 s; .*deadline"):
@@ -208,15 +210,20 @@ print(stored._preflight._waiting._process.pid, flush=True)
         assert not alive(pid)
         assert stored.files.list() == []
 
-    def test_ctrl_c_ends_it(self):
+    def test_ctrl_c_ends_it(self, tmp_path):
         stored = StoredFlows("memory://interrupted")
-        stored.add_flow(flow_of(HANGING, "slow"))
+        stored.add_flow(flow_of(HANGING.replace("MARK", repr(str(tmp_path / "hangs"))), "slow"))
         pid = stored._preflight._waiting._process.pid
-        timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-        timer.start()
+
+        def press():
+            until((tmp_path / "hangs").exists)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        presser = threading.Thread(target=press)
+        presser.start()
         with pytest.raises(KeyboardInterrupt):
             stored.build()
-        timer.join()
+        presser.join()
         assert not alive(pid)
 
 

@@ -139,7 +139,7 @@ class TestGettingReady:
                 self.made += 1
                 threading.Event().wait(2 * self.deadline)
 
-        medium = Slow(deadline=0.2)
+        medium = Slow(deadline=0.5)
         medium.replace("a", b"1")
         assert medium.read("a") == b"1"
         assert medium.made == 1
@@ -157,7 +157,7 @@ class TestGettingReady:
                 assert self.ready
                 return 1
 
-        medium, outcomes = Slow(deadline=5), []
+        medium, outcomes = Slow(deadline=20), []
         threads = [threading.Thread(target=lambda: outcomes.append(medium.exists("a"))) for _ in range(2)]
         threads[0].start()
         assert medium.began.wait(20)
@@ -281,6 +281,7 @@ class TestMany:
         assert set(medium.objects) == {"a", "b"}
 
     def test_and_those_under_way_are_not_waited_for(self, files, medium):
+        medium.deadline = 60.0
         medium.script = [Scripted.SILENT, Scripted.SILENT, PermissionError("AccessDenied")]
         begin = time.monotonic()
         with pytest.raises(StorageError, match="create 'c'"):

@@ -108,6 +108,19 @@ def test_a_folder_alone_is_no_run(tmp_path):
     assert [record.run_id for record in stored.runs()] == ["r1"]
 
 
+def test_where_a_run_goes_on_is_told_as_soon_as_it_is_known(record):
+    there = {**FACTS["environment"], "name": "one"}
+    seen = RunRecord(record._files, "r1")
+    assert seen.environment == FACTS["environment"]
+    record.found(there)
+    assert seen.environment == there
+    assert RunRecord(record._files, "r1").environment == there
+    assert seen.facts["environment"] == FACTS["environment"]
+    record._files.replace("runs/r1/environment.json", b'{"environment": "here"}')
+    with pytest.raises(DamagedObject, match=r"environment\.json tells no environment"):
+        RunRecord(record._files, "r1").environment  # noqa: B018
+
+
 def test_an_outcome_is_read_once(record, monkeypatch):
     read = []
     original = Files.read
@@ -185,12 +198,7 @@ def test_facts_of_another_kind_are_damage(record, facts):
 
 @pytest.mark.parametrize(
     "header",
-    [
-        {},
-        {"outcome": "Success", "has_result": False},
-        {"outcome": {}},
-        {"outcome": {"state": "Success", "environment": "here"}, "has_result": False},
-    ],
+    [{}, {"outcome": "Success", "has_result": False}, {"outcome": {}}],
 )
 def test_an_outcome_that_tells_nothing_is_damage(record, header):
     record._files.create("runs/r1/outcome", pack("outcome", header, b""))

@@ -31,6 +31,7 @@ from headrace.loading import Target, load_flow
 from headrace.storage import git, imports
 from headrace.storage.envelope import open_envelope
 
+HERE = ("127.0.0.1", 0)
 FLOW = """
     import headrace as hr
 
@@ -207,7 +208,7 @@ class TestFile:
         (tmp_path / "www").mkdir()
         (tmp_path / "www" / "flow.py").write_text(source_text())
         handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "www"))
-        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        with ThreadingHTTPServer(HERE, handler) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             url = f"http://127.0.0.1:{server.server_address[1]}/flow.py"
             storage.add_flow(f"{url}:etl", source="script")
@@ -225,7 +226,7 @@ class TestFile:
                 super().do_GET()
 
         handler = partial(Handler, directory=str(tmp_path))
-        with ThreadingHTTPServer(("", 0), handler) as own, ThreadingHTTPServer(("", 0), handler) as foreign:
+        with ThreadingHTTPServer(HERE, handler) as own, ThreadingHTTPServer(HERE, handler) as foreign:
             for server in (own, foreign):
                 threading.Thread(target=server.serve_forever, daemon=True).start()
             urls = {server.server_port: f"http://127.0.0.1:{server.server_port}" for server in (own, foreign)}

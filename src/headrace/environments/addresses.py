@@ -7,6 +7,7 @@ like one that is slow, and the other way round. Here it is found out at once, an
 from __future__ import annotations
 
 import atexit
+import logging
 import socket
 import ssl
 import time
@@ -32,6 +33,8 @@ HELLO = 5.0
 SETTLED, PAUSE = 10.0, 0.25
 #: Most seconds for a good-bye.
 GOODBYE = 3.0
+#: What is said of one who hangs up.
+ENDED = "it ended the connection"
 #: Those that were made here, and are in use.
 _clients: WeakSet[Client] = WeakSet()
 
@@ -73,7 +76,6 @@ def connected(address: str, *, timeout: float, **options: Any) -> Any:
             "that its cluster was made with"
         )
     security = as_security(options.pop("security", None))
-    check_answers(address, security)
     try:
         return client_of(address, timeout, security=security, **options)
     except (OSError, TimeoutError) as error:
@@ -84,27 +86,42 @@ def client_of(cluster: Any, timeout: float, **options: Any) -> Any:
     """Connect to a cluster that is there, or comes up just now.
 
     Until its scheduler listens, connections that lead through others (a tunnel, a proxy, the API server of Kubernetes)
-    are taken and break; those, Dask does not try again.
+    are taken and break; those, Dask does not try again, and with TLS it may stumble over them.
 
     Parameters
     ----------
     cluster : Cluster or str
-        As ``distributed.Client`` takes it.
+        As ``distributed.Client`` takes it; see ``check_answers`` for an address.
     timeout : float
         Seconds.
     **options
         Of ``distributed.Client``.
     """
-    from distributed import Client
-
     end = time.monotonic() + min(SETTLED, timeout)
     while True:
         try:
-            return _remembered(Client(cluster, timeout=timeout, set_as_default=False, **options))
+            if isinstance(cluster, str):
+                check_answers(cluster, options.get("security"))
+            return _remembered(_new_client(cluster, timeout=timeout, set_as_default=False, **options))
         except OSError as error:
             if isinstance(error, TimeoutError) or time.monotonic() > end:
                 raise
         time.sleep(PAUSE)
+
+
+def _new_client(cluster: Any, **options: Any) -> Client:
+    from distributed import Client
+
+    client = Client.__new__(Client)  # so that there is one to be ended, should Ctrl-C come while it connects
+    try:
+        Client.__init__(client, cluster, **options)
+    except BaseException:
+        if hasattr(
+            client, "preloads"
+        ):  # the last that it gets before it connects; without, there is nothing to be ended
+            _end(client)
+        raise
+    return client
 
 
 def _remembered(client: Client) -> Client:
@@ -122,9 +139,45 @@ def _remembered(client: Client) -> Client:
 def _say_goodbye() -> None:
     for client in list(_clients):
         if client.status == "running":
-            client._should_close_loop = False  # type: ignore[attr-defined]  # it cannot be waited for at the end
             with suppress(TimeoutError, RuntimeError):
                 client.close(timeout=GOODBYE)
+        _forget(client)
+
+
+def _forget(client: Client) -> None:
+    """Keep a client from closing itself when it is deleted.
+
+    That may be at the very end, where no loop runs any more, and it would wait for one for minutes.
+    """
+    client.status = "closed"
+
+
+def _end(client: Client) -> None:
+    """End a client that did not come up, and its thread, which Dask leaves."""
+    with suppress(TimeoutError, RuntimeError):
+        client.close(timeout=GOODBYE)
+    _forget(client)
+    client._loop_runner.stop()
+
+
+def disconnect(client: Client) -> None:
+    """Close a client; if its scheduler is gone, without what Dask logs of the attempts to find it that this ends.
+
+    Parameters
+    ----------
+    client : Client
+        That is ours to close.
+    """
+    log, searches = logging.getLogger("distributed.client"), client.status == "connecting"
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not searches
+
+    log.addFilter(is_news)
+    try:
+        client.close()
+    finally:
+        log.removeFilter(is_news)
 
 
 def check_answers(address: str, security: Security | None = None) -> None:
@@ -141,6 +194,8 @@ def check_answers(address: str, security: Security | None = None) -> None:
     ------
     SetupError
         If it is not an address, the connection is refused, or the two do not understand each other.
+    ConnectionResetError, BrokenPipeError
+        If the connection breaks, as one does through a tunnel to a scheduler that does not listen yet.
     """
     protocol, _, rest = address.partition("://")
     if protocol not in ("tcp", "tls"):
@@ -166,6 +221,8 @@ def check_answers(address: str, security: Security | None = None) -> None:
             _talk_tls(address, place, context)
         else:
             _talk_plainly(address, place)
+    except (ConnectionResetError, BrokenPipeError):
+        raise
     except OSError as error:
         raise _no_answer(address, error) from error
 
@@ -185,10 +242,9 @@ def _talk_plainly(address: str, place: tuple[str, int]) -> None:
     with socket.create_connection(place, timeout=CONNECT) as plug:
         plug.settimeout(GREETING)
         try:
-            plug.recv(1)
-            return
-        except ConnectionResetError:
-            return  # by what is before a scheduler that does not listen yet, perhaps; it is tried again
+            if plug.recv(1):
+                return
+            raise ConnectionResetError(ENDED)
         except TimeoutError:
             pass
     _refuse_http(address, place)
@@ -213,7 +269,7 @@ def _talk_tls(address: str, place: tuple[str, int], context: ssl.SSLContext) -> 
         try:
             with context.wrap_socket(plug) as wire:
                 if not wire.recv(1):  # the scheduler speaks first, and with TLS 1.3 only after it looked at us
-                    raise ConnectionResetError("it ended the connection")
+                    raise ConnectionResetError(ENDED)
         except TimeoutError:
             _refuse_http(address, place)
         except ssl.SSLCertVerificationError as error:
@@ -224,6 +280,8 @@ def _talk_tls(address: str, place: tuple[str, int], context: ssl.SSLContext) -> 
             ) from error
         except ssl.SSLError as error:
             _refuse_http(address, place)  # some web servers answer what they do not understand
+            if isinstance(error, ssl.SSLEOFError):
+                raise ConnectionResetError(ENDED) from error
             raise _misunderstood(address, place, error) from error
 
 

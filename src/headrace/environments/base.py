@@ -37,6 +37,9 @@ class Environment(ABC):
     A ``with`` block closes it at its end. ``setup`` is repeated without harm, and one set-up serves many runs.
     """
 
+    #: whether ``setup`` itself tells people, on standard error, what it waits for
+    tells_setup = False
+
     @abstractmethod
     def setup(self, storage: Storage | None = None) -> None:
         """Bring up what is needed, and check it. Repeating it changes nothing.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import multiprocessing
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,8 @@ from headrace.store import EnvRunner
 Maker = Callable[[dict[str, Any], float], Any]
 
 _IMPORTING = threading.Lock()
+#: An address without its protocol, which must not be taken for a package that is missing.
+_HOST_AND_PORT = re.compile(r".*:\d+")
 
 
 def local_cluster(options: dict[str, Any], deadline: float) -> Any:
@@ -47,7 +50,7 @@ def local_cluster(options: dict[str, Any], deadline: float) -> Any:
         try:
             return made(LocalCluster, {**defaults, **options})
         except RuntimeError as error:
-            if not options.get("processes", True):
+            if isinstance(error, SetupError) or not options.get("processes", True):
                 raise
             raise SetupError(
                 f"the worker processes of a local cluster did not start ({error}); in a script, bring clusters up "
@@ -140,6 +143,8 @@ def kubernetes_options(options: dict[str, Any]) -> dict[str, Any]:
 PLAIN = {"kubernetes": kubernetes_options}
 #: kind → options that say where it is, for the record of a run.
 PLACES = {"kubernetes": ("name", "namespace", "context")}
+#: Kinds that tell people what they wait for, while they come up.
+TELLING = {"kubernetes"}
 #: kind → how to start a driver that outlives this process, for an environment as data. Of all others, it is a process.
 LAUNCHERS = {"kubernetes": kubernetes_job}
 
@@ -160,7 +165,7 @@ def maker_of(kind: str | type) -> Maker:
         return KINDS[kind]
     module_name, dot, name = kind.replace(":", ".").rpartition(".")
     known = ", ".join(map(repr, KINDS))
-    if not dot:
+    if not dot or _HOST_AND_PORT.fullmatch(kind):
         raise SetupError(
             f"unknown cluster {kind!r}: give {known}, an address like 'tcp://host:8786', the import path of a Dask "
             "cluster class like 'dask_jobqueue.SLURMCluster', or a live Cluster or Client"

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from headrace.core.scaling import DEFAULT, bounds_of
 from headrace.core.summary import Observer
-from headrace.environments.addresses import client_of, connected, is_address
+from headrace.environments.addresses import client_of, connected, disconnect, is_address
 from headrace.environments.base import Environment
 from headrace.environments.callbacks import Callback, Callbacks
 from headrace.environments.checks.inspection import Inspection
 from headrace.environments.checks.sites import Cluster, Site
-from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, PLACES, PLAIN, maker_of
+from headrace.environments.clusters import DEADLINE, DEADLINES, LAUNCHERS, PLACES, PLAIN, TELLING, maker_of
 from headrace.environments.encryption import as_data
 from headrace.errors import SetupError
 from headrace.execution.base import Executor
@@ -115,6 +115,7 @@ class DaskEnvironment(Environment):
         self.reconnect = RECONNECT if reconnect is None else reconnect
         self.callbacks = Callbacks(on_start, on_exit)
         self.options = options
+        self.tells_setup = isinstance(cluster, str) and cluster in TELLING
         self._cluster: Any = None  # made by setup, so ours to close
         self._client: Any = None
         self._scaler: Scaler | None = None
@@ -310,7 +311,7 @@ class DaskEnvironment(Environment):
             if cluster is not None:
                 ending.callback(cluster.close)
             if client is not None and owns_client:
-                ending.callback(client.close)
+                ending.callback(disconnect, client)
             if scaler is not None:
                 ending.callback(scaler.close)
 

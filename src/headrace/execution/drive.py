@@ -43,7 +43,7 @@ class Record(Protocol):
         """Return seconds per task run in earlier runs of the flow, by ``core.costs.key_of``, at once; a hint."""
 
     def found(self, environment: Mapping[str, Any]) -> None:
-        """Have the end tell of the environment what was not known at the beginning."""
+        """Write down what was not known of the environment at the beginning."""
 
     def pack(self, result: Any) -> bytes:
         """Return a flow's result as it is kept; raises what it likes if it cannot be."""

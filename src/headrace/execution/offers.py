@@ -84,8 +84,9 @@ def check(policies: Iterable[Policy], offers: list[Offer], coming: Sequence[Mapp
         there = ", ".join(map(str, offers[:10])) + (f", and {len(offers) - 10} more" if len(offers) > 10 else "")
         raise NoSuchWorker(
             f"task {policy.name!r} asks for {' and '.join(asked)}, which no worker of this cluster has (there are "
-            f"{there or 'no workers'}); start workers that have it (`dask worker --resources`), change the task, or, "
-            "if such workers will come later, say so: DaskEnvironment(..., offers={...})",
+            f"{there or 'no workers'}); start workers that have it (`dask worker --resources`; on Kubernetes, "
+            "resources= or gpus= of the environment), change the task, or, if such workers will come later, say so: "
+            "DaskEnvironment(..., offers={...})",
             task=policy.name,
         )
 

@@ -8,6 +8,8 @@ values. The run machine knows better (``core.ledger``). So for batches, and for 
   then, or the cluster is made smaller, and no task is at fault;
 * values count as data that cannot be made again, so a loss is told and nothing is executed for it.
 
+Dask logs both as errors, which they are not (``execution.alarms``).
+
 **It passes reports on itself** (``execution.switchboard``), and keeps what a driver needs whose connection broke. The
 scheduler would keep the last events of each topic for people to look at, a hundred megabytes of them for a long run,
 and a topic for ever. A report is of use to its run's driver only, and once.
@@ -25,6 +27,7 @@ from typing import Any, NamedTuple
 from distributed import Scheduler, SchedulerPlugin
 
 from headrace.core.ready import Work
+from headrace.execution.alarms import LOGGER, FalseAlarms
 from headrace.execution.confided import name_for
 from headrace.execution.demand import BACKLOG, MARK, Demand
 from headrace.execution.switchboard import OVER, TOPIC, Switchboard
@@ -73,7 +76,13 @@ class RunsPlugin(SchedulerPlugin):
         self.scheduler = scheduler
         self.demand = Demand(scheduler)
         self.switchboard = Switchboard(scheduler, partial(_forget, scheduler=scheduler))
+        self.alarms = FalseAlarms(self.switchboard.makes_again)
+        LOGGER.addFilter(self.alarms)
         self.claiming = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Leave the log as it was; others may be in this process, and log there."""
+        LOGGER.removeFilter(self.alarms)
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, stimulus_id: str, **kwargs: Any) -> None:
         """Mark a batch when it is sent to a worker, or waits for any to come, and its values when they are there."""

@@ -167,6 +167,11 @@ class Switchboard:
                 self._tell(name, driver, driver.number, report)
             driver.reports.append(report)
 
+    def makes_again(self, key: object) -> bool:
+        """Whether a key is of a run that goes on, which makes again what it loses."""
+        driver = self.runs.get(topic(_run_of(key)))
+        return driver is not None and not driver.over
+
     def idle_since(self) -> float | None:
         """Since when there has been nothing to do, for those who end idle clusters; as ``Scheduler.check_idle``.
 

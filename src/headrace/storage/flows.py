@@ -12,14 +12,14 @@ from typing import Any, Self
 
 from headrace.code.bundle import Bundle, open_bundle
 from headrace.core.flow import FlowDefinition
-from headrace.errors import AlreadyExists, EnvelopeError, FlowError, HeadraceError, NotFound
+from headrace.errors import FlowError, HeadraceError, NotFound
 from headrace.storage import sources
 from headrace.storage.capture import Captured, code_key, open_flow
 from headrace.storage.catalog import Catalog
 from headrace.storage.contents import large_parts, not_installed, refuse_secrets, secrets_in_code
 from headrace.storage.costs import StoredCosts
 from headrace.storage.credentials import provider_name
-from headrace.storage.envelope import Envelope, signed
+from headrace.storage.envelope import Envelope
 from headrace.storage.files import DEADLINE, are_asked_alike, read_url
 from headrace.storage.findings import Finding, distinct, warn
 from headrace.storage.listing import runs_of
@@ -31,7 +31,8 @@ from headrace.storage.run_ids import is_run_id
 from headrace.storage.runs import RunRecord
 from headrace.storage.signing import KeySources, sources_of
 from headrace.storage.spec import StorageSpec
-from headrace.storage.versions import Version, Versions
+from headrace.storage.uploading import check_origin, upload
+from headrace.storage.versions import Versions
 
 
 class StoredFlows(Catalog):
@@ -179,7 +180,7 @@ class StoredFlows(Catalog):
         kind = source or (PICKLE if self.spec.pickle else MODULE)
         captured = sources.captured(flow, kind, example, self._read_url, pickles=self.spec.pickle, whole=whole)
         if not replace:
-            self._check_origin(captured, self._origin_here(captured.name))
+            check_origin(self.files, captured, self._origin_here(captured.name))
         for location in [each for each, (flow, _) in self._staged.items() if flow.name == captured.name]:
             if location in self._refused:
                 del self._staged[location]
@@ -188,6 +189,14 @@ class StoredFlows(Catalog):
         self._staged.pop(captured.location, None)
         self._staged[captured.location] = captured, replace
         return captured.location
+
+    def _origin_here(self, name: str) -> str | None:
+        """Where the flow of this name is defined, as far as is known."""
+        waiting = [flow.origin for flow, _ in self._staged.values() if flow.name == name]
+        if waiting:
+            return waiting[-1]
+        newest = Versions(self.files).see(name).newest
+        return None if newest is None else newest.origin
 
     def named_flow(self, target: str, source: str) -> FlowDefinition:
         """Return the flow that a text names, without storing it.
@@ -228,7 +237,7 @@ class StoredFlows(Catalog):
         noticed = [each for location, _ in staged for each in self._noticed.get(location, ())]
         self.findings = tuple(distinct(noticed + found))
         for location, (captured, replace) in staged:
-            self._upload(captured, replace=replace)
+            upload(self.files, captured, replace=replace)
             self._staged.pop(location, None)
             self._noticed.pop(location, None)
         warn(self.findings, stacklevel=2)
@@ -309,78 +318,7 @@ class StoredFlows(Catalog):
             self._bundles = {code["sha256"]: known}  # the next run is probably one of the same flow
         return known
 
-    # -- uploading -------------------------------------------------------------------------------------------
-
-    def _origin_here(self, name: str) -> str | None:
-        """Where the flow of this name is defined, as far as is known."""
-        waiting = [flow.origin for flow, _ in self._staged.values() if flow.name == name]
-        if waiting:
-            return waiting[-1]
-        newest = Versions(self.files).see(name).newest
-        return None if newest is None else newest.origin
-
-    def _alike(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Self:
-        spec = self.spec
-        return type(self)(
-            url, storage_options, pickle=spec.pickle, signing_keys=spec.signing_keys, deadline=spec.deadline
-        )
-
-    def _check_origin(self, captured: Captured, origin: str | None) -> None:
-        """Refuse a flow whose name belongs to a flow that is defined elsewhere."""
-        if origin is not None and not _same_origin(origin, captured.origin):
-            raise AlreadyExists(
-                f"flow {captured.name!r} of {captured.origin} cannot be stored in {self.url}: the name "
-                f"belongs to the flow of {origin}; give it another name, or say add_flow(..., replace=True)",
-                flow=captured.name,
-                asked=captured.origin,
-                origin=origin,
-            )
-
-    def _upload(self, captured: Captured, *, replace: bool) -> None:
-        def fits(newest: Version) -> None:
-            if not replace:
-                self._check_origin(captured, newest.origin)
-
-        versions = Versions(self.files)
-        seen = versions.see(captured.name)
-        if seen.newest is not None:
-            fits(seen.newest)
-        location, data = captured.location, signed(captured.data, captured.location, self.files.seal)
-        written = {location: data}
-        bundle = captured.bundle if captured.holds_code else None
-        if bundle is not None:  # first, so that nobody finds the flow without it
-            key = code_key(captured.name, bundle.sha256)
-            self._upload_code(key, bundle)
-            written[key] = bundle.data
-        taken = self.files.create_many({location: data})
-        if taken:
-            self._mend(location, data)
-        versions.add(captured.name, captured.sha256, captured.origin, seen, fits)
-        if taken or seen.highest:  # who removed older versions meanwhile may have taken this for a part of them
-            for key in sorted(written.keys() - self.files.exists_many(written)):
-                self.files.replace(key, written[key])
-
-    def _upload_code(self, key: str, bundle: Bundle) -> None:
-        """Write a bundle. What is there is the same, unless it is damaged."""
-        if not self.files.create_many({key: bundle.data}):
-            return
-        try:
-            open_bundle(self.files.read(key), bundle.sha256, bundle.modules, key)
-        except (EnvelopeError, NotFound):
-            self.files.replace(key, bundle.data)
-
-    def _mend(self, location: str, data: bytes) -> None:
-        """The name stands for the content, so what is there is the same, unless it is damaged: then it is replaced.
-
-        It is also replaced if it is not signed by the key that signs now.
-        """
-        seal = self.files.seal
-        try:
-            found = open_flow(self.files.read(location), location, seal)
-        except (EnvelopeError, NotFound):
-            found = None
-        if found is None or not seal.is_newest(found.signature):
-            self.files.replace(location, data)
+    # -- signing ---------------------------------------------------------------------------------------------
 
     def sign_again(self, *, unsigned: bool = False) -> SignedAgain:
         """Sign all that lies here with the first signing key: after a new one was put before the old one.
@@ -403,6 +341,12 @@ class StoredFlows(Catalog):
         return sign_again(self.files, unsigned=unsigned)
 
     # -- as data ---------------------------------------------------------------------------------------------
+
+    def _alike(self, url: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> Self:
+        spec = self.spec
+        return type(self)(
+            url, storage_options, pickle=spec.pickle, signing_keys=spec.signing_keys, deadline=spec.deadline
+        )
 
     def serialize(self) -> dict[str, Any]:
         """Return this storage as JSON data, without secrets.
@@ -503,9 +447,3 @@ class StoredFlows(Catalog):
         if record is None:
             raise NotFound(f"there is no run {run_id!r} in {self.url}; storage.runs() lists those that there are")
         return record
-
-
-def _same_origin(one: str, other: str) -> bool:
-    """Whether two flows come from the same place; a script that is run calls itself ``__main__``."""
-    (module, _, name), (other_module, _, other_name) = one.partition(":"), other.partition(":")
-    return name == other_name and (module == other_module or "__main__" in (module, other_module))

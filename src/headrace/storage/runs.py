@@ -1,7 +1,7 @@
-"""What a storage keeps of a run: how it was launched, if it is detached, how it began, and how it ended.
+"""What a storage keeps of a run: how it was launched, if it is detached, how it began, where it runs, how it ended.
 
-Each is written once: the launch by who started the driver, the beginning and the end by the driver. Two drivers of one
-run cannot both begin it. Of a driver that has ended without writing the end, who finds that out writes it.
+Each is written once: the launch by who started the driver, the rest by the driver. Two drivers of one run cannot both
+begin it. Of a driver that has ended without writing the end, who finds that out writes it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class RunRecord:
         self._costs = costs
         self._facts: dict[str, Any] | None = None
         self._launch: dict[str, Any] | None = None
-        self._found: dict[str, Any] = {}
+        self._found: dict[str, Any] | None = None
         self._begun = True  # False: when it was last looked for, there was its launch only
         self._end: Envelope | None = None
 
@@ -159,8 +159,11 @@ class RunRecord:
 
     @property
     def environment(self) -> dict[str, Any] | None:
-        """The environment as data; once the run has ended, with what was known of it when it was set up."""
-        return (self.outcome or {}).get("environment") or self.facts.get("environment")
+        """The environment as data; of one that came up when the run had begun, as it was then."""
+        if self._found is None:
+            with suppress(NotFound):
+                self._found = _checked(self._files, self._found_key)
+        return (self._found or self.facts).get("environment")
 
     @property
     def versions(self) -> dict[str, str]:
@@ -176,6 +179,20 @@ class RunRecord:
         """Return seconds per task run in earlier runs of the flow, by task; a hint, at once or not at all."""
         return {} if self._costs is None else self._costs.means()
 
+    @property
+    def _found_key(self) -> str:
+        return f"runs/{self.run_id}/environment.json"
+
+    def found(self, environment: Mapping[str, Any]) -> None:
+        """Write down what was not known of the environment when the run began; at most once.
+
+        Parameters
+        ----------
+        environment : mapping
+            JSON data, instead of that with which the run began.
+        """
+        create_record(self._files, self._found_key, {"environment": dict(environment)})
+
     # -- the end ---------------------------------------------------------------------------------------------
 
     @property
@@ -190,8 +207,7 @@ class RunRecord:
                 return None
             end = open_envelope(data, self._outcome_key, KIND, self._files.seal)
             told = end.header.get("outcome")
-            plain = isinstance(told, dict) and isinstance(told.get("environment", {}), dict)
-            if not plain or "has_result" not in end.header:
+            if not isinstance(told, dict) or "has_result" not in end.header:
                 raise DamagedObject(f"{self._outcome_key} does not tell how the run ended; restore it from a copy")
             self._end = end
         return self._end
@@ -233,16 +249,6 @@ class RunRecord:
         """
         return pickling.dumps(result, "the result") if self._files.pickles else plain_bytes(result)
 
-    def found(self, environment: Mapping[str, Any]) -> None:
-        """Have the outcome tell of the environment what was not known when the run began.
-
-        Parameters
-        ----------
-        environment : mapping
-            JSON data, instead of that with which the run began.
-        """
-        self._found = {"environment": dict(environment)}
-
     def finish(
         self, outcome: Mapping[str, Any], result: bytes | None = None, costs: Mapping[str, float] | None = None
     ) -> None:
@@ -264,8 +270,7 @@ class RunRecord:
         AlreadyExists
             If the run has an outcome already.
         """
-        told = {**outcome, **self._found}
-        header = {"outcome": told, "has_result": result is not None, "result_format": self._format}
+        header = {"outcome": dict(outcome), "has_result": result is not None, "result_format": self._format}
         kept = self._costs.keep(costs) if self._costs is not None and costs else None
         try:
             data = pack(KIND, header, result or b"", seal=self._files.seal, where=self._outcome_key)

@@ -12,6 +12,7 @@ import pytest
 from headrace.environments.kubernetes.diagnosis import CAUSES, diagnose, is_hopeful
 from headrace.environments.kubernetes.progress import end_of, how_is, progress
 from headrace.environments.kubernetes.snapshot import Snapshot, is_well
+from headrace.environments.kubernetes.telling import Telling
 from headrace.environments.kubernetes.watching import READ, Watch
 
 IMAGE = "registry.example/team/etl:1.4"
@@ -323,6 +324,14 @@ def test_the_line_while_waiting_counts_pods_by_how_they_are():
         "the scheduler: pending (starting its container)"
     )
     assert progress(seen(SCHEDULER), 1).endswith("waiting for 1 worker: no pods yet")
+
+
+def test_no_line_is_told_twice(capsys):
+    telling = Telling()
+    for _ in range(2):  # until the scheduler is there, and until a worker is
+        with telling:
+            telling.say("waiting")
+    assert capsys.readouterr().err == "waiting\n"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from headrace.environments.kubernetes.merging import merge
@@ -45,9 +45,6 @@ PODS = st.fixed_dictionaries(
 )
 
 
-thorough = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-
-
 def holds(users: Any, merged: Any, field: str = "") -> None:
     """All that the user said is there, in the place that it was said of."""
     if isinstance(users, dict):
@@ -66,20 +63,17 @@ def holds(users: Any, merged: Any, field: str = "") -> None:
         assert merged == users
 
 
-@thorough
 @given(PODS, PODS)
 def test_the_user_always_wins(ours, users):
     holds(users, merge(ours, users))
 
 
-@thorough
 @given(PODS, PODS)
 def test_once_is_as_good_as_twice(ours, users):
     once = merge(ours, users)
     assert merge(once, users) == once
 
 
-@thorough
 @given(PODS, PODS)
 def test_neither_is_changed_nor_shared(ours, users):
     before = copy.deepcopy((ours, users))
@@ -99,7 +93,6 @@ def spoil(value):
         value.append("spoilt")
 
 
-@thorough
 @given(PODS, PODS)
 def test_what_the_user_does_not_speak_of_stays(ours, users):
     merged = merge(ours, users)
@@ -108,14 +101,12 @@ def test_what_the_user_does_not_speak_of_stays(ours, users):
     assert set(merged) == set(ours) | set(users)
 
 
-@thorough
 @given(PODS)
 def test_nothing_said_is_nothing_changed(ours):
     assert merge(ours, {}) == ours
     assert merge({}, ours) == ours
 
 
-@thorough
 @given(PODS, st.sets(st.sampled_from(["containers", "volumes", "affinity", "unheardOf"])))
 def test_none_takes_away(ours, gone):
     assert merge(ours, dict.fromkeys(gone)) == {name: value for name, value in ours.items() if name not in gone}

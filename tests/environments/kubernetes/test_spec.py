@@ -34,6 +34,7 @@ def test_references_to_secrets_are_no_secrets():
     [
         ({}, "needs an image; give image="),
         ({"imgae": "x"}, "did you mean 'image'"),
+        ({"image": "x", "n_worker": 3}, "did you mean 'n_workers'"),
         ({"image": "x", "memory": "4GB"}, "'4GB' is no amount"),
         ({"image": "x", "gpus": "many"}, "gpus .* valid integer"),
         ({"image": "x", "reach": "telepathy"}, "reach .*'forward'"),

@@ -118,12 +118,13 @@ class KubernetesCluster:
         self._closing = threading.Lock()
         self._said = time.monotonic() if self.owned else -math.inf  # that it is in use; that it is made says so, too
         self._watch = Watch(self.api, self.name, pods=1 + self._wanted)
+        self._telling = Telling()
         self._over = threading.Event()
         at_exit(self.close)
         try:
-            with Telling() as telling:
+            with self._telling:
                 self._make() if self.owned else self._join()
-                self._await(telling, self._has_scheduler)
+                self._await(self._has_scheduler)
                 self._way = reach(self.api, spec, self.name, timeout=self._left)
         except BaseException:
             try:
@@ -261,8 +262,8 @@ class KubernetesCluster:
             return False
 
         if self._wanted:
-            with Telling() as telling:
-                self._await(telling, is_there)
+            with self._telling:
+                self._await(is_there)
 
     @property
     def _wanted(self) -> int:
@@ -274,7 +275,7 @@ class KubernetesCluster:
         waits = self.spec.reach == "load-balancer"
         return not waits or any((each.get("status") or {}).get("loadBalancer") for each in snapshot.services)
 
-    def _await(self, telling: Telling, is_there: Callable[[Snapshot | None], bool]) -> None:
+    def _await(self, is_there: Callable[[Snapshot | None], bool]) -> None:
         """Look again and again, until it is there or will not come."""
         looked = -math.inf
         snapshot: Snapshot | None = None
@@ -282,7 +283,7 @@ class KubernetesCluster:
             if time.monotonic() - looked > (NEAR if is_near(snapshot) else LOOK):
                 snapshot = self._watch.look()
                 looked = time.monotonic()
-                telling.say(progress(snapshot, self._wanted))
+                self._telling.say(progress(snapshot, self._wanted))
                 self._say()
                 finding = self._watch.judge(snapshot)
                 if finding is not None and not is_hopeful(snapshot):

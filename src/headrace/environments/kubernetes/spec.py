@@ -139,7 +139,7 @@ class KubernetesSpec:
         SetupError
             If an option is unknown, or is not what it can be; says what to write.
         """
-        check_names(options, names_of(cls), "DaskEnvironment('kubernetes')")
+        check_names(options, [*names_of(cls), "n_workers", "adapt"], "DaskEnvironment('kubernetes')")
         options = {name: value for name, value in options.items() if value is not None}
         if options.get("manifest"):
             options["manifest"] = _manifest(options["manifest"])

@@ -10,7 +10,7 @@ PLAIN = 2.0
 
 
 class Telling:
-    """Tells people on standard error what is being waited for; used in a ``with`` block."""
+    """Tells people on standard error what is being waited for; used in ``with`` blocks; a later one repeats no line."""
 
     def __init__(self) -> None:
         self._console: Any = None
@@ -23,8 +23,8 @@ class Telling:
 
     def __exit__(self, *exc: object) -> None:
         if self._status is not None:
-            self._status.stop()
-            self._status = None
+            self._status.stop()  # and takes its line away
+            self._status, self._told = None, ""
 
     def say(self, text: str) -> None:
         """Tell what there is to wait for now.
