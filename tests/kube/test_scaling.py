@@ -97,7 +97,10 @@ def test_two_groups_go_up_and_down_and_nothing_is_lost(kube, namespace, tmp_path
         del run
         gc.collect()
         until(lambda: count.there() == {"default": 1, "big": 0})
-        there = kube.objects("daskworkergroups", namespace)
-        assert sorted(each["spec"]["worker"]["replicas"] for each in there) == [0, 1]
+
+        def wanted():
+            return sorted(each["spec"]["worker"]["replicas"] for each in kube.objects("daskworkergroups", namespace))
+
+        until(lambda: wanted() == [0, 1])
         until(lambda: len(kube.objects("deployments", namespace)) == 2)  # the scheduler and one worker
     until(lambda: not kube.left_over(namespace))
