@@ -16,7 +16,12 @@ from benchmarks.report import machine
 from benchmarks.shapes import Shape, shapes
 
 THREADS = 2
-OPTIONS = {"n_workers": THREADS, "threads_per_worker": 1, "processes": True, "dashboard_address": None}
+#: Without dashboards; the web servers, which are there nevertheless, where nobody else reaches them, on any port.
+QUIET = {"dashboard_address": "127.0.0.1:0", "scheduler_kwargs": {"dashboard": False}}
+OPTIONS = {
+    "n_workers": THREADS, "threads_per_worker": 1, "processes": True,
+    "worker_dashboard_address": "127.0.0.1:0", **QUIET,
+}  # fmt: skip
 
 
 class Bench:

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor
 from statistics import median
 from typing import Any
 
-from benchmarks.harness import THREADS, Bench, command, result
+from benchmarks.harness import QUIET, THREADS, Bench, command, result
 from benchmarks.memory import Peaks, processes
 from benchmarks.report import each, grid
 from benchmarks.shapes import Shape, wide, wide_calls
@@ -49,7 +49,7 @@ def alone(way: str, tasks: int, first: int) -> dict[str, Any]:
     from distributed import Client
     from distributed.deploy.subprocess import SubprocessCluster
 
-    options = {"n_workers": THREADS, "threads_per_worker": 1, "dashboard_address": None}
+    options = {"n_workers": THREADS, "threads_per_worker": 1, **QUIET}
     with SubprocessCluster(**options) as cluster, Client(cluster, set_as_default=False) as client:
         client.wait_for_workers(THREADS)
         bench = Bench(client)
