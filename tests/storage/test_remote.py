@@ -139,7 +139,7 @@ class TestGettingReady:
                 self.made += 1
                 threading.Event().wait(2 * self.deadline)
 
-        medium = Slow(deadline=0.5)
+        medium = Slow(deadline=1.5)
         medium.replace("a", b"1")
         assert medium.read("a") == b"1"
         assert medium.made == 1
