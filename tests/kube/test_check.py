@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import headrace as hr
+from headrace.errors import PreflightWarning
 from tests.environments.seeds.plain import secretive
 from tests.kube.bench import Bench
 from tests.servers import Server
@@ -37,13 +38,17 @@ def test_what_pods_lack(
     storage.build(check=False)
     pods = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     with hr.DaskEnvironment("kubernetes", image=kube.image, namespace=namespace, n_workers=1, env=pods) as env:
-        env.setup(storage)
+        with pytest.warns(PreflightWarning, match=r"option env.AWS_[A-Z_]+KEY[A-Z_]*: looks like a secret.*\"secret\""):
+            env.setup(storage)
         found = env.check(storage, location)
         (secret,) = [each for each in found if each.subject == "secret 'SEED_TOKEN'"]
         assert secret.level == "error"
         (bucket,) = [each for each in found if each.subject == f"storage {storage.url}"]
         assert bucket.level == "note"  # the flow keeps nothing there
         assert "nothing listens there" in bucket.message
-        (bucket,) = env.check(storage)
+        bucket, *others = env.check(storage)
+        assert {each.subject for each in others} == {
+            f"option env.AWS_{name}" for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY")
+        }
         assert bucket.level == "error"
         assert bucket.remedy == "check the address and port, and storage_options"

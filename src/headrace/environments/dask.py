@@ -241,9 +241,14 @@ class DaskEnvironment(Environment):
     def _inspect(self) -> None:
         """Make sure that the workers can load what this process sends."""
         self._inspection = Inspection(Cluster(self._client, self.deadline), self._kind())
-        found = self._inspection.look()
+        found = self._look()
         self._inspection.refuse(found)
         self._warn(found)
+
+    def _look(self) -> list[Finding]:
+        """Return what is wrong with the cluster's processes, and with how it was made."""
+        assert self._inspection is not None
+        return [*self._inspection.look(), *getattr(self._cluster, "findings", ())]
 
     def _warn(self, found: Iterable[Finding]) -> None:
         """Warn once of each finding, however often this environment is set up."""
@@ -253,9 +258,8 @@ class DaskEnvironment(Environment):
 
     def _ready(self) -> Sequence[Finding]:
         self.setup()
-        assert self._inspection is not None
         self._await_worker()
-        return self._inspection.look()
+        return self._look()
 
     def _site(self) -> Site:
         return Cluster(self._client, self.deadline)

@@ -97,3 +97,19 @@ def test_specs_need_no_package_of_kubernetes():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert shown.stdout.strip() == "[]"
+
+
+def test_secrets_in_manifests_are_told():
+    variables = {
+        "API_KEY": "abc",
+        "TOKENIZERS_PARALLELISM": "false",
+        "LEVEL": "3",
+        "TOKEN": {"secret": "vault", "key": "token"},
+    }
+    groups = {"gpu": {"env": {"PASSWORD": "xyz"}}}
+    spec = KubernetesSpec.of(
+        image="any", env=variables, worker_groups=groups, security=Security(require_encryption=False)
+    )
+    assert [each.subject for each in spec.findings] == ["option env.API_KEY", "option worker_groups.gpu.env.PASSWORD"]
+    assert not any("abc" in str(each) or "xyz" in str(each) for each in spec.findings)
+    assert KubernetesSpec.of(image="any", env={"TOKEN": {"secret": "vault", "key": "token"}}).findings == []

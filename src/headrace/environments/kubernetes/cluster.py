@@ -34,6 +34,7 @@ from headrace.environments.kubernetes.spec import DEFAULT_GROUP, KubernetesSpec
 from headrace.environments.kubernetes.telling import Telling
 from headrace.environments.kubernetes.watching import CLUSTER_LABEL, GROUP_LABEL, Watch
 from headrace.errors import KubernetesError, SetupError
+from headrace.storage.findings import Finding
 
 if TYPE_CHECKING:
     from distributed.core import Status
@@ -168,6 +169,11 @@ class KubernetesCluster:
         """What a record says of it: where it is, and how it is called there."""
         found = {"name": self.name, "namespace": self.api.namespace, "context": self.api.context}
         return {key: value for key, value in found.items() if value}
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What is unwise about how it was made, if it was made here."""
+        return self.spec.findings if self.owned else []
 
     @property
     def groups(self) -> dict[str, Group]:

@@ -14,6 +14,8 @@ from headrace.core.scaling import bounds_of
 from headrace.environments.kubernetes.merging import merge, merge_lists
 from headrace.environments.options import check_names, names_of
 from headrace.errors import SetupError
+from headrace.storage.confidential import secret_paths
+from headrace.storage.findings import WARNING, Finding
 
 #: The group of workers that each cluster has; the operator names it so.
 DEFAULT_GROUP = "default"
@@ -211,6 +213,19 @@ class KubernetesSpec:
             Which.
         """
         return self._with({"scheduler": self.scheduler, "driver": self.driver}[name])
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What is unwise about it: secrets that stand in manifests."""
+        return [
+            Finding(
+                WARNING,
+                f"option {where}",
+                "looks like a secret, and whoever may read DaskClusters and pods there reads it",
+                'put it into a Secret, and name that: {"secret": "its name", "key": "its key"}',
+            )
+            for where in secret_paths(dataclasses.replace(self, security=True).to_json())
+        ]
 
     def size(self, group: str) -> int | None:
         """How many workers a group has to begin with, of its own accord; None if nobody has said.
