@@ -21,6 +21,7 @@ from headrace.environments.kubernetes.manifests import cluster_manifest, group_m
 from headrace.environments.kubernetes.spec import KubernetesSpec
 from headrace.errors import RunError, SetupError
 from tests.environments import flows
+from tests.saying import ours
 from tests.waiting import until
 
 #: A pod that does not end before a file is there.
@@ -200,7 +201,7 @@ def test_a_script_that_ends_without_closing_leaves_nothing(kube, namespace, scri
     process = script("env.setup(); print(env.client.submit(sum, [1, 2]).result())")
     out, err = process.communicate(timeout=200)
     assert (process.returncode, out) == (0, "3\n"), err
-    assert "Traceback" not in err
+    assert "Traceback" not in ours(err)
     assert clusters(kube, namespace) == []
     until(lambda: not kube.left_over(namespace))
 
