@@ -149,7 +149,8 @@ def test_a_cut_ends_connections_and_the_same_port_serves_the_next(
             if away:
                 threading.Timer(1.0, setattr, (proxy, "down", False)).start()
             assert after.ask(b"who") == b"one"  # it waited, rather than being refused
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert {record.name for record in told} <= {"distributed.gc"}  # which is told by whatever ran in this process
 
 
 def test_it_leads_to_the_pod_that_is_there(way: int, pods: Pods) -> None:
