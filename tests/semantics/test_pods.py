@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import random
+import os
 import signal
 import threading
 import time
 from collections import Counter
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -110,10 +111,11 @@ def short(i):
 
 
 @hr.task
-def long(i, flag):
+def long(i, folder):
     """Lasts until workers have been killed often enough."""
-    until(Path(flag).exists)
-    time.sleep(1.0)
+    with Path(folder, f"long-{i}").open("a") as file:
+        file.write(f"{os.getpid()}\n")
+    until(Path(folder, "often enough").exists)
     return i
 
 
@@ -123,30 +125,42 @@ def summed(shorts, longs):
 
 
 @hr.flow
-def patience(flag: str):
-    return summed(short.map(range(40)), long.map(range(3), hr.unmapped(flag)))
+def patience(folder: str):
+    return summed(short.map(range(40)), long.map(range(3), hr.unmapped(folder)))
 
 
 def test_workers_that_are_killed_again_and_again_cost_time_only(cluster, tmp_path):
-    """Some are killed, some are asked to go, as Kubernetes does; each time when there are others."""
+    """Some are killed, some are asked to go, as Kubernetes does; each time when there are others.
+
+    Each long task is interrupted once, the first time that it is executed: one that is there at each death is at fault.
+    """
     client, _, workers = cluster
-    over, rng, kills, flag = threading.Event(), random.Random(7), Counter(), tmp_path / "often enough"
+    environment = hr.DaskEnvironment(client)
+    environment.setup()
+    over, killed, numbers = threading.Event(), [], cycle((signal.SIGKILL, signal.SIGTERM))
+
+    def kill(pod):
+        killed.append(pod.process.pid)
+        pod.kill(next(numbers))
 
     def evict():
-        while not over.wait(1.0) and kills.total() < 5:
-            if len(client.nthreads()) > 1:
-                number = (signal.SIGKILL, signal.SIGTERM)[kills.total() % 2]
-                kills[number] += 1
-                rng.choice(workers).kill(number)
-            if kills.total() > 2:
-                flag.touch()
+        kill(workers[0])
+        while not over.wait(0.05):
+            first = {int(pid) for path in tmp_path.glob("long-*") for pid in path.read_text().split()[:1]}
+            if len(first) == 3 and first.issubset(killed):
+                (tmp_path / "often enough").touch()
+                return
+            ripe = [pod for pod in workers if pod.process.pid in first.difference(killed)]
+            if ripe and len(client.nthreads()) > 1:
+                kill(ripe[0])
 
     evicting = threading.Thread(target=evict)
     evicting.start()
     try:
-        run = patience.run(environment=hr.DaskEnvironment(client), flag=str(flag))
+        run = patience.run(environment=environment, folder=str(tmp_path))
     finally:
         over.set()
         evicting.join()
+    assert run.state is hr.State.SUCCESS, run.errors
     assert run.result() == (sum(range(40)), list(range(3)))
-    assert kills.total() > 2
+    assert len(killed) > 2
