@@ -21,6 +21,7 @@ from headrace.core.events import (
     Resized,
     Size,
     Stop,
+    Vanished,
     Wake,
 )
 from headrace.core.graph import draw
@@ -168,6 +169,23 @@ def test_a_killed_batch_is_split_until_the_culprit_is_alone():
     assert [child for child, state in enumerate(states(machine, 0)) if state is not State.SUCCESS] == [37]
     assert states(machine, 0)[37] is State.CRASHED
     assert machine.nodes[0].failures == {37: FAILURE}
+
+
+def test_a_value_that_cannot_be_made_again_ends_the_run_and_is_told():
+    machine = machine_of(lambda: t(t.map([1, 2])), threads=2)
+    first, other = machine.start(0.0)
+    machine.handle(1.0, [ended(first)])
+    (waits,) = orders(machine.handle(2.0, [ended(other)]))
+    (again,) = orders(machine.handle(3.0, [Vanished(first.batch)]))
+    assert list(runs(again.strips)) == [(0, 0)]
+    for now in (4.0, 5.0):
+        (again,) = orders(machine.handle(now, [Lost(again.batch, Loss.KILLED, FAILURE)]))
+    assert machine.state is State.RUNNING
+    machine.handle(6.0, [Lost(again.batch, Loss.KILLED, FAILURE)])
+    machine.handle(6.1, [Lost(waits.batch, Loss.DROPPED, FAILURE)])
+    assert machine.state is State.CRASHED
+    assert machine.trouble == (0, 0)
+    assert machine.nodes[0].failures == {0: FAILURE}
 
 
 def test_a_batch_that_is_lost_without_a_death_is_not_tried_again():

@@ -31,3 +31,10 @@ def test_who_was_not_alone_says_nothing():
     die(recovery, (0, 0), (0, 1))
     recovery.cleared(0, 0, 2)
     assert [die(recovery, (0, 9)) for _ in range(MOST_DEATHS)] == [False] * (MOST_DEATHS - 1) + [True]
+
+
+def test_what_was_held_against_those_that_succeeded_counts_no_more():
+    recovery = Recovery()
+    assert [die(recovery, (0, 1)) for _ in range(MOST_DEATHS - 1)] == [False] * (MOST_DEATHS - 1)
+    recovery.cleared(0, 1, 2)  # and is worth one more attempt for all
+    assert [die(recovery, (0, 1)) for _ in range(MOST_DEATHS + 1)] == [False] * MOST_DEATHS + [True]

@@ -212,3 +212,36 @@ def test_a_driver_that_is_cut_off_for_a_moment_goes_on():
         run = naps.run(environment=hr.DaskEnvironment(client), observers=[disconnect])
         assert disconnect.lost.closed()
         assert run.result() == [sum(range(30))]
+
+
+@hr.task
+def works_once(folder):
+    made = Path(folder, "made")
+    if made.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    made.touch()
+    return 1
+
+
+@hr.task(priority=1)  # so that the two are no batch
+def takes_its_worker_along(value, folder):
+    broke = Path(folder, "broke")
+    if not broke.exists():
+        broke.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value
+
+
+@hr.flow
+def not_made_again(folder: str):
+    return takes_its_worker_along(works_once(folder), folder)
+
+
+def test_a_value_that_cannot_be_made_again_is_told_with_the_run(tmp_path):
+    options = {"n_workers": 1, "threads_per_worker": 1, "silence_logs": 50}
+    with hr.DaskEnvironment("local", **options) as environment:
+        run = not_made_again.run(environment=environment, folder=str(tmp_path))
+        assert run.state is hr.State.CRASHED
+        assert list(run.errors) == ["works_once"]
+        with pytest.raises(hr.errors.TaskCrashed, match="each time it was tried"):
+            run.result()

@@ -48,7 +48,7 @@ from headrace.core.limits import Placements
 from headrace.core.noderun import NO_BATCH, NodeRun, deciding, run_of
 from headrace.core.plan import Plan
 from headrace.core.ready import Backlog
-from headrace.core.recovery import Recovery
+from headrace.core.recovery import Recovery, TaskRun
 from headrace.core.state import State, move, move_run
 from headrace.core.strips import cut, locate, runs
 from headrace.core.summary import NodeSummary
@@ -88,7 +88,7 @@ class RunMachine:
         set_apart(self.nodes, self.nodes, plan.tasks)
         self.ledger = Ledger(self.nodes)
         self.returned: dict[int, bytes] = {}
-        self.trouble: Failure | None = None
+        self.trouble: TaskRun | None = None  # whose value was lost and could not be made again, so that the run gave up
         self.drawn = len(self.nodes)  # those from here on came while it ran
         self.recovery = Recovery()
         self.dispatcher = Dispatcher(self.nodes, self.costs, self.ledger, self.recovery, max(1, threads))
@@ -299,9 +299,11 @@ class RunMachine:
         if batch is None:
             return
         whole = list(runs(cut(batch.strips, 0, batch.stop)))
+        if not whole:
+            return
         hopeless = self.recovery.hopeless(event.loss, whole)
         if batch.replay and hopeless:
-            self._give_up(now, event.failure)
+            self._give_up(now, whole[0], event.failure)
         elif batch.replay:
             self.ledger.lost.update(whole)
         elif hopeless:
@@ -321,14 +323,16 @@ class RunMachine:
         strips = list(cut(batch.strips, 0, batch.stop))
         again, problem = self.recovery.differs(self.nodes, strips, event)
         if problem:
-            self._give_up(now, Failure("headrace.errors.TaskCrashed", problem, exception=TaskCrashed(problem)))
+            failure = Failure("headrace.errors.TaskCrashed", problem, exception=TaskCrashed(problem))
+            self._give_up(now, again[-1], failure)
             return
         self.ledger.lost.update(again)
         self.ledger.store(event.batch, strips, event.heavy)
 
-    def _give_up(self, now: float, failure: Failure) -> None:
+    def _give_up(self, now: float, trouble: TaskRun, failure: Failure) -> None:
         """End the run, because it could go on only with wrong values."""
-        self.trouble = failure
+        node, child = self.trouble = trouble
+        self.nodes[node].failures[child] = failure
         self._end(now, State.CRASHED)
 
     def _expire(self, now: float) -> None:

@@ -72,9 +72,12 @@ class Recovery:
         self.suspects.update(dict.fromkeys(whole, max(1, len(whole) // SPLIT)))
 
     def cleared(self, node: int, low: int, high: int) -> None:
-        """Note that task runs are final."""
+        """Note that task runs are final. If their values are lost later, what was held against them counts no more."""
         for child in range(low, high):
-            if self.suspects.pop((node, child), None) is not None and (node, child) in self._alone:
+            if self.suspects.pop((node, child), None) is None:
+                continue
+            del self._troubles[node, child]
+            if (node, child) in self._alone:
                 self._alone.discard((node, child))
                 self._acquitted += 1
 
@@ -101,7 +104,7 @@ class Recovery:
         again : list of (node, child)
             To be executed once more.
         problem : str
-            Why that makes no sense; empty if it does.
+            Why that makes no sense for the last of them; empty if it does.
         """
         strips = list(strips)
         odd = {locate(strips, entry.position): entry for entry in event.exceptional}
@@ -109,6 +112,7 @@ class Recovery:
         for run in runs(cut(strips, 0, event.stop)):
             entry = odd.get(run)
             if entry is None or entry.state.is_good:
+                del self._troubles[run]
                 continue
             again.append(run)
             if entry.state in (State.PENDING, State.RETRYING):

@@ -156,6 +156,8 @@ class FlowRun:
                 f"run {self.run_id} of flow {self.flow_name!r} was out of time after {self.elapsed:.1f} s, clean-ups "
                 "included; give the flow a longer timeout="
             )
+        if (trouble := self._machine.trouble) is not None:
+            return self._error(self._machine.nodes[trouble[0]], trouble[1])
         return self._first_error()
 
     def result_if_small(self, most: int) -> tuple[Any] | None:
