@@ -53,17 +53,17 @@ class Recovery:
         loss : Loss
             Why.
         whole : sequence of (node, child)
-            All that was in the batch.
+            All that was in the batch; something was.
         """
         if loss is Loss.DROPPED:
             self._drops.update(whole[:1])
-            return bool(whole) and self._drops[whole[0]] > MOST_DROPS
+            return self._drops[whole[0]] > MOST_DROPS
         if loss is Loss.BROKEN:
             return True
         self._troubles.update(whole)
         if len(whole) > 1:
             return False
-        guilty = bool(whole) and self._troubles[whole[0]] >= MOST_DEATHS + self._acquitted
+        guilty = self._troubles[whole[0]] >= MOST_DEATHS + self._acquitted
         (self._alone.difference_update if guilty else self._alone.update)(whole)
         return guilty
 

@@ -116,9 +116,7 @@ def _new_client(cluster: Any, **options: Any) -> Client:
     try:
         Client.__init__(client, cluster, **options)
     except BaseException:
-        if hasattr(
-            client, "preloads"
-        ):  # the last that it gets before it connects; without, there is nothing to be ended
+        if hasattr(client, "preloads"):  # the last that it gets; without it, it did not begin to connect
             _end(client)
         raise
     return client
@@ -168,12 +166,13 @@ def disconnect(client: Client) -> None:
     client : Client
         That is ours to close.
     """
-    log, searches = logging.getLogger("distributed.client"), client.status == "connecting"
+    log = logging.getLogger("distributed.client")
 
     def is_news(record: logging.LogRecord) -> bool:
-        return not searches
+        return False
 
-    log.addFilter(is_news)
+    if client.status == "connecting":
+        log.addFilter(is_news)
     try:
         client.close()
     finally:

@@ -36,7 +36,7 @@ class FalseAlarms(logging.Filter):
         """Whether there is something true in a record, which tells no more than that then."""
         text = str(record.msg)
         if text.startswith(_FAILED) and isinstance(record.args, tuple):
-            return not any(map(self._is_made_again, record.args[:1]))
+            return not self._is_made_again(record.args[0])
         if (match := _LOST.search(text)) is not None:
             with suppress(ValueError, SyntaxError):  # keys that cannot be read back are nobody's of ours
                 lost = ast.literal_eval(match[1])
